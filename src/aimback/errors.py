@@ -1,0 +1,8 @@
+"""The one exception that means "a person can mend this": its message is all they need to read."""
+
+
+class UserError(ValueError):
+    """A mistake in what was asked for (a setting, a file, a device), not in the program.
+
+    The message is one line: what was wrong, where, and what is allowed or what to do.
+    """

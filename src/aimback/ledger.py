@@ -1,0 +1,54 @@
+"""What a route spends: every evaluation and every gradient is counted where it happens."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from aimback.problem import Linearised
+
+
+@dataclass
+class Ledger:
+    """Counts of one route; a row of a batch is one.
+
+    Attributes:
+        simulations: runs of the simulator, be it to make a data set or to solve.
+        evaluations: of the route's own forward map (simulator or network) inside the solver.
+        gradients: Jacobians of that map; each came with an evaluation, counted beside it.
+        training_examples: the part of the simulations that made the data set of a network.
+    """
+
+    simulations: int = 0
+    evaluations: int = 0
+    gradients: int = 0
+    training_examples: int = 0
+
+
+class Counted:
+    """A forward map that writes what is asked of it into a ledger, and changes nothing else.
+
+    Args:
+        forward: the map to count.
+        ledger: where to.
+        simulates: whether the map is the simulator itself, so that an evaluation is a simulation.
+    """
+
+    def __init__(self, forward: Linearised, ledger: Ledger, *, simulates: bool) -> None:
+        self._forward = forward
+        self._ledger = ledger
+        self._simulates = simulates
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        self._count(controls)
+        return self._forward(controls, conditions)
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        self._ledger.gradients += self._count(controls)
+        return self._forward.linearise(controls, conditions)
+
+    def _count(self, controls: Tensor) -> int:
+        rows = controls.shape[:-1].numel()
+        self._ledger.evaluations += rows
+        if self._simulates:
+            self._ledger.simulations += rows
+        return rows
