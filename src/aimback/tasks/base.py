@@ -1,0 +1,45 @@
+"""What a task is: a simulator with its box of controls, its conditions and its outcome."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from aimback.box import Box
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A differentiable simulator and what is to be known of it. Calling it simulates.
+
+    Attributes:
+        box: bounds of the controls.
+        conditions: ranges that the conditions are drawn from (an empty box where there are none).
+        outcomes: names, units and the range that the outcomes span, one axis an outcome.
+        tolerance: the miss, in the outcome's unit, at which a target counts as solved.
+    """
+
+    box: Box
+    conditions: Box
+    outcomes: Box
+    tolerance: float
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        """Simulate: `(..., n_controls)`, `(..., n_conditions)` -> `(..., n_outcomes)`."""
+        ...
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Outcome and its Jacobian by the controls, `(..., n_outcomes, n_controls)`, in one pass."""
+        ...
+
+    def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
+        """Controls of a data set, `(count, n_controls)`, float64, on the CPU."""
+        ...
+
+    def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The least and the greatest outcome, `(..., n_outcomes)` each; None where the task cannot tell."""
+        ...
+
+    def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor | None:
+        """The path of a simulation, `(..., points, 2)` as (x, y); None where there is nothing to draw."""
+        ...

@@ -1,0 +1,119 @@
+"""A cannon in air: quadratic drag relative to a horizontal wind."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aimback import ode
+from aimback.box import Box, axis
+from aimback.dual import value_of
+from aimback.errors import UserError
+from aimback.tasks.cannon import STANDARD_GRAVITY, Cannon, distance_axis
+from aimback.tasks.reach import search_reach
+
+
+class CannonDrag(Cannon):
+    """`dV/dt = -(0, g) - k |V - W| (V - W)`, from the muzzle until the ball meets the ground falling.
+
+    The drag coefficient is k = rho C_d A / (2 m), the quadratic law of Newton (Principia, book II).
+    The condition is the wind along x in m/s, `(..., 1)`.
+
+    Args:
+        speed, angle, launch_height, gravity, tolerance: see `Cannon`.
+        drag: k in 1/m, not negative; 0 is the vacuum.
+        wind: `[lower, upper]` in m/s that the wind is drawn from.
+        steps: Runge-Kutta steps of a flight, at least 4.
+    """
+
+    def __init__(
+        self,
+        speed: Sequence[float] = (0.0, 10.0),
+        angle: Sequence[float] = (0.0, math.pi / 2),
+        launch_height: float = 0.0,
+        gravity: float = STANDARD_GRAVITY,
+        tolerance: float = 0.01,
+        drag: float = 0.05,
+        wind: Sequence[float] = (-2.0, 2.0),
+        steps: int = 16,
+    ) -> None:
+        super().__init__(speed, angle, launch_height, gravity, tolerance)
+        self.drag = float(drag)
+        self.steps = int(steps)
+        if not 0 <= self.drag < math.inf:
+            raise UserError(f"drag: must be finite and not negative, got {drag:g} 1/m")
+        if self.steps < 4:
+            raise UserError(f"steps: at least 4 Runge-Kutta steps a flight, got {steps}")
+        self.conditions = Box([axis("wind", "m/s", wind, fixed=True)])
+        low, high = self.reach(torch.stack(self.conditions.bounds(self.box.lower)))
+        if not bool(torch.isfinite(torch.cat([low, high])).all()):
+            raise UserError(f"steps: {steps} Runge-Kutta steps cannot follow so fast a ball in so thick an air; take more")
+        self.outcomes = Box([distance_axis(low, high)])
+
+    def __call__(self, controls: Any, conditions: Tensor) -> Any:
+        wind = conditions[..., 0]
+        (x, *_), time = self._fly(*self._launch(controls, wind))
+        return torch.stack([x + wind * time], dim=-1)
+
+    def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Least and greatest distance, `(..., 1)` each, found by search: with a head wind it need not
+        grow with the speed."""
+        return search_reach(self, conditions)
+
+    def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
+        """The flight from muzzle to ground, `(..., points, 2)`, at equal time steps."""
+        wind = conditions[..., 0]
+        start, rate = self._launch(controls, wind)
+        _, duration = self._fly(start, rate)
+        times = [duration * (index / (points - 1)) for index in range(points)]
+        states = ode.steps_along(self._derivative, start, times)
+        return torch.stack(
+            [torch.stack([x + wind * t, y], dim=-1) for t, (x, y, *_) in zip(times, states, strict=True)], dim=-2
+        )
+
+    def _launch(self, controls: Any, wind: Tensor) -> tuple[ode.State, Tensor]:
+        """The state at the muzzle and the rate at which drag alone would slow the ball there, in 1/s.
+
+        The state is (x, y, dx/dt, dy/dt) seen from the moving air, where the wind is nought and the
+        muzzle drifts; the ground is level, so the flight ends at the same time for both observers.
+        """
+        speed, angle = controls.unbind(-1)
+        nought = torch.zeros_like(value_of(speed))
+        state = (nought, nought + self.launch_height, speed * torch.cos(angle) - wind, speed * torch.sin(angle))
+        return state, self.drag * torch.hypot(value_of(state[2]), value_of(state[3]))
+
+    def _fly(self, start: ode.State, rate: Tensor) -> tuple[ode.State, Any]:
+        rise = value_of(start[3])
+        # Chudinov (Eur. J. Phys. 25, 2004): apex height and flight time within some per cent.
+        apex = rise * rise / (2 * self.gravity + rate * rise)
+        guess = torch.sqrt(2 * apex / self.gravity) + torch.sqrt(2 * (apex + self.launch_height) / self.gravity)
+        return ode.integrate_to_event(self._derivative, start, time_to_ground, guess, steps=self.steps, rate=rate)
+
+    def _derivative(self, state: ode.State) -> ode.State:
+        _, _, along, up = state
+        # The smallest normal number keeps the square root differentiable where the ball rests in the air.
+        tiny = torch.finfo(along.dtype).tiny
+        speed = torch.sqrt(torch.addcmul(up * up + tiny, along, along))
+        resistance = -self.drag * speed
+        return along, up, resistance * along, resistance * up - self.gravity
+
+
+def time_to_ground(state: ode.State, rate: ode.State) -> Any:
+    """Time until y = 0 on the way down, at the acceleration of this moment; negative below the ground.
+
+    The later root of y + v t + a t^2 / 2 = 0, in whichever of its two forms does not cancel.
+    """
+    _, height, _, up = state
+    fall = -rate[3]
+    climbing = value_of(up) >= 0
+    square = up * up + 2.0 * fall * height
+    sound = value_of(square) > 0
+    # At rest on the ground launch and landing fall together and sqrt has no slope, but its limit,
+    # sqrt(v^2) = |v|, has. The same stands in, as a Newton step, where the parabola misses the ground.
+    root = torch.where(sound, torch.sqrt(torch.where(sound, square, 1.0)), torch.where(climbing, up, -up))
+    # Each form gets a denominator of 1 where the other one holds: no 0 / 0, so no NaN in the gradient.
+    from_above = 2.0 * height / torch.where(climbing, 1.0, root - up)
+    from_launch = (up + root) / torch.where(climbing, fall, 1.0)
+    return torch.where(climbing, from_launch, from_above)
