@@ -1,0 +1,1 @@
+"""One loop, one file a solver; `multistart.solve` is the door."""

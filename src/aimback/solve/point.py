@@ -1,0 +1,67 @@
+"""What a solver sees of a start: scaled numbers in the unit cube, and nothing of the world."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aimback.box import Box
+from aimback.problem import Linearised
+
+
+@dataclass(frozen=True)
+class Point:
+    """A batch of starts at one step; row by row independent.
+
+    Attributes:
+        unit: controls in the unit cube, `(rows, n_controls)`.
+        residual: (outcome - target) / scale, `(rows, n_outcomes)`.
+        jacobian: of the residual by `unit`, `(rows, n_outcomes, n_controls)`.
+    """
+
+    unit: Tensor
+    residual: Tensor
+    jacobian: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """The squared relative miss, `(rows,)`."""
+        return self.residual.square().sum(-1)
+
+    @property
+    def gradient(self) -> Tensor:
+        """Of the loss by `unit`, `(rows, n_controls)`."""
+        return 2 * (self.residual[:, :, None] * self.jacobian).sum(1)
+
+    @property
+    def downhill(self) -> Tensor:
+        """The gradient without the components whose descent would leave the box, `(rows, n_controls)`.
+
+        It vanishes at every local minimum over the closed box (the first-order condition)."""
+        gradient = self.gradient
+        leaves = ((self.unit <= 0) & (gradient > 0)) | ((self.unit >= 1) & (gradient < 0))
+        return torch.where(leaves, 0.0, gradient)
+
+    @property
+    def finite(self) -> Tensor:
+        """Rows whose value and derivatives are all numbers, `(rows,)`."""
+        return torch.isfinite(self.residual).all(-1) & torch.isfinite(self.jacobian).all(-1).all(-1)
+
+    def __getitem__(self, rows: Tensor) -> "Point":
+        return Point(self.unit[rows], self.residual[rows], self.jacobian[rows])
+
+
+def where(condition: Tensor, a: Point, b: Point) -> Point:
+    """Row by row, `a` where the condition `(rows,)` holds, else `b`."""
+    return Point(
+        torch.where(condition[:, None], a.unit, b.unit),
+        torch.where(condition[:, None], a.residual, b.residual),
+        torch.where(condition[:, None, None], a.jacobian, b.jacobian),
+    )
+
+
+def evaluate(forward: Linearised, box: Box, unit: Tensor, conditions: Tensor, targets: Tensor, scale: float) -> Point:
+    """The forward map and its Jacobian at unit-cube coordinates, scaled."""
+    lower, upper = box.bounds(unit)
+    outcome, jacobian = forward.linearise(box.from_unit(unit), conditions)
+    return Point(unit, (outcome - targets) / scale, jacobian * ((upper - lower) / scale))

@@ -1,0 +1,62 @@
+"""What a solver is: a rule for the next step of every start at once."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from aimback.errors import UserError
+from aimback.solve.point import Point
+
+# What a solver remembers of each start, one row a start; finished starts' rows are dropped.
+Memory = tuple[Tensor, ...]
+
+
+class Solver(Protocol):
+    """Moves all starts of all targets together, each row by its own numbers only.
+
+    Attributes:
+        starts: initial guesses a target.
+        max_steps: after so many steps a start stops as `step_limit`.
+        precision: a start whose believed miss is below this share of the outcome's span has arrived
+            for good; nothing is gained by going on.
+    """
+
+    starts: int
+    max_steps: int
+    precision: float
+
+    def begin(self, point: Point) -> Memory:
+        """The memory before the first step."""
+        ...
+
+    def propose(self, point: Point, memory: Memory, step: int) -> Tensor:
+        """Where to look next, `(rows, n_controls)`, inside the unit cube."""
+        ...
+
+    def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        """-> which rows go to the trial point, which rows give up moving, and the new memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What every solver is told. Raises `UserError` for a number out of its range."""
+
+    starts: int = 8
+    max_steps: int = 300
+    precision: float = 1e-10
+
+    def __post_init__(self) -> None:
+        for name in ("starts", "max_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.precision < 1:
+            raise UserError(f"precision: must lie between 0 and 1, got {self.precision:g}")
+
+
+def check_positive(**values: float) -> None:
+    """Raises `UserError` naming the first value that is not a positive finite number."""
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise UserError(f"{name}: must be positive and finite, got {value:g}")

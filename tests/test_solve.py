@@ -1,0 +1,275 @@
+"""The solvers: they arrive, they keep to the box, they say how they stopped, and starts stay apart."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from aimback.box import Axis, Box
+from aimback.errors import UserError
+from aimback.ledger import Counted, Ledger
+from aimback.problem import InverseProblem, Linearised, Solution, StartStatus
+from aimback.solve.adam import Adam
+from aimback.solve.gradient_descent import GradientDescent
+from aimback.solve.levenberg_marquardt import LevenbergMarquardt, _damped_step
+from aimback.solve.multistart import solve
+from aimback.solve.solver import Solver
+from aimback.solve.starts import stratified_starts
+from aimback.tasks.cannon_drag import CannonDrag
+from aimback.tasks.cannon_vacuum import CannonVacuum
+
+T = torch.float64
+SOLVERS: dict[str, Solver] = {
+    "levenberg_marquardt": LevenbergMarquardt(),
+    "adam": Adam(),
+    "gradient_descent": GradientDescent(),
+}
+SPAN = 10.2
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def vacuum_problem(targets: Tensor, tolerance: float = 0.01) -> InverseProblem:
+    return InverseProblem(targets, torch.zeros(len(targets), 0, dtype=T), CannonVacuum().box, tolerance, SPAN)
+
+
+def fields(solution: Solution) -> list[Tensor]:
+    names = ("controls", "believed_miss", "start_status", "steps", "steps_to_tolerance")
+    return [getattr(solution, name) for name in names]
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_reachable_target_is_hit(name: str) -> None:
+    task = CannonVacuum()
+    targets = torch.linspace(0.5, 9.5, 19, dtype=T)[:, None]
+    solution = solve(task, vacuum_problem(targets), SOLVERS[name], seeded())
+    best = solution.controls[torch.arange(19), solution.best()]
+    speed, angle = best.unbind(-1)
+    # Galileo's parabola, not the task's own code.
+    distance = speed**2 * torch.sin(2 * angle) / task.gravity
+    assert float((distance - targets[:, 0]).abs().max()) < 1e-3
+    assert bool((solution.start_status == StartStatus.ARRIVED).any(1).all())
+
+
+def test_levenberg_marquardt_arrives_to_rounding_in_few_steps() -> None:
+    task = CannonDrag()
+    controls, conditions = task.box.sample(200, seeded(1)), task.conditions.sample(200, seeded(2))
+    problem = InverseProblem(task(controls, conditions), conditions, task.box, 0.01, 9.0)
+    solution = solve(task, problem, SOLVERS["levenberg_marquardt"], seeded())
+    best = solution.believed_miss.min(1).values
+    assert float(best.median()) / 9.0 < 1e-12
+    assert float(solution.steps.double().median()) <= 6
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_starts_and_answers_stay_in_the_box(name: str) -> None:
+    task = CannonVacuum(speed=[2.0, 4.0], angle=[0.2, 0.5])
+    targets = torch.tensor([[0.0], [0.7], [50.0]], dtype=T)
+    problem = InverseProblem(targets, torch.zeros(3, 0, dtype=T), task.box, 0.01, 1.0)
+    solution = solve(task, problem, SOLVERS[name], seeded())
+    assert bool(task.box.contains(solution.controls).all())
+    assert bool(task.box.contains(solution.history.controls).all())
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_an_unreachable_target_ends_at_its_closest_approach(name: str) -> None:
+    task = CannonVacuum()
+    solution = solve(task, vacuum_problem(torch.tensor([[25.0]], dtype=T)), SOLVERS[name], seeded())
+    assert not bool((solution.start_status == StartStatus.ARRIVED).any())
+    # Plain descent creeps along the ridge of greatest range.
+    close = 0.05 if name == "gradient_descent" else 1e-6
+    assert float(solution.believed_miss.min()) == pytest.approx(25 - 100 / task.gravity, abs=close)
+    speed, angle = solution.controls[0, solution.best()[0]].tolist()
+    assert speed == pytest.approx(10)
+    assert angle == pytest.approx(math.pi / 4, abs=math.sqrt(close))
+
+
+def test_a_start_on_the_saddle_stalls_and_is_never_called_arrived() -> None:
+    """At speed 0 every derivative of the distance vanishes: the article's loss has no slope there."""
+    task = CannonVacuum(speed=[0.0, 10.0])
+
+    class FromRest(GradientDescent):
+        def propose(self, point: object, memory: object, step: int) -> Tensor:
+            raise AssertionError("a start at rest must not be moved")
+
+    class AtRest:
+        def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+            return task.linearise(0 * controls, conditions)
+
+    solution = solve(AtRest(), vacuum_problem(torch.full((1, 1), 5.0, dtype=T)), FromRest(), seeded())
+    assert solution.start_status.unique().tolist() == [StartStatus.STALLED]
+    assert solution.steps.unique().tolist() == [0]
+
+
+class Poisoned:
+    """A cannon that answers NaN, or no event, in a part of the box."""
+
+    def __init__(self, task: Linearised, poison: float, above: float) -> None:
+        self.task, self.poison, self.above = task, poison, above
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        outcome, jacobian = self.task.linearise(controls, conditions)
+        return torch.where(controls[..., :1] > self.above, self.poison, outcome), jacobian
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    ("poison", "status"), [(math.nan, StartStatus.NOT_FINITE), (math.inf, StartStatus.NO_EVENT)]
+)
+def test_a_failing_start_is_one_failing_start(name: str, poison: float, status: StartStatus) -> None:
+    task = CannonVacuum()
+    problem = vacuum_problem(torch.linspace(0.5, 3.0, 10, dtype=T)[:, None])
+    sound = solve(task, problem, SOLVERS[name], seeded())
+    paths = sound.history.controls[..., 0].amax(0)
+    starts = sound.history.controls[0, ..., 0]
+    threshold = 8.0
+    poisoned = solve(Poisoned(task, poison, threshold), problem, SOLVERS[name], seeded())
+    begins_bad, never_near = starts > threshold, paths <= threshold
+    assert bool(begins_bad.any())
+    assert bool(never_near.any())
+    assert bool((poisoned.start_status[begins_bad] == status).all())
+    for ours, theirs in zip(fields(sound), fields(poisoned), strict=True):
+        torch.testing.assert_close(ours[never_near], theirs[never_near], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_targets_do_not_influence_each_other(name: str) -> None:
+    """The same bits whether a target is solved among others or with fewer of them."""
+    task = CannonDrag()
+    controls, conditions = task.box.sample(12, seeded(1)), task.conditions.sample(12, seeded(2))
+    targets = task(controls, conditions)
+    targets[3:] = 99.0
+
+    def solved(count: int) -> Solution:
+        problem = InverseProblem(targets[:count], conditions[:count], task.box, 0.01, 9.0)
+        return solve(task, problem, replace(SOLVERS[name], max_steps=25), seeded())  # type: ignore[type-var]
+
+    # Fewer targets would draw other starts: give both the same.
+    starts = stratified_starts(12, 8, 2, seeded())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aimback.solve.multistart.stratified_starts", lambda targets, *_: starts[:targets])
+        all_of_them, three = solved(12), solved(3)
+    for many, few in zip(fields(all_of_them), fields(three), strict=True):
+        torch.testing.assert_close(many[:3], few, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_blocks_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = CannonVacuum()
+    problem = vacuum_problem(torch.linspace(0.5, 9.5, 30, dtype=T)[:, None])
+    whole = solve(task, problem, SOLVERS[name], seeded())
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr("aimback.solve.multistart._ROWS", 8 * 7)
+    blocks = solve(task, problem, SOLVERS[name], seeded(), progress=lambda *done: seen.append(done))
+    for ours, theirs in zip(fields(whole), fields(blocks), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    torch.testing.assert_close(whole.history.controls, blocks.history.controls, rtol=0, atol=0)
+    assert [done for done, _ in seen] == [7, 14, 21, 28, 30]
+    assert seen[-1][1] == 30
+
+
+def test_both_routes_give_equal_bits_for_the_same_map() -> None:
+    """Law 1: if the surrogate is the simulator, there is no difference."""
+    task = CannonDrag()
+    controls, conditions = task.box.sample(20, seeded(1)), task.conditions.sample(20, seeded(2))
+    problem = InverseProblem(task(controls, conditions), conditions, task.box, 0.01, 9.0)
+    ledgers = Ledger(), Ledger()
+    direct = solve(Counted(task, ledgers[0], simulates=True), problem, LevenbergMarquardt(), seeded(4))
+    surrogate = solve(Counted(task, ledgers[1], simulates=False), problem, LevenbergMarquardt(), seeded(4))
+    for ours, theirs in zip(fields(direct), fields(surrogate), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert ledgers[0].evaluations == ledgers[1].evaluations == ledgers[0].simulations == ledgers[0].gradients
+    assert ledgers[1].simulations == 0
+
+
+def test_the_ledger_counts_what_is_spent() -> None:
+    """One look at every start, then one a step of every start."""
+    task, ledger = CannonVacuum(), Ledger()
+    problem = vacuum_problem(torch.linspace(1, 9, 5, dtype=T)[:, None])
+    solution = solve(Counted(task, ledger, simulates=True), problem, LevenbergMarquardt(), seeded())
+    assert ledger.simulations == solution.steps.sum() + solution.steps.numel()
+
+
+def test_history_begins_at_the_start_and_ends_at_the_answer() -> None:
+    problem = vacuum_problem(torch.linspace(1, 9, 5, dtype=T)[:, None])
+    solution = solve(CannonVacuum(), problem, LevenbergMarquardt(), seeded())
+    start = CannonVacuum().box.from_unit(stratified_starts(5, 8, 2, seeded()))
+    torch.testing.assert_close(solution.history.controls[0], start)
+    torch.testing.assert_close(solution.history.controls[-1], solution.controls, rtol=0, atol=0)
+    assert len(solution.history.controls) == int(solution.steps.max()) + 1
+    first = (solution.history.believed_miss <= 0.01).int().argmax(0)
+    torch.testing.assert_close(first.int(), solution.steps_to_tolerance)
+
+
+def test_starts_fill_every_stratum_once() -> None:
+    starts = stratified_starts(50, 4, 3, seeded())
+    strata = (starts * 4).floor().sort(dim=1).values
+    torch.testing.assert_close(strata, torch.arange(4.0, dtype=T)[None, :, None].expand(50, 4, 3))
+    assert not torch.equal(starts[0], starts[1])
+
+
+@pytest.mark.parametrize(("outcomes", "controls"), [*itertools.product([1, 2, 3], [1, 2, 4])])
+def test_damped_step_solves_its_normal_equations(outcomes: int, controls: int) -> None:
+    jacobian = torch.randn(6, outcomes, controls, generator=seeded(), dtype=T)
+    residual = torch.randn(6, outcomes, generator=seeded(1), dtype=T)
+    damping = torch.rand(6, generator=seeded(2), dtype=T) + 0.01
+    step = _damped_step(jacobian, residual, damping)
+    # The gradient of |r + J d|^2 + damping |d|^2 vanishes.
+    left = residual + (jacobian @ step[..., None])[..., 0]
+    gradient = (jacobian.transpose(1, 2) @ left[..., None])[..., 0] + damping[:, None] * step
+    assert float(gradient.abs().max()) < 1e-12
+
+
+def test_active_set_reaches_the_constrained_minimum() -> None:
+    """|(x, y) - (2, 0.3)| over the unit square: x stops on its bound, y still gets home."""
+
+    class Identity:
+        def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+            # Sheared, so that clamping x alone would leave y wrong.
+            shear = torch.tensor([[1.0, 0.0], [0.9, 1.0]], dtype=T)
+            return controls @ shear.T, shear.expand(*controls.shape[:-1], 2, 2)
+
+    box = Box([Axis("x", "", 0, 1), Axis("y", "", 0, 1)])
+    problem = InverseProblem(torch.tensor([[2.0, 1.2]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-9, 1.0)
+    solution = solve(Identity(), problem, LevenbergMarquardt(), seeded())
+    expected = torch.tensor([1.0, 0.3], dtype=T).expand(1, 8, 2)
+    torch.testing.assert_close(solution.controls, expected, rtol=0, atol=1e-6)
+    assert solution.start_status.unique().tolist() == [StartStatus.STALLED]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LevenbergMarquardt(starts=0), "starts: must be at least 1"),
+        (lambda: LevenbergMarquardt(damping=0.0), "damping: must be positive"),
+        (lambda: LevenbergMarquardt(growth=1.0), "growth: must exceed 1"),
+        (lambda: Adam(max_steps=0), "max_steps: must be at least 1"),
+        (lambda: Adam(decay=1.5), "decay: must lie in"),
+        (lambda: Adam(beta1=1.0), "beta1: must lie in"),
+        (lambda: GradientDescent(step_size=-1.0), "step_size: must be positive"),
+        (lambda: GradientDescent(precision=0.0), "precision: must lie between"),
+    ],
+)
+def test_settings_out_of_range_are_named(make: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("targets", "conditions", "message"),
+    [
+        (torch.zeros(3, dtype=T), torch.zeros(3, 0, dtype=T), "must be"),
+        (torch.zeros(3, 1, dtype=T), torch.zeros(2, 0, dtype=T), "must be"),
+        (torch.zeros(3, 1, dtype=T), torch.zeros(3, 0), "must agree"),
+        (torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 0, dtype=torch.int64), "floating"),
+        (torch.full((3, 1), math.nan, dtype=T), torch.zeros(3, 0, dtype=T), "finite"),
+    ],
+)
+def test_a_problem_is_checked_at_the_door(targets: Tensor, conditions: Tensor, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        InverseProblem(targets, conditions, CannonVacuum().box, 0.01, 1.0)
