@@ -1,0 +1,227 @@
+"""What a route's answers are worth: every one re-simulated, and only then judged."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aimback.dataset import simulate
+from aimback.files import write_text
+from aimback.ledger import Ledger
+from aimback.problem import Solution, StartStatus, Status
+from aimback.targets import Targets
+from aimback.tasks.base import Task
+
+CURVE_COLUMNS = ("route", "step", "loss", "miss", "miss_p10", "miss_p90")
+
+_UNLESS_SOLVED = {
+    StartStatus.ARRIVED: Status.MISSED,
+    StartStatus.STALLED: Status.STALLED,
+    StartStatus.STEP_LIMIT: Status.STEP_LIMIT,
+    StartStatus.NO_EVENT: Status.NO_EVENT,
+    StartStatus.NOT_FINITE: Status.NOT_FINITE,
+}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One answer a target, in the order of the targets, invalid rows included; float64 on the CPU.
+
+    Attributes:
+        controls: of the start that the route itself ranks first, `(n_targets, n_controls)`.
+        outcome: what the true simulator makes of them, `(n_targets, n_outcomes)`.
+        believed_miss: by the route's own forward map, `(n_targets,)`, in the outcome's unit.
+        miss: by the true simulator, `(n_targets,)`.
+        status: codes of `Status`, `(n_targets,)`.
+    """
+
+    controls: Tensor
+    outcome: Tensor
+    believed_miss: Tensor
+    miss: Tensor
+    status: Tensor
+
+
+@dataclass(frozen=True)
+class Resimulated:
+    """Every candidate of every valid target put through the true simulator, best-ranked first.
+
+    Attributes:
+        outcome: `(n_valid, n_starts, n_outcomes)`.
+        miss: `(n_valid, n_starts)`; NaN or infinite where the simulation is.
+    """
+
+    outcome: Tensor
+    miss: Tensor
+
+
+def resimulate(task: Task, targets: Targets, solution: Solution, device: torch.device | str = "cpu") -> Resimulated:
+    """Put all candidates through the true simulator, in the order in which the route ranks them."""
+    valid = targets.only_valid()
+    controls = _ranked(solution.controls, solution)
+    count, starts, _ = controls.shape
+    conditions = valid.conditions.repeat_interleave(starts, 0)
+    outcome = simulate(task, controls.flatten(0, 1), conditions, device).unflatten(0, (count, starts))
+    return Resimulated(outcome, torch.linalg.vector_norm(outcome - valid.targets[:, None], dim=-1))
+
+
+def judge(task: Task, targets: Targets, solution: Solution, truth: Resimulated) -> Answers:
+    """Decide each target's status from its best-ranked candidate's true miss, never from the solver's word.
+
+    A miss over the tolerance is `missed` where the route believed in a hit; `unreachable` where the
+    task can tell that no controls reach the target, so the answer is the closest approach found;
+    else it is named after how the start stopped.
+    """
+    valid = targets.only_valid()
+    miss, outcome = truth.miss[:, 0], truth.outcome[:, 0]
+    believed = _ranked(solution.believed_miss, solution)[:, 0].double()
+    stopped = _ranked(solution.start_status, solution)[:, 0]
+
+    status = torch.tensor([_UNLESS_SOLVED[start] for start in StartStatus])[stopped.long()]
+    status[_out_of_reach(task, valid, miss, believed)] = Status.UNREACHABLE
+    status[torch.isinf(outcome).any(-1)] = Status.NO_EVENT
+    status[torch.isnan(outcome).any(-1)] = Status.NOT_FINITE
+    status[miss <= task.tolerance] = Status.SOLVED
+
+    rows, total = targets.valid, len(targets)
+
+    def spread(values: Tensor) -> Tensor:
+        everywhere = torch.full((total, *values.shape[1:]), torch.nan, dtype=torch.float64)
+        everywhere[rows] = values.double()
+        return everywhere
+
+    every_status = torch.full((total,), int(Status.INVALID_INPUT))
+    every_status[rows] = status
+    controls = _ranked(solution.controls, solution)[:, 0]
+    return Answers(spread(controls), spread(outcome), spread(believed), spread(miss), every_status)
+
+
+def r_t(truth: Resimulated) -> Tensor:
+    """The published metric r_T for T = 1 ... n_starts, `(n_starts,)`.
+
+    The mean over targets of the least squared re-simulated error among the T candidates that the
+    route ranks first; the squared error is the mean over outcome dimensions, in raw units squared
+    (Ren, Padilla, Malof 2020, equation 3).
+    """
+    squared = truth.miss.square() / truth.outcome.shape[-1]
+    return squared.nan_to_num(nan=torch.inf).cummin(dim=1).values.mean(0)
+
+
+def measures(
+    task: Task, targets: Targets, solution: Solution, truth: Resimulated, answers: Answers, ledger: Ledger
+) -> dict[str, object]:
+    """The metrics of a route by name; None where there is nothing to say (no start ever arrived)."""
+    rows = targets.valid
+    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
+    steps = solution.steps_to_tolerance
+    arrived = steps >= 0
+    measured: dict[str, object] = {}
+    measured |= _spread("miss", answers.miss[rows])
+    measured |= _spread("miss_relative", answers.miss[rows] / span)
+    measured |= _spread("believed_miss", answers.believed_miss[rows])
+    measured["solved_fraction"] = float((answers.status == Status.SOLVED).double().mean())
+    measured["arrived_fraction"] = float(arrived.double().mean())
+    measured |= _spread("steps_to_tolerance", steps[arrived].double(), ("median", "p90"))
+    curve = r_t(truth)
+    for many in sorted({1, len(curve)}):
+        measured[f"r_{many}"] = _number(curve[many - 1])
+    measured |= {"targets": len(targets), "starts": solution.controls.shape[1]}
+    measured |= asdict(ledger)
+    counts = answers.status.bincount(minlength=len(Status)).tolist()
+    measured["status"] = {status.name.lower(): counts[status] for status in Status}
+    return measured
+
+
+def curves(
+    task: Task, targets: Targets, solution: Solution, route: str, device: torch.device | str = "cpu"
+) -> list[tuple[str, int, float, float, float, float]]:
+    """How the answer of the first targets came closer, step by step; rows of `CURVE_COLUMNS`.
+
+    The loss is the median squared believed miss relative to the outcome's span, what the solver
+    descends; the miss is the true one, re-simulated, with its 10 and 90 per cent quantiles.
+    """
+    history = solution.history
+    kept = history.believed_miss.shape[1]
+    valid = targets.only_valid()
+    pick = solution.best()[:kept], torch.arange(kept)
+    believed = history.believed_miss[:, pick[1], pick[0]].double()
+    controls = history.controls[:, pick[1], pick[0]]
+    steps = len(controls)
+    outcome = simulate(task, controls.flatten(0, 1), valid.conditions[:kept].repeat(steps, 1), device)
+    miss = torch.linalg.vector_norm(outcome.unflatten(0, (steps, kept)) - valid.targets[:kept], dim=-1)
+    span = torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower)
+    loss = (believed / span).square().nanquantile(0.5, dim=1)
+    low, middle, high = miss.nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
+    return [
+        (route, step, *(float(part[step]) for part in (loss, middle, low, high))) for step in range(steps)
+    ]
+
+
+def save_answers(path: Path, task: Task, targets: Targets, answers: Mapping[str, Answers]) -> None:
+    """Write every route's answers as a CSV table, a row a target and route, with full precision."""
+    header = ["route", "target", "line", "status"]
+    header += [f"wanted {axis.label}" for axis in task.outcomes.axes]
+    header += [axis.label for axis in (*task.conditions.axes, *task.box.axes, *task.outcomes.axes)]
+    header += ["miss", "believed_miss", "problem"]
+    rows: list[Sequence[object]] = []
+    for route, answer in answers.items():
+        table = torch.cat(
+            [targets.targets, targets.conditions, answer.controls, answer.outcome]
+            + [part[:, None] for part in (answer.miss, answer.believed_miss)],
+            dim=1,
+        ).tolist()
+        for index, (line, status) in enumerate(zip(targets.lines.tolist(), answer.status.tolist(), strict=True)):
+            numbers = ["" if math.isnan(number) else repr(number) for number in table[index]]
+            rows.append([route, index, line or "", Status(status).name.lower(), *numbers, targets.problems[index]])
+    save_table(path, header, rows)
+
+
+def save_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a CSV table, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _ranked(values: Tensor, solution: Solution) -> Tensor:
+    """Per-start values `(n_targets, n_starts, ...)` in the order of the route's own ranking."""
+    ranking = solution.ranking()
+    index = ranking.reshape(*ranking.shape, *([1] * (values.ndim - 2))).expand_as(values)
+    return values.gather(1, index)
+
+
+def _out_of_reach(task: Task, targets: Targets, miss: Tensor, believed: Tensor) -> Tensor:
+    """Which targets no controls can hit, as far as the task can tell; asked only where it matters."""
+    out = torch.zeros(len(miss), dtype=torch.bool)
+    doubtful = ((miss > task.tolerance) & (believed > task.tolerance)).nonzero()[:, 0]
+    if len(doubtful) == 0:
+        return out
+    reach = task.reach(targets.conditions[doubtful])
+    if reach is not None:
+        low, high = reach
+        wanted = targets.targets[doubtful]
+        beyond = (wanted < low - task.tolerance) | (wanted > high + task.tolerance)
+        out[doubtful] = beyond.any(-1)
+    return out
+
+
+def _spread(name: str, values: Tensor, parts: Sequence[str] = ("median", "p90", "max")) -> dict[str, float | None]:
+    quantile = {"median": 0.5, "p90": 0.9, "max": 1.0}
+    if len(values) == 0:
+        return {f"{name}_{part}": None for part in parts}
+    ordered = values.sort().values  # NaN last: a failed answer is the worst one, not a missing one
+    last = len(ordered) - 1
+    # The nearest rank: a value that was measured, and no arithmetic with infinities.
+    return {f"{name}_{part}": _number(ordered[round(quantile[part] * last)]) for part in parts}
+
+
+def _number(value: Tensor) -> float | None:
+    number = float(value)
+    return number if abs(number) < float("inf") else None
