@@ -247,7 +247,6 @@ def test_active_set_reaches_the_constrained_minimum() -> None:
     [
         (lambda: LevenbergMarquardt(starts=0), "starts: must be at least 1"),
         (lambda: LevenbergMarquardt(damping=0.0), "damping: must be positive"),
-        (lambda: LevenbergMarquardt(growth=1.0), "growth: must exceed 1"),
         (lambda: Adam(max_steps=0), "max_steps: must be at least 1"),
         (lambda: Adam(decay=1.5), "decay: must lie in"),
         (lambda: Adam(beta1=1.0), "beta1: must lie in"),

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.errors import UserError
 from aimback.solve.point import Point
 from aimback.solve.solver import Limits, Memory, check_positive
+
+_FIRST_GROWTH = 2.0
 
 
 @dataclass(frozen=True)
@@ -17,32 +18,30 @@ class LevenbergMarquardt(Limits):
     Solved in the smaller of its two forms, J'(JJ' + damping)^-1 and (J'J + damping)^-1 J', so with
     more controls than outcomes it tends to the minimum-norm step. A control that the step would take
     out of the box is put on its bound and the others solve for what is left, so the box costs no
-    convergence. A step that does not lower the loss is not taken, and the damping grows.
+    convergence. A step that does not lower the loss is not taken. The damping follows the ratio of
+    the decrease that came to the decrease that the model promised (Nielsen 1999, IMM-REP-1999-05).
 
-    Quadratic near a solution with zero miss: 5 to 10 evaluations. At an unreachable target it
-    converges linearly to the closest approach. It needs Jacobians that mean something: not for
-    noisy or stepped simulators.
+    Superlinear near a solution with zero miss: 4 to 8 evaluations. At an unreachable target it
+    converges linearly to the closest approach, some tens of evaluations. It needs Jacobians that
+    mean something: not for noisy or stepped simulators.
 
     Args:
-        damping: at the first step, relative to squared outcome spans per unit-box length.
-        growth: factor on the damping after a refused step, and its divisor after a taken one.
+        damping: at the first step, in squared outcome spans per squared unit-box length.
     """
 
     max_steps: int = 100
     damping: float = 1e-3
-    growth: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(damping=self.damping)
-        if not 1 < self.growth < float("inf"):
-            raise UserError(f"growth: must exceed 1 and be finite, got {self.growth:g}")
 
     def begin(self, point: Point) -> Memory:
-        return (torch.full_like(point.unit[:, 0], self.damping),)
+        damping = torch.full_like(point.unit[:, 0], self.damping)
+        return damping, torch.full_like(damping, _FIRST_GROWTH)
 
     def propose(self, point: Point, memory: Memory, step: int) -> Tensor:
-        (damping,) = memory
+        damping, _ = memory
         unit, jacobian = point.unit, point.jacobian
         moved = torch.zeros_like(unit)
         free = point.downhill != 0
@@ -59,12 +58,18 @@ class LevenbergMarquardt(Limits):
         return (unit + torch.where(free, step_to, moved)).clamp(0, 1)
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        (damping,) = memory
+        damping, growth = memory
+        moved = trial.unit - point.unit
+        promised = point.loss - (point.residual + (point.jacobian * moved[:, None, :]).sum(-1)).square().sum(-1)
+        gain = (point.loss - trial.loss) / promised
         better = trial.finite & (trial.loss < point.loss)
-        damping = torch.where(better, damping / self.growth, damping * self.growth)
+        eased = damping * (1 - (2 * gain - 1) ** 3).clamp(min=0.1, max=2)
+        smallest = torch.finfo(damping.dtype).tiny
+        damping = torch.where(better & torch.isfinite(eased), eased, damping * growth).clamp(min=smallest)
+        growth = torch.where(better, _FIRST_GROWTH, 2 * growth)
         # A refused step too short to be told from no step: nothing better lies nearby.
-        still = ~better & ((trial.unit - point.unit).abs().amax(-1) < 4 * torch.finfo(damping.dtype).eps)
-        return better, still, (damping.clamp(min=torch.finfo(damping.dtype).tiny),)
+        still = ~better & (moved.abs().amax(-1) < 4 * torch.finfo(damping.dtype).eps)
+        return better, still, (damping, growth)
 
 
 def _damped_step(jacobian: Tensor, residual: Tensor, damping: Tensor) -> Tensor:

@@ -24,8 +24,11 @@ def search_reach(task: "_HasBox", conditions: Tensor) -> tuple[Tensor, Tensor]:
     Global on the scale of the first grid, so meant for smooth outcomes of few controls: it costs
     2 * 8 * 17**n_controls simulations a condition. Equal conditions are searched once.
     """
-    rows = conditions.reshape(-1, conditions.shape[-1])
-    different, index = torch.unique(rows, dim=0, return_inverse=True)
+    rows = conditions.flatten(0, -2)
+    if rows.shape[-1] == 0:  # without conditions all rows are the same one; torch.unique refuses them
+        different, index = rows[:1], rows.new_zeros(len(rows), dtype=torch.int64)
+    else:
+        different, index = torch.unique(rows, dim=0, return_inverse=True)
     size = max(1, _ROWS // _GRID ** len(task.box))
     ends = [_search(task, part) for part in different.split(size)]
     low, high = (torch.cat(part)[index].reshape(*conditions.shape[:-1], 1) for part in zip(*ends, strict=True))

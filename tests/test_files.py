@@ -1,0 +1,61 @@
+"""A file is whole or not there."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from aimback.errors import UserError
+from aimback.files import sha256, write_text, written_whole
+
+
+def test_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "a.txt", "grün\n")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == "grün\n".encode()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+
+
+def test_has_the_permissions_of_an_ordinary_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "")
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+    with pytest.raises(RuntimeError), written_whole(file) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("code", "message"), [(errno.ENOSPC, "no space left"), (errno.EROFS, "cannot be written")])
+def test_a_full_or_closed_disk_is_told_in_words(tmp_path: Path, code: int, message: str) -> None:
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+    with pytest.raises(UserError, match=f"a.txt: {message}"), written_whole(file) as temporary:
+        temporary.write_text("half")
+        raise OSError(code, os.strerror(code))
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    """/dev/full refuses every byte."""
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(UserError, match="no space left"), written_whole(tmp_path / "a") as temporary:
+        temporary.unlink()
+        temporary.symlink_to(full)
+        temporary.write_bytes(b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 10**6)
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 10**6).hexdigest()

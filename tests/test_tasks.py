@@ -1,0 +1,220 @@
+"""The laws that every task keeps. A task named in conf/task is taken up by itself."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from aimback.dual import linearise_by_autograd
+from aimback.errors import UserError
+from aimback.tasks.base import Task
+from aimback.tasks.cannon_drag import CannonDrag
+from aimback.tasks.cannon_vacuum import CannonVacuum
+from aimback.tasks.reach import search_reach
+from pipelines.settings import build
+
+T = torch.float64
+G = 9.80665
+TASKS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "task").glob("*.yaml"))
+
+
+@pytest.fixture(params=TASKS)
+def task(request: pytest.FixtureRequest) -> Task:
+    """A task as conf/ describes it."""
+    file = Path(__file__).parents[1] / "conf" / "task" / f"{request.param}.yaml"
+    return build(yaml.safe_load(file.read_text())[request.param], Task, f"task.{request.param}")  # type: ignore[type-abstract]
+
+
+def inside(task: Task, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Controls and conditions away from the faces of their boxes, where differences need room."""
+    generator = torch.Generator().manual_seed(seed)
+    unit = 0.05 + 0.9 * torch.rand(count, len(task.box), generator=generator, dtype=T)
+    return task.box.from_unit(unit), task.conditions.sample(count, generator)
+
+
+def faces(task: Task) -> tuple[Tensor, Tensor]:
+    """Every combination of lower bound, middle, upper bound, and numbers just inside."""
+    levels = torch.tensor([0.0, 1e-15, 1e-9, 1e-3, 0.5, 1 - 1e-9, 1.0], dtype=T)
+    axes = [levels] * len(task.box) + [torch.tensor([0.0, 0.5, 1.0], dtype=T)] * len(task.conditions)
+    grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
+    controls, conditions = grid.split([len(task.box), len(task.conditions)], dim=1)
+    return task.box.from_unit(controls), task.conditions.from_unit(conditions)
+
+
+def test_is_a_task(task: Task) -> None:
+    assert isinstance(task, Task)
+    assert task.tolerance > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_finite_on_the_closed_box(task: Task, dtype: torch.dtype, device: torch.device) -> None:
+    controls, conditions = (points.to(device, dtype) for points in faces(task))
+    outcome, jacobian = task.linearise(controls, conditions)
+    assert outcome.dtype == jacobian.dtype == dtype
+    assert outcome.shape == (len(controls), len(task.outcomes))
+    assert jacobian.shape == (len(controls), len(task.outcomes), len(task.box))
+    assert bool(torch.isfinite(outcome).all())
+    assert bool(torch.isfinite(jacobian).all())
+    value, gradient = linearise_by_autograd(task, controls, conditions)
+    assert bool(torch.isfinite(gradient).all())
+    close = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-3, "atol": 2e-3}
+    torch.testing.assert_close(outcome, value, rtol=0, atol=0)
+    torch.testing.assert_close(jacobian, gradient, **close)
+
+
+def test_gradcheck(task: Task) -> None:
+    controls, conditions = inside(task, 20)
+    assert torch.autograd.gradcheck(
+        lambda points: task(points, conditions), (controls.requires_grad_(),), eps=1e-6, atol=2e-6, rtol=1e-6
+    )
+
+
+def test_one_pass_agrees_with_autograd_and_with_a_call(task: Task, device: torch.device) -> None:
+    controls, conditions = (points.to(device) for points in inside(task, 200))
+    outcome, jacobian = task.linearise(controls, conditions)
+    value, gradient = linearise_by_autograd(task, controls, conditions)
+    torch.testing.assert_close(outcome, value, rtol=0, atol=0)
+    torch.testing.assert_close(jacobian, gradient, rtol=1e-10, atol=1e-10)
+
+
+def test_a_sample_alone_is_its_row_in_a_batch(task: Task) -> None:
+    controls, conditions = inside(task, 100)
+    outcome, jacobian = task.linearise(controls, conditions)
+    for row in (0, 17, 99):
+        alone = task.linearise(controls[row], conditions[row])
+        torch.testing.assert_close(alone[0], outcome[row], rtol=0, atol=0)
+        torch.testing.assert_close(alone[1], jacobian[row], rtol=0, atol=0)
+
+
+def test_any_leading_shape(task: Task) -> None:
+    controls, conditions = inside(task, 24)
+    flat = task(controls, conditions)
+    shaped = task(controls.reshape(2, 3, 4, -1), conditions.reshape(2, 3, 4, len(task.conditions)))
+    torch.testing.assert_close(shaped.reshape(24, -1), flat, rtol=0, atol=0)
+
+
+def test_float32_costs_digits_and_no_more(task: Task) -> None:
+    controls, conditions = inside(task, 500)
+    span = task.outcomes.upper - task.outcomes.lower
+    error = (task(controls.float(), conditions.float()).double() - task(controls, conditions)).abs() / span
+    assert float(error.median()) < 1e-6
+    assert float(error.max()) < 1e-5
+
+
+def test_outcomes_lie_in_the_span_that_the_task_states(task: Task) -> None:
+    controls, conditions = inside(task, 2000)
+    outcome = task(controls, conditions)
+    slack = 1e-6 * (task.outcomes.upper - task.outcomes.lower)
+    assert bool((outcome >= task.outcomes.lower - slack).all())
+    assert bool((outcome <= task.outcomes.upper + slack).all())
+
+
+def test_reach_bounds_every_outcome_and_is_reached(task: Task) -> None:
+    _, conditions = inside(task, 1)
+    reach = task.reach(conditions)
+    if reach is None:
+        return  # the task cannot tell, and says so
+    low, high = reach
+    controls = task.box.sample(5000, torch.Generator().manual_seed(0))
+    outcome = task(controls, conditions.expand(5000, -1))
+    assert bool((outcome >= low - 1e-9).all())
+    assert bool((outcome <= high + 1e-9).all())
+    assert float(high - outcome.max()) < 0.05 * float(high - low)
+
+
+def test_trajectory_begins_at_the_muzzle_and_ends_at_the_outcome(task: Task) -> None:
+    controls, conditions = inside(task, 20)
+    path = task.trajectory(controls, conditions, 50)
+    if path is None:
+        return  # nothing to draw
+    assert path.shape == (20, 50, 2)
+    torch.testing.assert_close(path[:, -1, :1], task(controls, conditions), rtol=1e-4, atol=1e-4)
+
+
+def test_same_seed_same_draw(task: Task) -> None:
+    draws = [task.draw_controls(50, torch.Generator().manual_seed(3)) for _ in range(2)]
+    torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
+    assert bool(task.box.contains(draws[0]).all())
+
+
+# The cannons against closed forms and limits.
+
+
+def test_vacuum_is_galileos_parabola() -> None:
+    controls, none = inside(CannonVacuum(), 100)
+    speed, angle = controls.unbind(-1)
+    torch.testing.assert_close(CannonVacuum()(controls, none)[:, 0], speed**2 * torch.sin(2 * angle) / G)
+
+
+def test_vacuum_from_a_ledge_by_hand() -> None:
+    """Fired level from h: distance = v sqrt(2 h / g)."""
+    task = CannonVacuum(launch_height=5.0)
+    distance = task(torch.tensor([3.0, 0.0], dtype=T), torch.zeros(0, dtype=T))
+    assert distance.item() == pytest.approx(3 * math.sqrt(10 / G))
+
+
+@pytest.mark.parametrize("height", [0.0, 2.0])
+def test_no_drag_is_the_vacuum(height: float) -> None:
+    drag = CannonDrag(drag=0.0, wind=[0.0, 0.0], launch_height=height)
+    controls, conditions = inside(drag, 100)
+    expected = CannonVacuum(launch_height=height).linearise(controls, conditions[:, :0])
+    for ours, theirs in zip(drag.linearise(controls, conditions), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_drag_tends_to_the_vacuum_in_the_first_order() -> None:
+    still = torch.zeros(50, 1, dtype=T)
+    controls, _ = inside(CannonVacuum(), 50)
+    vacuum = CannonVacuum()(controls, still[:, :0])
+    gaps = [(vacuum - CannonDrag(drag=drag)(controls, still)) for drag in (1e-4, 1e-5)]
+    torch.testing.assert_close(gaps[0] / gaps[1], torch.full_like(gaps[0], 10.0), rtol=1e-2, atol=0)
+
+
+def test_a_straight_shot_up_has_its_closed_form() -> None:
+    """Vertical flight against quadratic drag: the time is atan(w)/(g s) + asinh(w)/(g s), w = v s, s = sqrt(k/g)."""
+    task, speed = CannonDrag(drag=0.05, steps=64), 8.0
+    share = math.sqrt(0.05 / G)
+    expected = (math.atan(speed * share) + math.asinh(speed * share)) / (G * share)
+    start, rate = task._launch(torch.tensor([speed, math.pi / 2], dtype=T), torch.zeros((), dtype=T))
+    _, time = task._fly(start, rate)
+    assert float(time) == pytest.approx(expected, rel=1e-6)
+
+
+def test_wind_carries_the_ball() -> None:
+    task = CannonDrag()
+    controls = torch.tensor([[8.0, 0.8]], dtype=T).expand(3, 2)
+    distance = task(controls, torch.tensor([[-2.0], [0.0], [2.0]], dtype=T))[:, 0]
+    assert bool((distance.diff() > 0.1).all())
+
+
+@pytest.mark.parametrize("height", [0.0, 3.0])
+def test_reach_by_formula_and_by_search_agree(height: float) -> None:
+    task = CannonVacuum(launch_height=height)
+    none = torch.zeros(3, 0, dtype=T)
+    for ours, found in zip(task.reach(none), search_reach(task, none), strict=True):
+        torch.testing.assert_close(ours, found, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CannonVacuum(speed=[5.0, 5.0]), "^speed: the lower bound must be below"),
+        (lambda: CannonVacuum(speed=[5.0, 1.0]), "^speed: the lower bound must be below"),
+        (lambda: CannonVacuum(speed=[1.0]), r"^speed: give \[lower, upper\]"),
+        (lambda: CannonVacuum(speed=[-1.0, 1.0]), "^speed: must not be negative"),
+        (lambda: CannonVacuum(speed=[0.0, math.inf]), "^speed: bounds must be finite"),
+        (lambda: CannonVacuum(angle=[0.0, 2.0]), "^angle: must lie within"),
+        (lambda: CannonVacuum(launch_height=-1.0), "^launch_height: must be"),
+        (lambda: CannonVacuum(gravity=0.0), "^gravity: must be positive"),
+        (lambda: CannonVacuum(tolerance=math.nan), "^tolerance: must be positive"),
+        (lambda: CannonDrag(drag=-0.1), "^drag: must be finite and not negative"),
+        (lambda: CannonDrag(steps=1), "^steps: at least 4"),
+        (lambda: CannonDrag(wind=[1.0, -1.0]), "^wind: the lower bound must not exceed"),
+    ],
+)
+def test_values_out_of_range_are_named(make: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()  # type: ignore[operator]
