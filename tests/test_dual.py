@@ -30,7 +30,13 @@ MAPS = {
     "network": lambda c, k: F.linear(torch.cat([c, k], dim=-1), W, B),
     **{
         name: lambda c, k, f=f: f(F.linear(torch.cat([c, k], dim=-1), W, B))
-        for name, f in {"tanh": torch.tanh, "silu": F.silu, "relu": F.relu, "gelu": F.gelu, "softplus": F.softplus}.items()
+        for name, f in {
+            "tanh": torch.tanh,
+            "silu": F.silu,
+            "relu": F.relu,
+            "gelu": F.gelu,
+            "softplus": F.softplus,
+        }.items()
     },
 }
 

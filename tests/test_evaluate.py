@@ -45,7 +45,9 @@ def told(controls: list[list[list[float]]], believed: list[list[float]], stopped
 
 
 def judged(targets: Targets, solution: Solution) -> list[Status]:
-    return [Status(code) for code in judge(TASK, targets, solution, resimulate(TASK, targets, solution)).status.tolist()]
+    return [
+        Status(code) for code in judge(TASK, targets, solution, resimulate(TASK, targets, solution)).status.tolist()
+    ]
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,15 @@ def dop853(task: CannonDrag, speed: float, angle: float, wind: float) -> tuple[f
     # Steps short of any flight, or SciPy sees no sign change of a short hop.
     hop = 0.01 * (speed * math.sin(angle) + math.sqrt(task.launch_height)) / task.gravity + 1e-9
     flown = solve_ivp(
-        flight, (0, 100), start, method="DOP853", rtol=1e-13, atol=1e-13, events=ground, first_step=hop, max_step=1000 * hop
+        flight,
+        (0, 100),
+        start,
+        method="DOP853",
+        rtol=1e-13,
+        atol=1e-13,
+        events=ground,
+        first_step=hop,
+        max_step=1000 * hop,
     )
     return float(flown.y_events[0][0][0]), float(flown.t_events[0][0])
 

@@ -117,9 +117,7 @@ def value_of(operand: Any) -> Tensor:
     return value.detach()
 
 
-def linearise(
-    forward: Callable[[Any, Tensor], Any], controls: Tensor, conditions: Tensor
-) -> tuple[Tensor, Tensor]:
+def linearise(forward: Callable[[Any, Tensor], Any], controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
     """Value and Jacobian of a forward map written in operations that `Dual` knows.
 
     Args:
@@ -143,9 +141,7 @@ def linearise_by_autograd(
     with torch.enable_grad():
         leaf = controls.detach().requires_grad_()
         outcome = forward(leaf, conditions)
-        rows = [
-            torch.autograd.grad(component.sum(), leaf, retain_graph=True)[0] for component in outcome.unbind(-1)
-        ]
+        rows = [torch.autograd.grad(component.sum(), leaf, retain_graph=True)[0] for component in outcome.unbind(-1)]
     return outcome.detach(), torch.stack(rows, dim=-2)
 
 

@@ -157,9 +157,7 @@ def curves(
     span = torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower)
     loss = (believed / span).square().nanquantile(0.5, dim=1)
     low, middle, high = miss.nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
-    return [
-        (route, step, *(float(part[step]) for part in (loss, middle, low, high))) for step in range(steps)
-    ]
+    return [(route, step, *(float(part[step]) for part in (loss, middle, low, high))) for step in range(steps)]
 
 
 def save_answers(path: Path, task: Task, targets: Targets, answers: Mapping[str, Answers]) -> None:

@@ -1,12 +1,10 @@
 """The one loop: every solver, every route, all starts of all targets at once."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from aimback.box import Box
 from aimback.problem import History, InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve import point as points
 from aimback.solve.point import Point
@@ -39,97 +37,102 @@ def solve(
         problem: what is wanted; its dtype and device are the ones worked in.
         solver: how to step.
         generator: of the starts; the same state gives both routes the same ones.
-        progress: told (targets done, targets with a start that arrived) now and then.
+        progress: told after every step how many targets are done (all their starts have stopped) and
+            how many have a start within the tolerance.
 
     Returns:
         The state of every start at the least believed miss it ever had.
     """
     starts = stratified_starts(len(problem.targets), solver.starts, len(problem.box), generator)
     size = max(1, _ROWS // solver.starts)
-    blocks = []
-    arrived = done = 0
+    blocks: list[Solution] = []
+    arrived = 0
     for first in range(0, len(problem.targets), size):
-        rows = slice(first, first + size)
-        kept = max(0, min(_HISTORY_TARGETS - first, size))
-        blocks.append(_solve_block(forward, problem, solver, rows, starts[rows].to(problem.targets), kept))
-        done += len(problem.targets[rows])
-        arrived += int((blocks[-1].start_status == StartStatus.ARRIVED).any(-1).sum())
-        if progress is not None:
-            progress(done, arrived)
+        block = _Block(forward, problem, slice(first, first + size), starts, max(0, _HISTORY_TARGETS - first))
+        for _ in block.steps(solver):
+            if progress is not None:
+                progress(first + block.done(), arrived + block.arrived())
+        blocks.append(block.solution())
+        arrived += block.arrived()
     return _joined(blocks)
 
 
-def _solve_block(
-    forward: Linearised, problem: InverseProblem, solver: Solver, rows: slice, starts: Tensor, kept: int
-) -> Solution:
-    count, each, _ = starts.shape
-    look = _Lookup(
-        forward,
-        problem.box,
-        problem.targets[rows].repeat_interleave(each, 0),
-        problem.conditions[rows].repeat_interleave(each, 0),
-        problem.scale,
-    )
-    tolerance = problem.tolerance / problem.scale
-    active = torch.arange(count * each, device=starts.device)
-    point = look(starts.flatten(0, 1), active)
-    memory = solver.begin(point)
-    answer = _Answer.begin(point, kept * each)
-    for step in range(solver.max_steps + 1):
-        if step > 0:
-            trial = look(solver.propose(point, memory, step), active)
-            moves, still, memory = solver.judge(point, trial, memory)
-            point = points.where(moves, trial, point)
-        else:
-            still = torch.zeros_like(active, dtype=torch.bool)
-        finite = point.finite
-        miss = point.loss.sqrt()
-        answer.note(active, point.unit, miss, step, tolerance)
-        rests = still | (point.downhill.abs().amax(-1) <= _REST)
-        stops = ~finite | (miss <= solver.precision) | rests
-        if step == solver.max_steps:
-            answer.stop(active, StartStatus.STEP_LIMIT)
-        no_event = torch.isinf(point.residual).any(-1)
-        answer.stop(active[rests], StartStatus.STALLED)
-        answer.stop(active[~finite], StartStatus.NOT_FINITE)
-        answer.stop(active[no_event], StartStatus.NO_EVENT)
-        if bool(stops.any()):
-            active, point = active[~stops], point[~stops]
-            memory = tuple(part[~stops] for part in memory)
-        if len(active) == 0:
-            break
-    return answer.solution(problem.box, count, each, problem.scale, tolerance)
+class _Block:
+    """The starts of some targets, moved together until the last one has stopped.
 
+    Args:
+        rows: which targets of the problem.
+        starts: of all targets, in the unit cube, `(n_targets, n_starts, n_controls)`.
+        kept: the paths of so many targets are kept.
+    """
 
-@dataclass(frozen=True)
-class _Lookup:
-    """The forward map at rows of a block."""
+    def __init__(self, forward: Linearised, problem: InverseProblem, rows: slice, starts: Tensor, kept: int) -> None:
+        self._forward, self._problem = forward, problem
+        self._starts = starts[rows].to(problem.targets)
+        self._count, self._each, _ = self._starts.shape
+        self._targets = problem.targets[rows].repeat_interleave(self._each, 0)
+        self._conditions = problem.conditions[rows].repeat_interleave(self._each, 0)
+        self._tolerance = problem.tolerance / problem.scale
+        self._active = torch.arange(self._count * self._each, device=self._starts.device)
+        self._answer = _Answer(self._starts.flatten(0, 1), kept * self._each)
 
-    forward: Linearised
-    box: Box
-    targets: Tensor
-    conditions: Tensor
-    scale: float
+    def steps(self, solver: Solver) -> Iterator[int]:
+        """Step until nothing moves; yields the number of each step when it is done."""
+        point = self._look(self._starts.flatten(0, 1))
+        memory = solver.begin(point)
+        still = torch.zeros_like(self._active, dtype=torch.bool)
+        for step in range(solver.max_steps + 1):
+            if step > 0:
+                trial = self._look(solver.propose(point, memory, step))
+                moves, still, memory = solver.judge(point, trial, memory)
+                point = points.where(moves, trial, point)
+            miss = point.loss.sqrt()
+            self._answer.note(self._active, point.unit, miss, step, self._tolerance)
 
-    def __call__(self, unit: Tensor, rows: Tensor) -> Point:
-        return points.evaluate(self.forward, self.box, unit, self.conditions[rows], self.targets[rows], self.scale)
+            rests = still | (point.downhill.abs().amax(-1) <= _REST)
+            self._answer.stop(self._active[rests], StartStatus.STALLED)
+            self._answer.stop(self._active[~point.finite], StartStatus.NOT_FINITE)
+            self._answer.stop(self._active[torch.isinf(point.residual).any(-1)], StartStatus.NO_EVENT)
+            goes_on = point.finite & (miss > solver.precision) & ~rests & (step < solver.max_steps)
+            if not bool(goes_on.all()):
+                self._active, point = self._active[goes_on], point[goes_on]
+                still, memory = still[goes_on], tuple(part[goes_on] for part in memory)
+            yield step
+            if len(self._active) == 0:
+                return
+
+    def _look(self, unit: Tensor) -> Point:
+        """The forward map at the starts that are still on their way."""
+        some = self._active
+        problem = self._problem
+        return points.evaluate(
+            self._forward, problem.box, unit, self._conditions[some], self._targets[some], problem.scale
+        )
+
+    def done(self) -> int:
+        """Targets none of whose starts is on its way."""
+        return self._count - len(torch.unique(self._active // self._each))
+
+    def arrived(self) -> int:
+        """Targets with a start that has come within the tolerance."""
+        return int((self._answer.steps_to_tolerance >= 0).unflatten(0, (-1, self._each)).any(-1).sum())
+
+    def solution(self) -> Solution:
+        return self._answer.solution(self._problem, (self._count, self._each), self._tolerance)
 
 
 class _Answer:
     """What is known of each row so far: the best point it saw, how it stopped, and the path of the first ones."""
 
-    def __init__(self, unit: Tensor, miss: Tensor, kept: int) -> None:
+    def __init__(self, unit: Tensor, kept: int) -> None:
         self.best = unit.clone()
-        self.miss = miss
-        self.status = torch.full_like(miss, StartStatus.STEP_LIMIT, dtype=torch.int8)
-        self.steps = torch.zeros_like(miss, dtype=torch.int32)
+        self.miss = torch.full_like(unit[:, 0], torch.inf)
+        # Whoever is never stopped for another reason runs out of steps.
+        self.status = torch.full_like(self.miss, StartStatus.STEP_LIMIT, dtype=torch.int8)
+        self.steps = torch.zeros_like(self.miss, dtype=torch.int32)
         self.steps_to_tolerance = torch.full_like(self.steps, -1)
-        self._now = unit[:kept].clone(), torch.full_like(miss[:kept], torch.nan)
+        self._now = unit[:kept].clone(), self.miss[:kept].clone()
         self._path: list[tuple[Tensor, Tensor]] = []
-
-    @classmethod
-    def begin(cls, point: Point, kept: int) -> "_Answer":
-        return cls(point.unit, torch.full_like(point.unit[:, 0], torch.inf), kept)
 
     def note(self, rows: Tensor, unit: Tensor, miss: Tensor, step: int, tolerance: float) -> None:
         better = miss < self.miss[rows]
@@ -146,18 +149,19 @@ class _Answer:
     def stop(self, rows: Tensor, status: StartStatus) -> None:
         self.status[rows] = status
 
-    def solution(self, box: Box, count: int, each: int, scale: float, tolerance: float) -> Solution:
+    def solution(self, problem: InverseProblem, shape: tuple[int, int], tolerance: float) -> Solution:
         # However it stopped, a start that once came within the tolerance has arrived.
         self.status[self.miss <= tolerance] = StartStatus.ARRIVED
         path, misses = (torch.stack(part) for part in zip(*self._path, strict=True))
+        box, scale = problem.box, problem.scale
         return Solution(
-            controls=box.from_unit(self.best).unflatten(0, (count, each)),
-            believed_miss=(self.miss * scale).unflatten(0, (count, each)),
-            start_status=self.status.unflatten(0, (count, each)),
-            steps=self.steps.unflatten(0, (count, each)),
-            steps_to_tolerance=self.steps_to_tolerance.unflatten(0, (count, each)),
+            controls=box.from_unit(self.best).unflatten(0, shape),
+            believed_miss=(self.miss * scale).unflatten(0, shape),
+            start_status=self.status.unflatten(0, shape),
+            steps=self.steps.unflatten(0, shape),
+            steps_to_tolerance=self.steps_to_tolerance.unflatten(0, shape),
             history=History(
-                box.from_unit(path).unflatten(1, (-1, each)), (misses * scale).unflatten(1, (-1, each))
+                box.from_unit(path).unflatten(1, (-1, shape[1])), (misses * scale).unflatten(1, (-1, shape[1]))
             ),
         )
 

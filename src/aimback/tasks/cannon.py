@@ -39,9 +39,7 @@ class Cannon:
         if speed_axis.lower < 0:
             raise UserError(f"speed: must not be negative, got a lower bound of {speed_axis.lower:g} m/s")
         if angle_axis.lower < 0 or angle_axis.upper > math.pi / 2:
-            raise UserError(
-                f"angle: must lie within [0, pi/2] rad, got [{angle_axis.lower:g}, {angle_axis.upper:g}]"
-            )
+            raise UserError(f"angle: must lie within [0, pi/2] rad, got [{angle_axis.lower:g}, {angle_axis.upper:g}]")
         if not 0 <= self.launch_height < math.inf:
             raise UserError(f"launch_height: must be a number of metres >= 0, got {launch_height:g}")
         for name, value in (("gravity", self.gravity), ("tolerance", self.tolerance)):

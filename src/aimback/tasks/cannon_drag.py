@@ -49,7 +49,9 @@ class CannonDrag(Cannon):
         self.conditions = Box([axis("wind", "m/s", wind, fixed=True)])
         low, high = self.reach(torch.stack(self.conditions.bounds(self.box.lower)))
         if not bool(torch.isfinite(torch.cat([low, high])).all()):
-            raise UserError(f"steps: {steps} Runge-Kutta steps cannot follow so fast a ball in so thick an air; take more")
+            raise UserError(
+                f"steps: {steps} Runge-Kutta steps cannot follow so fast a ball in so thick an air; take more"
+            )
         self.outcomes = Box([distance_axis(low, high)])
 
     def __call__(self, controls: Any, conditions: Tensor) -> Any:

@@ -1,0 +1,138 @@
+"""The simulated examples a surrogate learns from: draw, simulate, split, save, load."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimback.archive import damaged, read_arrays, write_arrays
+from aimback.errors import UserError
+from aimback.tasks.base import Task
+
+LEAST_EXAMPLES = 10
+# Small enough that a full reduction inside a simulator does not depend on the number of threads.
+CHUNK = 32768
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Simulated examples, float64 on the CPU, in random order.
+
+    Attributes:
+        controls: `(N, n_controls)`.
+        conditions: `(N, n_conditions)`.
+        outcomes: `(N, n_outcomes)`, finite.
+        n_validation: the last this many rows are for validation, never for training.
+        n_left_out: examples asked for whose outcome was not finite; they are not among the rows.
+    """
+
+    controls: Tensor
+    conditions: Tensor
+    outcomes: Tensor
+    n_validation: int
+    n_left_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def n_training(self) -> int:
+        return len(self) - self.n_validation
+
+
+def simulate(
+    task: Task,
+    controls: Tensor,
+    conditions: Tensor,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+    chunk: int = CHUNK,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Outcomes of many controls, chunk by chunk, `(N, n_outcomes)`, float64 on the CPU.
+
+    Args:
+        device, dtype: what the simulator computes on and in.
+        progress: called after every chunk with the number of rows just simulated.
+    """
+    outcomes = []
+    with torch.no_grad():
+        for some, given in zip(controls.split(chunk), conditions.split(chunk), strict=True):
+            outcome = task(some.to(device, dtype), given.to(device, dtype))
+            outcomes.append(outcome.to("cpu", torch.float64))
+            if progress is not None:
+                progress(len(some))
+    return torch.cat(outcomes)
+
+
+def simulate_dataset(
+    task: Task,
+    examples: int,
+    validation_fraction: float,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+    chunk: int = CHUNK,
+    progress: Callable[[int], None] | None = None,
+) -> Dataset:
+    """Draw controls and conditions, simulate them, and set some apart for validation.
+
+    Args:
+        examples: how many to simulate, at least `LEAST_EXAMPLES`.
+        validation_fraction: share set apart, in (0, 1); at least one example on either side.
+        generator: a CPU generator; the examples are a function of it alone.
+
+    Raises:
+        UserError: too few examples asked for, or too few with a finite outcome.
+    """
+    if examples < LEAST_EXAMPLES:
+        raise UserError(f"data.examples must be at least {LEAST_EXAMPLES}, got {examples}")
+    if not 0 < validation_fraction < 1:
+        raise UserError(f"data.validation_fraction must lie between 0 and 1, got {validation_fraction:g}")
+    controls = task.draw_controls(examples, generator)
+    conditions = task.conditions.sample(examples, generator)
+    outcomes = simulate(task, controls, conditions, device, dtype, chunk, progress)
+
+    finite = torch.isfinite(outcomes).all(-1)
+    kept = int(finite.sum())
+    if kept < LEAST_EXAMPLES:
+        raise UserError(
+            f"only {kept} of {examples} simulated examples have a finite outcome, at least {LEAST_EXAMPLES} are "
+            "needed; narrow the task's box or raise data.examples"
+        )
+    order = finite.nonzero().squeeze(-1)[torch.randperm(kept, generator=generator)]
+    n_validation = min(max(round(validation_fraction * kept), 1), kept - 1)
+    return Dataset(controls[order], conditions[order], outcomes[order], n_validation, examples - kept)
+
+
+def save_dataset(path: Path, dataset: Dataset, task: Task) -> None:
+    """Write `path` (.npz), whole or not at all; the same data set gives the same bytes."""
+    arrays = {
+        "controls": dataset.controls.numpy(),
+        "conditions": dataset.conditions.numpy(),
+        "outcomes": dataset.outcomes.numpy(),
+        "counts": np.array([dataset.n_validation, dataset.n_left_out], dtype=np.int64),
+    }
+    write_arrays(path, arrays, task)
+
+
+def load_dataset(path: Path, task: Task) -> Dataset:
+    """Read a data set of this task.
+
+    Raises:
+        UserError: the file is missing, truncated, altered, or made for another task.
+    """
+    arrays = read_arrays(path, ("controls", "conditions", "outcomes", "counts"), task)
+    controls, conditions, outcomes = (
+        torch.from_numpy(arrays[name]) for name in ("controls", "conditions", "outcomes")
+    )
+    n_validation, n_left_out = (int(count) for count in arrays["counts"])
+    widths = tuple(part.shape[-1] for part in (controls, conditions, outcomes))
+    if widths != (len(task.box), len(task.conditions), len(task.outcomes)):
+        raise damaged(path, f"holds {widths} columns of controls, conditions and outcomes")
+    if not len(controls) == len(conditions) == len(outcomes) > n_validation > 0:
+        raise damaged(path, "its tables differ in length")
+    return Dataset(controls, conditions, outcomes, n_validation, n_left_out)

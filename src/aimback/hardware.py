@@ -1,0 +1,56 @@
+"""Which device computes, at which precision, with how many threads."""
+
+import platform
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from aimback.errors import UserError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What to compute on.
+
+    Args:
+        accelerator: "gpu" (CUDA), "cpu", or "auto": CUDA where there is one.
+        dtype: precision of simulations and of solving.
+        threads: CPU threads of one operation, at least 1.
+
+    Raises:
+        UserError: no such number of threads.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    dtype: Literal["float32", "float64"] = "float64"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise UserError(f"threads: at least 1, got {self.threads}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def device(self) -> torch.device:
+        """The device.
+
+        Raises:
+            UserError: a GPU was asked for and there is none.
+        """
+        if self.accelerator == "cpu":
+            return torch.device("cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if self.accelerator == "gpu":
+            raise UserError("hardware.accelerator: gpu was asked for, PyTorch finds none; available: cpu (hardware=cpu)")
+        return torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What a figure was measured on, as people call it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU {platform.machine()}"

@@ -1,0 +1,203 @@
+"""The wanted outcomes: drawn inside the reachable set, or read from a user's CSV file."""
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimback.archive import damaged, read_arrays, write_arrays
+from aimback.box import Axis
+from aimback.dataset import simulate
+from aimback.errors import UserError
+from aimback.tasks.base import Task
+
+_DRAWS = 10
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is wanted, row by row, with what is given; float64 on the CPU.
+
+    Attributes:
+        targets: wanted outcomes, `(T, n_outcomes)`; NaN in invalid rows.
+        conditions: `(T, n_conditions)`; NaN in invalid rows.
+        lines: `(T,)`, int64, the row's line in the CSV file; 0 where the target was drawn.
+        problems: why a row is invalid, naming its line; "" where it is valid.
+    """
+
+    targets: Tensor
+    conditions: Tensor
+    lines: Tensor
+    problems: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def valid(self) -> Tensor:
+        """Which rows can be solved for, `(T,)`."""
+        return torch.tensor([not problem for problem in self.problems])
+
+    def only_valid(self) -> "Targets":
+        """The rows that can be solved for, in their order."""
+        valid = self.valid
+        return Targets(self.targets[valid], self.conditions[valid], self.lines[valid], ("",) * int(valid.sum()))
+
+
+def draw_targets(
+    task: Task,
+    count: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+) -> Targets:
+    """Outcomes of random controls: reachable by construction.
+
+    Args:
+        count: how many, at least 1.
+        generator: a CPU generator; the targets are a function of it alone.
+
+    Raises:
+        UserError: count below 1, or the simulator hardly ever gives a finite outcome.
+    """
+    if count < 1:
+        raise UserError(f"data.targets must be at least 1, got {count}")
+    targets, conditions = [], []
+    missing = count
+    for _ in range(_DRAWS):
+        controls = task.draw_controls(count, generator)
+        given = task.conditions.sample(count, generator)
+        outcomes = simulate(task, controls, given, device, dtype)
+        finite = torch.isfinite(outcomes).all(-1)
+        targets.append(outcomes[finite][:missing])
+        conditions.append(given[finite][:missing])
+        missing -= len(targets[-1])
+        if missing == 0:
+            lines = torch.zeros(count, dtype=torch.int64)
+            return Targets(torch.cat(targets), torch.cat(conditions), lines, ("",) * count)
+    raise UserError(f"only {count - missing} of {_DRAWS * count} draws have a finite outcome; narrow the task's box")
+
+
+def read_targets(path: Path, task: Task) -> Targets:
+    """Read a user's targets: a CSV file whose header names the outcomes and the conditions.
+
+    A column is headed by its name, or by its name and unit, "distance [m]". Columns may stand in
+    any order. A row that cannot be solved for (a cell that is empty or no finite number, too few
+    or too many cells, a condition outside the range the task was made for) is kept and marked.
+
+    Raises:
+        UserError: the file cannot be read, its header does not fit, or no row is valid.
+    """
+    rows = list(_rows(path))
+    while rows and not any(cell.strip() for cell in rows[-1][1]):
+        rows.pop()
+    axes = (*task.outcomes.axes, *task.conditions.axes)
+    allowed = "allowed is " + ",".join(axis.label for axis in axes)
+    if not rows:
+        raise UserError(f"{path}: the file is empty; its first line must name the columns, {allowed}")
+    columns = _columns(path, rows[0][1], axes, allowed)
+    if len(rows) == 1:
+        raise UserError(f"{path}: there is a header and no target below it")
+
+    bounded = [axis if axis in task.conditions.axes else None for axis in axes]
+    order = list(zip([columns.index(axis.name) for axis in axes], axes, bounded, strict=True))
+    values, problems = [], []
+    for line, cells in rows[1:]:
+        numbers, problem = _numbers(cells, order)
+        values.append(numbers)
+        problems.append(f"line {line}: {problem}" if problem else "")
+    if all(problems):
+        raise UserError(f"{path}: no row is valid; {problems[0]}")
+    table = torch.tensor(values, dtype=torch.float64)
+    lines = torch.tensor([line for line, _ in rows[1:]], dtype=torch.int64)
+    split = len(task.outcomes)
+    return Targets(table[:, :split].clone(), table[:, split:].clone(), lines, tuple(problems))
+
+
+def save_targets(path: Path, targets: Targets, task: Task) -> None:
+    """Write `path` (.npz), whole or not at all; the same targets give the same bytes."""
+    arrays = {
+        "targets": targets.targets.numpy(),
+        "conditions": targets.conditions.numpy(),
+        "lines": targets.lines.numpy(),
+        "problems": np.array(targets.problems),
+    }
+    write_arrays(path, arrays, task)
+
+
+def load_targets(path: Path, task: Task) -> Targets:
+    """Read targets of this task.
+
+    Raises:
+        UserError: the file is missing, truncated, altered, or made for another task.
+    """
+    arrays = read_arrays(path, ("targets", "conditions", "lines", "problems"), task)
+    if len({len(array) for array in arrays.values()}) != 1:
+        raise damaged(path, "its tables differ in length")
+    return Targets(
+        torch.from_numpy(arrays["targets"]),
+        torch.from_numpy(arrays["conditions"]),
+        torch.from_numpy(arrays["lines"]),
+        tuple(arrays["problems"].tolist()),
+    )
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            for row in reader:
+                yield reader.line_num, row
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such targets file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
+
+
+def _columns(path: Path, header: Sequence[str], axes: Sequence[Axis], allowed: str) -> list[str]:
+    """The names in the header, once it is known to be complete."""
+    units = {axis.name: axis.unit for axis in axes}
+    names = []
+    for cell in header:
+        name, unit = re.fullmatch(r"(.*?)(?:\[(.*)\])?", cell.strip(), re.DOTALL).groups()  # type: ignore[union-attr]
+        name = name.strip()
+        if name not in units:
+            raise UserError(f"{path}: unknown column '{name}'; {allowed}, separated by commas")
+        if name in names:
+            raise UserError(f"{path}: column '{name}' is there twice; {allowed}")
+        if unit is not None and unit.strip() != units[name]:
+            raise UserError(f"{path}: column '{name}' is in [{unit.strip()}], the task has it in [{units[name]}]")
+        names.append(name)
+    missing = [name for name in units if name not in names]
+    if missing:
+        raise UserError(f"{path}: column '{missing[0]}' is missing; {allowed}")
+    return names
+
+
+def _numbers(cells: Sequence[str], order: Sequence[tuple[int, Axis, Axis | None]]) -> tuple[list[float], str]:
+    """The row's numbers in the task's order and "", or NaNs and what is wrong with it."""
+    invalid = [math.nan] * len(order)
+    if len(cells) != len(order):
+        found = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, the header has {len(order)}"
+        return invalid, found + (" (a decimal comma?)" if len(cells) > len(order) else "")
+    numbers = []
+    for column, axis, bounds in order:
+        cell = cells[column]
+        try:
+            # Python's own float() also reads 1_000, which no other program writes or means.
+            number = math.nan if "_" in cell else float(cell)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            return invalid, f"{axis.name} is {f'{cell.strip()!r}, not a finite number' if cell.strip() else 'empty'}"
+        if bounds is not None and not bounds.lower <= number <= bounds.upper:
+            lower, upper = bounds.lower, bounds.upper
+            return invalid, f"{axis.name} {number:g} is outside the range the task was made for [{lower:g}, {upper:g}]"
+        numbers.append(number)
+    return numbers, ""
