@@ -126,9 +126,7 @@ def load_dataset(path: Path, task: Task) -> Dataset:
         UserError: the file is missing, truncated, altered, or made for another task.
     """
     arrays = read_arrays(path, ("controls", "conditions", "outcomes", "counts"), task)
-    controls, conditions, outcomes = (
-        torch.from_numpy(arrays[name]) for name in ("controls", "conditions", "outcomes")
-    )
+    controls, conditions, outcomes = (torch.from_numpy(arrays[name]) for name in ("controls", "conditions", "outcomes"))
     n_validation, n_left_out = (int(count) for count in arrays["counts"])
     widths = tuple(part.shape[-1] for part in (controls, conditions, outcomes))
     if widths != (len(task.box), len(task.conditions), len(task.outcomes)):

@@ -49,9 +49,7 @@ def check_identity(path: Path, stored: str, task: Task, cure: str) -> None:
         raise UserError(f"{path}: does not say which task it was made for; {cure}") from None
     differing = [name for name in ("task", *sorted(made | asked)) if made.get(name) != asked.get(name)]
     name = differing[0] if differing else "task"
-    raise UserError(
-        f"{path}: made for another task ({name} is {made.get(name)} there, {asked.get(name)} here); {cure}"
-    )
+    raise UserError(f"{path}: made for another task ({name} is {made.get(name)} there, {asked.get(name)} here); {cure}")
 
 
 def _plain(value: Any) -> Any:

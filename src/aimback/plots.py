@@ -303,7 +303,6 @@ def plot_surfaces(
     ticks = 10.0 ** np.arange(np.ceil(np.log10(levels[0])), np.log10(levels[-1]))
     with _figure(path, (11, 4.8)) as figure:
         panels = figure.subplots(1, len(surfaces), sharex=True, sharey=True, squeeze=False)[0]
-        drawn = None
         for panel, surface in zip(panels, surfaces, strict=True):
             panel.grid(False)
             heights = np.clip(surface.loss, levels[0], None)
@@ -329,7 +328,7 @@ def plot_surfaces(
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, fontsize=10, columnspacing=1.2)
         panels[0].set_ylabel(axes[1].label)
         bar = figure.colorbar(drawn, ax=list(panels), label="loss, (miss / span)²", pad=0.02)
-        bar.set_ticks(ticks)
+        bar.set_ticks(ticks.tolist())
         bar.minorticks_off()
         figure.suptitle(title)
 

@@ -1,0 +1,198 @@
+"""Exactly one complete set of runs for every state of the pipeline."""
+
+# ruff: noqa: PLC0415 - mlflow costs seconds to import: only where it is needed
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aimback.files import write_text
+from aimback.tracking.model import log_model
+from aimback.tracking.record import Data, Run, Series, finite, identity, thin, without_tail
+from aimback.tracking.store import Store, lives, mark_killed, source_tags, tagged, this_process
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Metric
+    from mlflow.entities import Run as StoredRun
+
+SERIES_POINTS = 500
+# A route has the same hue everywhere, a task its shade; MLflow's own colours are drawn by chance.
+_SHADES = {
+    "surrogate": ("#D55E00", "#F2A65A", "#8F3F00", "#FFC999"),
+    "direct": ("#0072B2", "#6DB9E8", "#004468", "#B0DCF5"),
+    "training": ("#009E73", "#6CCFB2", "#005C43", "#B5E8D9"),
+}
+_BATCH = 1000  # the most metrics MLflow takes at once
+_PARAMS = 100  # the most params
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is in the store now.
+
+    Attributes:
+        experiment_id: the experiment's id in the store.
+        run_ids: of the set, in the order of the runs.
+        written: how many of them were written now; 0 where all was there.
+    """
+
+    experiment_id: str
+    run_ids: tuple[str, ...]
+    written: int
+
+
+def is_published(store: Store, states: Sequence[str], marker: Path) -> Published | None:
+    """What an earlier `publish` of the same states left, if it is still there. Imports no MLflow."""
+    try:
+        noted = json.loads(marker.read_text(encoding="utf-8"))
+        same = noted["states"] == sorted(states) and noted["store"] == store.digest
+        earlier = Published(noted["experiment_id"], tuple(noted["run_ids"]), 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return earlier if same and store.holds(earlier.run_ids) else None
+
+
+def publish(store: Store, states: Sequence[str], runs: Callable[[], Sequence[Run]], marker: Path) -> Published:
+    """Bring the runs of `states` into the store, once.
+
+    What is complete stays; what a killed process left is replaced; a run that `LiveTraining` wrote
+    to its end is taken over. Where `marker` says that all is there, nothing is done (milliseconds).
+
+    Args:
+        store: where to.
+        states: keys of the pipeline states whose sets these are.
+        runs: makes the runs; called only where there is something to do.
+        marker: a file that remembers what is published; not a stage's output.
+
+    Raises:
+        UserError: the store cannot be reached or used. Nothing is lost; a repeated call goes on.
+    """
+    earlier = is_published(store, states, marker)
+    if earlier is not None:
+        return earlier
+    wanted = list(runs())
+    client, experiment_id = store.connect()
+    with store.locked(), store.failing():
+        mark_killed(client, experiment_id)
+        source = source_tags(store.root)
+        tasks = list(dict.fromkeys(run.task for run in wanted))
+        run_ids, written = [], 0
+        for run in wanted:
+            complete = _complete(client, experiment_id, run)
+            if complete is None:
+                complete = _write(client, experiment_id, run, store, source | _colour(run, tasks))
+                written += 1
+            run_ids.append(complete)
+        # Two that publish to one server at the same time both see nothing there: the elder stays.
+        run_ids = [_complete(client, experiment_id, run) or run_id for run, run_id in zip(wanted, run_ids, strict=True)]
+    noted = {
+        "states": sorted(states),
+        "store": store.digest,
+        "experiment_id": experiment_id,
+        "run_ids": run_ids,
+    }
+    write_text(marker, json.dumps(noted, indent=1) + "\n")
+    return Published(experiment_id, tuple(run_ids), written)
+
+
+def _complete(client: "MlflowClient", experiment_id: str, run: Run) -> str | None:
+    """The complete run of this name and state; incomplete and surplus ones are deleted."""
+    found = [stored for stored in tagged(client, experiment_id, "state", run.state) if stored.info.run_name == run.name]
+    finished = [stored for stored in found if stored.info.status == "FINISHED"]
+    kept = finished[0].info.run_id if finished else None
+    _delete(client, (stored for stored in found if stored.info.run_id != kept and not _in_work(stored)))
+    return kept
+
+
+def _in_work(stored: "StoredRun") -> bool:
+    process = stored.data.tags.get("process", "")
+    return stored.info.status == "RUNNING" and process != this_process() and lives(process)
+
+
+def _delete(client: "MlflowClient", stored: Iterable["StoredRun"]) -> None:
+    for run in stored:
+        client.delete_run(run.info.run_id)
+
+
+def _write(client: "MlflowClient", experiment_id: str, run: Run, store: Store, more: dict[str, str]) -> str:
+    from mlflow.entities import Metric, Param, RunTag
+
+    params = {"task": run.task, "route": run.route, **run.params}
+    metrics, absent = finite(run.metrics)
+    tags = {**identity(run.kind, run.task, run.route, params), **more, "process": this_process()}
+    tags |= {"not_finite": ", ".join(absent)} if absent else {}
+    tags |= {"mlflow.note.content": run.note} if run.note else {}
+    live = _live_run(client, experiment_id, run)
+    run_id: str
+    if live is None:
+        run_id = client.create_run(experiment_id, run_name=run.name, tags={**tags, "state": run.state}).info.run_id
+    else:
+        run_id = live.info.run_id
+        params = {name: value for name, value in params.items() if name not in live.data.params}
+    now = _milliseconds()
+    points = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    if live is None:
+        for name, series in run.series.items():
+            points.extend(_points(name, series, now))
+    for first in range(0, len(points), _BATCH):
+        client.log_batch(run_id, metrics=points[first : first + _BATCH])
+    named = [Param(name, value) for name, value in params.items()]
+    for first in range(0, len(named), _PARAMS):
+        client.log_batch(run_id, params=named[first : first + _PARAMS])
+    if run.data:
+        client.log_inputs(run_id, datasets=[_data_input(data) for data in run.data])
+    for folder, files in run.artifacts.items():
+        for file in files:
+            client.log_artifact(run_id, str(file), folder or None)
+    if run.model is not None:
+        log_model(store.uri, run_id, run.model)
+    # Last of all: a finished run with a state counts as complete.
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in {**tags, "state": run.state}.items()])
+    client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def _live_run(client: "MlflowClient", experiment_id: str, run: Run) -> "StoredRun | None":
+    """The run that `LiveTraining` wrote of this training, if it has every step and no state has it yet."""
+    if not run.training:
+        return None
+    found = [
+        stored for stored in tagged(client, experiment_id, "training", run.training) if "state" not in stored.data.tags
+    ]
+    points = max((len(series) for series in run.series.values()), default=0)
+    whole = [
+        stored for stored in found if stored.info.status == "FINISHED" and stored.data.tags.get("points") == str(points)
+    ]
+    kept = whole[0] if whole else None
+    _delete(client, (stored for stored in found if stored is not kept and not _in_work(stored)))
+    return kept
+
+
+def _colour(run: Run, tasks: Sequence[str]) -> dict[str, str]:
+    shades = _SHADES.get(run.route, ())
+    return {"mlflow.runColor": shades[tasks.index(run.task) % len(shades)]} if shades else {}
+
+
+def _points(name: str, series: Series, now: int) -> list["Metric"]:
+    from mlflow.entities import Metric
+
+    sound = [(step, value) for step, value in series if math.isfinite(value)]
+    return [Metric(name, float(value), now, int(step)) for step, value in thin(without_tail(sound), SERIES_POINTS)]
+
+
+def _data_input(data: Data) -> "DatasetInput":
+    # Written out: mlflow.data.from_numpy would want the arrays and load pandas for the same four words.
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    profile = json.dumps({"num_rows": data.rows})
+    dataset = Dataset(data.name, data.digest[:16], "local", json.dumps({"uri": data.name}), profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", data.context)])
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,37 @@
+"""What MLflow runs to load a logged surrogate; see `model.py`."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd  # type: ignore[import-untyped]
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from aimback.surrogate.network import Surrogate
+from aimback.tasks.base import Task
+
+
+class SurrogateModel(PythonModel):
+    """Controls and conditions, a named column each -> the outcomes as the network believes them."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        config = context.model_config
+        module, _, name = config["task_class"].rpartition(".")
+        task = getattr(importlib.import_module(module), name)(**config["task_arguments"])
+        assert isinstance(task, Task)
+        self.n_controls = len(task.box)
+        self.inputs, self.outputs = config["inputs"], config["outputs"]
+        self.surrogate = Surrogate.load(Path(context.artifacts["weights"]), task, dtype=torch.float64)
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        rows = torch.tensor(model_input[self.inputs].to_numpy(dtype="float64"))
+        with torch.no_grad():
+            outcomes = self.surrogate(rows[:, : self.n_controls], rows[:, self.n_controls :])
+        return pd.DataFrame(outcomes.double().numpy(), columns=self.outputs)
+
+
+set_model(SurrogateModel())

@@ -1,0 +1,423 @@
+"""MLflow gets exactly one complete set of runs per state, whatever was killed, deleted or repeated."""
+
+import json
+import math
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import pytest
+import torch
+
+from aimback.dataset import simulate_dataset
+from aimback.errors import UserError
+from aimback.surrogate.network import Surrogate
+from aimback.surrogate.settings import SurrogateSettings
+from aimback.tasks.cannon_drag import CannonDrag
+from aimback.tracking import Data, LiveTraining, Model, Run, Store, flatten, is_published, open_store, publish, ui_link
+from aimback.tracking.record import finite, thin, without_tail
+from aimback.tracking.store import lives, source_tags, this_process
+
+SOURCE = Path(__file__).parents[1] / "src"
+# mlflow, and what it brings, warns of its own deprecations.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="session")
+def fresh_database(tmp_path_factory):
+    """An empty store, made once: each costs seconds."""
+    root = tmp_path_factory.mktemp("store")
+    open_store(root).connect()
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def store(tmp_path, fresh_database, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(fresh_database, tmp_path / "mlflow.db")
+    with sqlite3.connect(tmp_path / "mlflow.db") as base:  # artifacts of this test stay in this test
+        base.execute("UPDATE experiments SET artifact_location = ? || '/' || experiment_id", [str(tmp_path / "runs")])
+    return open_store(tmp_path)
+
+
+def route(name, state="s1", **changes):
+    curve = [(step, 10.0**-step) for step in range(8)]
+    settings = {
+        "state": state,
+        "kind": "route",
+        "task": "cannon_drag",
+        "route": name,
+        "params": flatten({"solver": {"starts": 8, "max_steps": 50}, "seed": 0}),
+        "metrics": {"miss_median": 1e-3, "solved_fraction": 0.9, "break_even_targets": math.inf, "seconds_train": None},
+        "series": {"miss": curve, "loss": curve},
+        "note": "**direct wins**",
+        "data": [Data("cannon_drag targets", "ab" * 32, 512, "targets")],
+    }
+    return Run(**(settings | changes))
+
+
+def training(state="s1", rows=30, **changes):
+    series = {"train_loss": [(step, 1 / (1 + step)) for step in range(rows)]}
+    settings = {
+        "state": state,
+        "kind": "training",
+        "task": "cannon_drag",
+        "route": "training",
+        "params": {"batch_size": "64"},
+        "metrics": {"examples": 1000},
+        "series": series,
+        "training": "t1",
+    }
+    return Run(**(settings | changes))
+
+
+def a_set(state="s1"):
+    return [route("surrogate", state), route("direct", state), training(state)]
+
+
+def stored(store):
+    client, experiment = store.connect()
+    return client, sorted(client.search_runs([experiment]), key=lambda run: run.info.run_name)
+
+
+def test_a_set_is_complete_and_reads_back(store, tmp_path):
+    figure = tmp_path / "loss.png"
+    figure.write_bytes(b"png")
+    runs = [route("surrogate", artifacts={"figures": [figure]}), route("direct"), training()]
+    published = publish(store, ["s1"], lambda: runs, tmp_path / "marker.json")
+    assert published.written == 3
+    client, (direct, surrogate, live) = stored(store)
+    assert [run.info.run_name for run in (direct, surrogate, live)] == [
+        "cannon_drag · direct",
+        "cannon_drag · surrogate",
+        "cannon_drag · training",
+    ]
+    assert {run.info.status for run in (direct, surrogate, live)} == {"FINISHED"}
+    assert direct.data.tags["kind"] == "route"
+    assert direct.data.tags["state"] == "s1"
+    assert surrogate.data.params == direct.data.params | {"route": "surrogate"}
+    assert set(surrogate.data.metrics) == set(direct.data.metrics)
+    assert direct.data.metrics["miss_median"] == 1e-3
+    assert direct.data.tags["not_finite"] == "break_even_targets, seconds_train"
+    assert direct.data.tags["mlflow.note.content"] == "**direct wins**"
+    assert [(point.step, point.value) for point in client.get_metric_history(direct.info.run_id, "miss")] == [
+        (step, 10.0**-step) for step in range(8)
+    ]
+    assert direct.inputs.dataset_inputs[0].dataset.name == "cannon_drag targets"
+    assert [item.path for item in client.list_artifacts(surrogate.info.run_id, "figures")] == ["figures/loss.png"]
+    # nothing that MLflow would show as 1.8e308
+    assert all(abs(value) < 1e300 for value in direct.data.metrics.values())
+
+
+def test_repeating_does_nothing_and_imports_no_mlflow(store, tmp_path):
+    marker = tmp_path / "marker.json"
+    publish(store, ["s1"], a_set, marker)
+    program = (
+        "import sys, time; from pathlib import Path; from aimback.tracking import open_store, publish\n"
+        "start = time.perf_counter()\n"
+        f"done = publish(open_store(Path({str(tmp_path)!r})), ['s1'], lambda: 1 / 0, Path({str(marker)!r}))\n"
+        "assert done.written == 0 and len(done.run_ids) == 3\n"
+        "assert time.perf_counter() - start < 1\n"
+        "assert not {'mlflow', 'torch', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": str(SOURCE)})
+    assert len(stored(store)[1]) == 3
+
+
+def test_without_the_marker_what_is_complete_is_found(store, tmp_path):
+    first = publish(store, ["s1"], a_set, tmp_path / "one.json")
+    again = publish(store, ["s1"], a_set, tmp_path / "two.json")
+    assert again.written == 0
+    assert again.run_ids == first.run_ids
+
+
+def test_every_state_has_its_set(store, tmp_path):
+    marker = tmp_path / "marker.json"
+    publish(store, ["s1"], a_set, marker)
+    assert publish(store, ["s2"], lambda: a_set("s2"), marker).written == 3
+    assert publish(store, ["s1"], a_set, marker).written == 0
+    assert len(stored(store)[1]) == 6
+
+
+def test_a_half_written_set_is_completed(store, tmp_path):
+    marker = tmp_path / "marker.json"
+    whole = publish(store, ["s1"], a_set, marker)
+    client, _ = stored(store)
+    client.set_tag(whole.run_ids[0], "process", f"{socket.gethostname()} 999999999 1.0")
+    client.update_run(whole.run_ids[0], "RUNNING")  # as if killed while it was written
+    client.delete_run(whole.run_ids[1])
+    assert is_published(store, ["s1"], marker) is None
+    repaired = publish(store, ["s1"], a_set, marker)
+    assert repaired.written == 2
+    assert repaired.run_ids[2] == whole.run_ids[2]
+    assert {run.info.run_id for run in stored(store)[1]} == set(repaired.run_ids)
+
+
+def test_a_deleted_database_is_published_anew(store, tmp_path):
+    marker = tmp_path / "marker.json"
+    publish(store, ["s1"], a_set, marker)
+    store.database.unlink()
+    assert is_published(store, ["s1"], marker) is None
+    # in a process of its own, as in life: this one still has the deleted file open
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "from test_tracking import a_set; from aimback.tracking import open_store, publish\n"
+        "root = Path(sys.argv[2])\n"
+        "assert publish(open_store(root), ['s1'], a_set, root / 'marker.json').written == 3\n"
+    )
+    call = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path)]
+    subprocess.run(call, check=True, env=os.environ | {"PYTHONPATH": str(SOURCE)})
+    assert is_published(store, ["s1"], marker) is not None
+
+
+def test_the_commit_is_the_real_one_and_changes_are_said(tmp_path):
+    def git(*arguments):
+        names = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        call = ["git", "-C", str(tmp_path), *names, *arguments]
+        return subprocess.run(call, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert source_tags(tmp_path) == {}
+    git("init", "-q")
+    (tmp_path / "file").write_text("1")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    tags = source_tags(tmp_path)
+    assert tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
+    assert tags["dirty"] == "false"
+    (tmp_path / "file").write_text("2")
+    assert source_tags(tmp_path)["dirty"] == "true"
+
+
+def test_of_two_equal_runs_the_elder_stays(store, tmp_path):
+    first = publish(store, ["s1"], lambda: [route("direct")], tmp_path / "one.json")
+    client, experiment = store.connect()
+    tags = {"state": "s1", "kind": "route"}
+    twin = client.create_run(experiment, run_name="cannon_drag · direct", tags=tags)
+    client.set_terminated(twin.info.run_id)
+    again = publish(store, ["s1"], lambda: [route("direct")], tmp_path / "two.json")
+    assert again.run_ids == first.run_ids
+    assert [run.info.run_id for run in stored(store)[1]] == list(first.run_ids)
+
+
+def watch(store, rows, **settings):
+    with LiveTraining(store, "cannon_drag", "t1", {"batch_size": "64"}, period=0.05, **settings) as live:
+        for step in range(rows):
+            live(step, {"train_loss": 1 / (1 + step), "validation_loss": math.nan})
+
+
+def test_a_watched_training_is_taken_over_once(store, tmp_path):
+    watch(store, 30)
+    client, (live,) = stored(store)
+    assert live.info.status == "FINISHED"
+    assert live.data.tags["points"] == "30"
+    assert len(client.get_metric_history(live.info.run_id, "train_loss")) == 30
+    first = publish(store, ["s1"], lambda: [training()], tmp_path / "one.json")
+    assert first.run_ids == (live.info.run_id,)
+    taken = client.get_run(live.info.run_id)
+    assert taken.data.tags["state"] == "s1"
+    assert taken.data.metrics["examples"] == 1000
+    assert len(client.get_metric_history(live.info.run_id, "train_loss")) == 30
+    # the same training in another state, as when only the solver changed: a run of its own
+    second = publish(store, ["s2"], lambda: [training("s2")], tmp_path / "two.json")
+    assert second.run_ids != first.run_ids
+    assert len(client.get_metric_history(second.run_ids[0], "train_loss")) == 30
+
+
+def test_a_training_watched_in_part_is_replaced(store, tmp_path):
+    watch(store, 12)
+    done = publish(store, ["s1"], lambda: [training(rows=30)], tmp_path / "marker.json")
+    client, (only,) = stored(store)
+    assert only.info.run_id == done.run_ids[0]
+    assert len(client.get_metric_history(only.info.run_id, "train_loss")) == 30
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_a_training_that_ends_badly_says_so(store, error, status):
+    def train():
+        with LiveTraining(store, "cannon_drag", "t1", {}, period=0.05) as live:
+            live(0, {"train_loss": 1.0})
+            raise error
+
+    with pytest.raises(error):
+        train()
+    assert stored(store)[1][0].info.status == status
+
+
+def test_a_run_of_a_dead_process_is_marked_killed(store):
+    client, experiment = store.connect()
+    dead = f"{socket.gethostname()} 999999999 1.0"
+    left = client.create_run(experiment, run_name="cannon_drag · training", tags={"process": dead, "training": "t0"})
+    other = client.create_run(experiment, run_name="mine", tags={"process": this_process()})
+    watch(store, 2)
+    assert client.get_run(left.info.run_id).info.status == "KILLED"
+    assert client.get_run(other.info.run_id).info.status == "RUNNING"
+
+
+def test_a_process_is_told_from_a_later_one_with_its_number():
+    host, pid, started = this_process().split()
+    assert lives(this_process())
+    assert not lives(f"{host} {pid} {float(started) - 1000}")
+    assert not lives("nonsense")
+    assert lives("elsewhere 1 1.0")
+
+
+@pytest.fixture
+def silent_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]  # bound, never listening: refused
+
+
+def test_an_unreachable_server_is_one_line_and_soon(tmp_path, silent_port, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{silent_port}")
+    start = time.perf_counter()
+    with pytest.raises(UserError, match="dvc repro publish") as caught:
+        publish(open_store(tmp_path), ["s1"], a_set, tmp_path / "marker.json")
+    assert time.perf_counter() - start < 10
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "marker.json").exists()
+
+
+def test_an_unreachable_server_never_stops_a_training(tmp_path, silent_port, caplog):
+    store = Store(f"http://127.0.0.1:{silent_port}", "aimback", tmp_path)
+    start = time.perf_counter()
+    watch(store, 1000)
+    assert time.perf_counter() - start < 10
+    assert [record.levelname for record in caplog.records if "aimback" in record.name] == ["WARNING"]
+
+
+def test_calls_do_not_wait_and_a_full_queue_drops(tmp_path, monkeypatch):
+    hold = threading.Event()
+    monkeypatch.setattr(Store, "connect", lambda self: (_ for _ in ()).throw(UserError("x")) if hold.wait(5) else None)
+    live = LiveTraining(Store("sqlite:///x", "aimback", tmp_path), "t", "k", {}, capacity=10, patience=0.0)
+    start = time.perf_counter()
+    with live:
+        for step in range(10_000):
+            live(step, {"train_loss": 1.0})
+    assert time.perf_counter() - start < 2
+    hold.set()
+
+
+def test_a_damaged_database_is_a_clear_error(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(UserError, match=r"mlflow\.db"):
+        publish(open_store(tmp_path), ["s1"], a_set, tmp_path / "marker.json")
+
+
+@pytest.mark.slow
+def test_eight_processes_open_a_fresh_store_at_once(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from aimback.tracking import open_store\n"
+        f"client, experiment = open_store(Path({str(tmp_path)!r})).connect()\n"
+        "run = client.create_run(experiment); client.set_terminated(run.info.run_id)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment |= {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    (tmp_path / ".mlflow-left.db").write_bytes(b"")  # by one that was killed
+    started = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(8)]
+    assert [process.wait() for process in started] == [0] * 8
+    with sqlite3.connect(tmp_path / "mlflow.db") as base:
+        assert base.execute("SELECT COUNT(*) FROM runs WHERE status = 'FINISHED'").fetchone() == (8,)
+        assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert not (tmp_path / ".mlflow-left.db").exists()
+
+
+def test_series_are_thinned_to_their_ends():
+    series = [(step, float(step)) for step in range(10_000)]
+    kept = thin(series, 500)
+    assert len(kept) == 500
+    assert kept[0] == series[0]
+    assert kept[-1] == series[-1]
+    assert thin(series[:20], 500) == series[:20]
+
+
+def test_what_has_stopped_is_cut():
+    assert without_tail([(0, 3.0), (1, 1.0), (2, 1.0), (3, 1.0)]) == [(0, 3.0), (1, 1.0)]
+    assert without_tail([(0, 1.0)]) == [(0, 1.0)]
+    assert without_tail([]) == []
+
+
+def test_params_are_flat_and_bounded():
+    flat = flatten({"solver": {"starts": 8, "box": {"a": [0, 1]}}, "long": "x" * 9999})
+    assert flat["solver.starts"] == "8"
+    assert flat["solver.box.a"] == "[0, 1]"
+    assert len(flat["long"]) == 500
+
+
+def test_what_is_not_finite_is_named():
+    assert finite({"a": 1.0, "b": math.inf, "c": None, "d": math.nan}) == ({"a": 1.0}, ["b", "c", "d"])
+
+
+def test_the_link_opens_a_view_that_is_in_the_store(store, tmp_path):
+    done = publish(store, ["s1"], lambda: [route("direct")], tmp_path / "marker.json")
+    link = ui_link(done.experiment_id, 5000)
+    assert link.startswith("http://127.0.0.1:5000/#/experiments/1/runs?compareRunsMode=CHART")
+    client, experiment = store.connect()
+    key = link.rpartition("viewStateShareKey=")[2]
+    view = json.loads(client.get_experiment(experiment).tags[f"mlflow.sharedViewState.{key}"])
+    state = json.loads(view["state"])
+    assert state["searchFilter"] == "tags.kind = 'route'"
+    by_name = {chart.get("metricKey"): chart for chart in state["compareRunCharts"]}
+    assert by_name["loss"]["scaleType"] == by_name["miss"]["scaleType"] == "log"
+    # and that filter finds the routes
+    assert len(client.search_runs([experiment], state["searchFilter"])) == 1
+
+
+def test_a_route_has_one_hue_and_a_task_its_shade(store, tmp_path):
+    runs = [route(name, task=task) for task in ("a", "b") for name in ("surrogate", "direct")]
+    publish(store, ["s1"], lambda: runs, tmp_path / "marker.json")
+    colours = [run.data.tags["mlflow.runColor"] for run in stored(store)[1]]
+    assert len(set(colours)) == 4
+
+
+def test_the_surrogate_is_a_model_that_loads_back_in_another_process(store, tmp_path):
+    task = CannonDrag()
+    generator = torch.Generator().manual_seed(0)
+    dataset = simulate_dataset(task, 64, 0.25, generator, "cpu", torch.float64)
+    surrogate = Surrogate.for_dataset(dataset, task, SurrogateSettings(hidden_width=8, hidden_layers=1), generator)
+    weights = tmp_path / "weights.safetensors"
+    surrogate.save(weights, task)
+    model = Model(
+        weights=weights,
+        checksum=weights.with_suffix(".sha256"),
+        task_class="aimback.tasks.cannon_drag.CannonDrag",
+        task_arguments={"drag": 0.05},
+        inputs=["speed", "angle", "wind"],
+        outputs=["distance"],
+        example=[5.0, 0.5, 1.0],
+    )
+    done = publish(store, ["s1"], lambda: [training(model=model)], tmp_path / "marker.json")
+    client, experiment = store.connect()
+    (logged,) = client.search_logged_models([experiment])
+    assert logged.source_run_id == done.run_ids[0]
+    folder = Path(url2pathname(urlsplit(logged.artifact_location).path))
+    assert {file.suffix for file in folder.rglob("*") if file.is_file()}.isdisjoint({".pkl", ".pt", ".pth", ".ckpt"})
+    # aimback is not on the path there: the model brings it along
+    program = (
+        "import sys; import mlflow; import pandas as pd\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "row = pd.DataFrame([[4.0, 0.7, -1.0]], columns=['speed', 'angle', 'wind'])\n"
+        "print(model.metadata.signature.outputs.input_names(), repr(float(model.predict(row)['distance'][0])))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    call = [sys.executable, "-c", program, str(folder)]
+    shown = subprocess.run(call, check=True, env=environment, capture_output=True, text=True, cwd=tmp_path).stdout
+    trained = Surrogate.load(weights, task, dtype=torch.float64)
+    given = torch.tensor([[4.0, 0.7]], dtype=torch.float64), torch.tensor([[-1.0]], dtype=torch.float64)
+    assert shown.strip() == f"['distance'] {float(trained(*given))!r}"
+
+
+def test_the_marker_tells_no_secret(store, tmp_path):
+    marker = tmp_path / "marker.json"
+    publish(store, ["s1"], lambda: [route("direct")], marker)
+    assert set(json.loads(marker.read_text())) == {"states", "store", "experiment_id", "run_ids"}
