@@ -45,7 +45,9 @@ class Hardware:
         if torch.cuda.is_available():
             return torch.device("cuda")
         if self.accelerator == "gpu":
-            raise UserError("hardware.accelerator: gpu was asked for, PyTorch finds none; available: cpu (hardware=cpu)")
+            raise UserError(
+                "hardware.accelerator: gpu was asked for, PyTorch finds none; available: cpu (hardware=cpu)"
+            )
         return torch.device("cpu")
 
 

@@ -1,0 +1,1 @@
+"""The surrogate route's forward map: a network trained on simulated examples."""

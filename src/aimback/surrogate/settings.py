@@ -1,0 +1,96 @@
+"""What can be set about a surrogate and its training; the constructors are the schema of conf/."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aimback.errors import UserError
+
+ACTIVATIONS = ("tanh", "silu", "gelu", "softplus", "relu")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine", "one_cycle")
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class SurrogateSettings:
+    """The network and how its weights are moved.
+
+    Args:
+        hidden_width, hidden_layers: neurons a hidden layer, and number of hidden layers (0: a linear map).
+        activation: one of `ACTIVATIONS`. Smooth ones fit smooth simulators far better than relu.
+        optimizer: one of `OPTIMIZERS` (sgd with momentum 0.9).
+        learning_rate: the greatest one; `schedule` says how it changes over the training.
+        beta2: memory of adam's and adamw's mean square of the gradient, in (0, 1). Their published 0.999
+            remembers a thousand steps, which is most of a training as short as these: 0.98 halves the error.
+        weight_decay: as the optimizer defines it; 0 for none.
+        schedule: one of `SCHEDULES`; cosine falls to zero, one_cycle rises first, then falls to zero.
+
+    Raises:
+        UserError: a value that is not allowed.
+    """
+
+    hidden_width: int = 32
+    hidden_layers: int = 3
+    activation: str = "gelu"
+    optimizer: str = "adam"
+    learning_rate: float = 3e-2
+    beta2: float = 0.98
+    weight_decay: float = 0.0
+    schedule: str = "one_cycle"
+
+    def __post_init__(self) -> None:
+        _whole("surrogate.hidden_width", self.hidden_width, 1)
+        _whole("surrogate.hidden_layers", self.hidden_layers, 0)
+        _one_of("surrogate.activation", self.activation, ACTIVATIONS)
+        _one_of("surrogate.optimizer", self.optimizer, OPTIMIZERS)
+        _number("surrogate.learning_rate", self.learning_rate, above=0)
+        _number("surrogate.beta2", self.beta2, above=0, below=1)
+        _number("surrogate.weight_decay", self.weight_decay, least=0)
+        _one_of("surrogate.schedule", self.schedule, SCHEDULES)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long and in which portions the examples are shown.
+
+    Args:
+        batch_size: examples an optimizer step; the last batch of an epoch may be smaller.
+        max_epochs: passes over the training examples.
+        patience: stop after this many epochs without a better validation loss; 0 never stops early.
+        dtype: one of `DTYPES`; what the network computes in while it is trained.
+
+    Raises:
+        UserError: a value that is not allowed.
+    """
+
+    batch_size: int = 1024
+    max_epochs: int = 200
+    patience: int = 0
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _whole("training.batch_size", self.batch_size, 1)
+        _whole("training.max_epochs", self.max_epochs, 1)
+        _whole("training.patience", self.patience, 0)
+        _one_of("training.dtype", self.dtype, DTYPES)
+
+
+def _whole(key: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{key} must be a whole number of at least {least}, got {value!r}")
+
+
+def _number(
+    key: str, value: object, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
+) -> None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or not (above < value < below and value >= least):  # type: ignore[operator]
+        bounds = [f"above {above:g}", f"of at least {least:g}", f"below {below:g}"]
+        given = [bound for bound in bounds if "inf" not in bound]
+        raise UserError(f"{key} must be a finite number {' and '.join(given)}, got {value!r}")
+
+
+def _one_of(key: str, value: object, allowed: Iterable[str]) -> None:
+    if value not in (allowed := tuple(allowed)):
+        raise UserError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")

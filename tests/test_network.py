@@ -1,0 +1,226 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from aimback.dataset import Dataset, simulate_dataset
+from aimback.dual import linearise_by_autograd
+from aimback.errors import UserError
+from aimback.surrogate.network import Surrogate
+from aimback.surrogate.settings import ACTIVATIONS, SurrogateSettings
+from aimback.tasks.cannon_drag import CannonDrag
+from aimback.tasks.cannon_vacuum import CannonVacuum
+
+TASK = CannonDrag()
+
+
+def dataset_of(task) -> Dataset:
+    return simulate_dataset(task, 60, 0.2, torch.Generator().manual_seed(0))
+
+
+DATASET = dataset_of(TASK)
+
+
+def untrained(task=TASK, dataset=DATASET, seed=0, **settings) -> Surrogate:
+    generator = torch.Generator().manual_seed(seed)
+    return Surrogate.for_dataset(dataset, task, SurrogateSettings(**settings), generator).double()
+
+
+def rows(count: int, task=TASK) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return task.box.sample(count, generator), task.conditions.sample(count, generator)
+
+
+def test_uniform_inputs_and_training_outcomes_are_scaled_to_mean_0_and_variance_1():
+    surrogate = untrained()
+    scaled = surrogate.standardise_inputs(*rows(100_000))
+    assert scaled.mean(0).tolist() == pytest.approx([0.0] * 3, abs=0.01)
+    assert scaled.var(0).tolist() == pytest.approx([1.0] * 3, abs=0.01)
+    training = surrogate.standardise_outcomes(DATASET.outcomes[: DATASET.n_training])
+    assert abs(training.mean().item()) < 1e-6
+    assert training.square().mean().item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_network_is_the_formula():
+    surrogate = untrained(hidden_width=5, hidden_layers=2, activation="tanh")
+    controls, conditions = rows(7)
+    hidden = surrogate.standardise_inputs(controls, conditions)
+    linear = [layer for layer in surrogate.layers if isinstance(layer, nn.Linear)]
+    for layer in linear[:-1]:
+        hidden = torch.tanh(hidden @ layer.weight.T + layer.bias)
+    wanted = (hidden @ linear[-1].weight.T + linear[-1].bias) * surrogate.outcome_scale + surrogate.outcome_mean
+    torch.testing.assert_close(surrogate(controls, conditions), wanted)
+
+
+def test_weights_come_from_the_generator_alone():
+    before = torch.random.get_rng_state()
+    one, same, other = untrained(seed=3), untrained(seed=3), untrained(seed=4)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
+    assert not torch.equal(one.layers[0].weight, other.layers[0].weight)
+    # The distribution that nn.Linear has: uniform within 1 / sqrt(inputs).
+    weight = one.layers[2].weight
+    bound = weight.shape[1] ** -0.5
+    assert weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_a_constant_outcome_keeps_scale_one_and_is_named(caplog):
+    flat = Dataset(DATASET.controls, DATASET.conditions, torch.full_like(DATASET.outcomes, 2.5), 5)
+    with caplog.at_level(logging.WARNING):
+        surrogate = untrained(dataset=flat)
+    assert surrogate.outcome_scale.item() == 1
+    assert "distance" in caplog.text
+    assert torch.isfinite(surrogate(*rows(3))).all()
+
+
+def test_a_condition_that_does_not_vary_has_scale_one():
+    still = CannonDrag(wind=[0.0, 0.0])
+    surrogate = untrained(still, dataset_of(still))
+    assert torch.isfinite(surrogate(*rows(3, still))).all()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_linearise_agrees_with_autograd(activation):
+    surrogate = untrained(activation=activation)
+    controls, conditions = rows(33)
+    outcome, jacobian = surrogate.linearise(controls, conditions)
+    wanted_outcome, wanted_jacobian = linearise_by_autograd(surrogate, controls, conditions)
+    assert torch.equal(outcome, wanted_outcome)
+    assert torch.equal(outcome, surrogate(controls, conditions))
+    torch.testing.assert_close(jacobian, wanted_jacobian, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("leading", [(), (0,), (5,), (4, 3), (2, 3, 4)])
+def test_any_leading_shape(leading):
+    surrogate = untrained()
+    controls, conditions = rows(max(1, torch.Size(leading).numel()))
+    controls = controls[: torch.Size(leading).numel()].reshape(*leading, 2)
+    conditions = conditions[: torch.Size(leading).numel()].reshape(*leading, 1)
+    outcome, jacobian = surrogate.linearise(controls, conditions)
+    assert surrogate(controls, conditions).shape == outcome.shape == (*leading, 1)
+    assert jacobian.shape == (*leading, 1, 2)
+
+
+def test_one_condition_serves_many_starts():
+    surrogate = untrained()
+    controls, conditions = rows(12)
+    together = surrogate(controls.reshape(4, 3, 2), conditions[:4].reshape(4, 1, 1))
+    wanted = surrogate(controls, conditions[:4].repeat_interleave(3, 0))
+    assert torch.equal(together.reshape(12, 1), wanted)
+
+
+def test_a_task_without_conditions():
+    task = CannonVacuum()
+    surrogate = untrained(task, dataset_of(task))
+    outcome, jacobian = surrogate.linearise(*rows(6, task))
+    assert outcome.shape == (6, 1)
+    assert jacobian.shape == (6, 1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("width", [16, 100, 256])
+def test_a_row_does_not_feel_the_rest_of_the_batch(dtype, threads, width):
+    surrogate = untrained(hidden_width=width, hidden_layers=2).to(dtype)
+    controls, conditions = (part.to(dtype) for part in rows(3000))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        outcome, jacobian = surrogate.linearise(controls, conditions)
+        for start, count in [(0, 1), (1, 1), (2999, 1), (7, 3), (100, 255), (100, 256), (100, 257), (5, 2001)]:
+            part = slice(start, start + count)
+            some_outcome, some_jacobian = surrogate.linearise(controls[part], conditions[part])
+            assert torch.equal(some_outcome, outcome[part])
+            assert torch.equal(some_jacobian, jacobian[part])
+        broken = controls.clone()
+        broken[1::2] = torch.nan
+        assert torch.equal(surrogate(broken, conditions)[::2], outcome[::2])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_file_gives_back_the_same_bits_and_the_same_bytes(tmp_path: Path):
+    surrogate = untrained(activation="gelu").float()
+    one, two = tmp_path / "one" / "weights.safetensors", tmp_path / "two" / "weights.safetensors"
+    surrogate.save(one, TASK)
+    back = Surrogate.load(one, TASK)
+    back.save(two, TASK)
+    for suffix in (".safetensors", ".sha256"):
+        assert one.with_suffix(suffix).read_bytes() == two.with_suffix(suffix).read_bytes()
+    points = [part.float() for part in rows(20)]
+    assert torch.equal(back(*points), surrogate(*points))
+    assert not any(parameter.requires_grad for parameter in back.parameters())
+    assert Surrogate.load(one, TASK, dtype=torch.float64)(*rows(2)).dtype == torch.float64
+
+
+def test_every_flipped_bit_and_every_missing_byte_is_noticed(tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    untrained(hidden_width=2, hidden_layers=1).save(path, TASK)
+    for file in (path, path.with_suffix(".sha256")):
+        sound = file.read_bytes()
+        for where in range(0, min(len(sound), 64 if file != path else len(sound)), 11):
+            file.write_bytes(sound[:where] + bytes([sound[where] ^ 4]) + sound[where + 1 :])
+            with pytest.raises(UserError, match=r"weights.safetensors: damaged .*dvc repro"):
+                Surrogate.load(path, TASK)
+        file.write_bytes(sound[: len(sound) // 3])
+        with pytest.raises(UserError, match="damaged"):
+            Surrogate.load(path, TASK)
+        file.write_bytes(sound)
+    Surrogate.load(path, TASK)
+
+
+@pytest.mark.parametrize("gone", [".safetensors", ".sha256"])
+def test_a_missing_file_is_named(tmp_path: Path, gone):
+    path = tmp_path / "weights.safetensors"
+    untrained().save(path, TASK)
+    path.with_suffix(gone).unlink()
+    with pytest.raises(UserError, match=f"weights{gone}: there is no such file"):
+        Surrogate.load(path, TASK)
+
+
+@pytest.mark.parametrize("other", [CannonDrag(drag=0.2), CannonDrag(speed=[0, 20]), CannonVacuum()])
+def test_weights_of_another_task_are_refused(tmp_path: Path, other):
+    path = tmp_path / "weights.safetensors"
+    untrained().save(path, TASK)
+    with pytest.raises(UserError, match="another task"):
+        Surrogate.load(path, other)
+
+
+def test_weights_of_another_standardisation_are_refused(tmp_path: Path):
+    path, surrogate = tmp_path / "weights.safetensors", untrained()
+    surrogate.input_scale *= 2
+    surrogate.save(path, TASK)
+    with pytest.raises(UserError, match="standardised otherwise"):
+        Surrogate.load(path, TASK)
+
+
+def test_weights_that_do_not_fit_their_architecture_are_refused(tmp_path: Path):
+    path, surrogate = tmp_path / "weights.safetensors", untrained()
+    surrogate.architecture["hidden_width"] = 7
+    surrogate.save(path, TASK)
+    with pytest.raises(UserError, match="not a surrogate that this version can read"):
+        Surrogate.load(path, TASK)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_width", 0),
+        ("hidden_width", 1.5),
+        ("hidden_layers", -1),
+        ("activation", "swish"),
+        ("optimizer", "lbfgs"),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", "abc"),
+        ("beta2", 1.0),
+        ("weight_decay", -1.0),
+        ("schedule", "plateau"),
+    ],
+)
+def test_settings_name_the_key_and_what_is_allowed(key, value):
+    with pytest.raises(UserError, match=f"surrogate.{key} must be"):
+        SurrogateSettings(**{key: value})

@@ -1,0 +1,335 @@
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from aimback.dataset import Dataset, save_dataset, simulate_dataset
+from aimback.errors import UserError
+from aimback.surrogate import checkpoint, training
+from aimback.surrogate.network import Surrogate
+from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
+from aimback.surrogate.training import Epoch, TrainingDiverged, schedule, train_surrogate
+from aimback.tasks.cannon_drag import CannonDrag
+from aimback.tasks.cannon_vacuum import CannonVacuum
+
+TASK = CannonVacuum()
+DATASET = simulate_dataset(TASK, 120, 0.25, torch.Generator().manual_seed(0))
+NETWORK = SurrogateSettings(hidden_width=8, hidden_layers=1)
+# 90 training examples in batches of 32: three steps an epoch, the last one smaller.
+SHORT = TrainingSettings(batch_size=32, max_epochs=6)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def a_checkpoint_every_epoch(monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+
+
+def train(work_dir: Path, network=NETWORK, settings=SHORT, seed=0, dataset=DATASET, task=TASK, live=None):
+    return train_surrogate(dataset, task, network, settings, seed, "cpu", work_dir, live)
+
+
+def killed_at(epoch: int):
+    def live(step, values):
+        if values["epoch"] == epoch:
+            raise KilledError
+
+    return live
+
+
+def assert_equal(one: tuple[Surrogate, list[Epoch]], two: tuple[Surrogate, list[Epoch]]) -> None:
+    assert one[1] == two[1]
+    for name, tensor in one[0].state_dict().items():
+        assert torch.equal(tensor, two[0].state_dict()[name]), name
+
+
+def test_it_learns(tmp_path: Path):
+    task = CannonDrag()
+    dataset = simulate_dataset(task, 2000, 0.2, torch.Generator().manual_seed(0))
+    surrogate, history = train(
+        tmp_path, SurrogateSettings(hidden_width=24, hidden_layers=2), TrainingSettings(256, 60), 0, dataset, task
+    )
+    generator = torch.Generator().manual_seed(9)
+    controls = task.box.sample(500, generator)
+    conditions = task.conditions.sample(500, generator)
+    error = surrogate.double()(controls, conditions) - task(controls, conditions)
+    span = task.outcomes.upper - task.outcomes.lower
+    assert (error.square().mean().sqrt() / span).item() < 0.01
+    assert history[-1].validation_loss < history[0].validation_loss / 100
+
+
+def test_history_has_one_row_an_epoch_and_live_sees_each(tmp_path: Path):
+    seen = []
+    _, history = train(tmp_path, live=lambda step, values: seen.append((step, values)))
+    assert [row.epoch for row in history] == [1, 2, 3, 4, 5, 6]
+    assert [row.step for row in history] == [3, 6, 9, 12, 15, 18]
+    assert [Epoch(step=step, **values) for step, values in seen] == history
+    wanted = [NETWORK.learning_rate * schedule("one_cycle", (row.step - 1) / 18) for row in history]
+    assert [row.learning_rate for row in history] == pytest.approx(wanted)
+
+
+def test_the_losses_are_those_of_the_returned_network(tmp_path: Path):
+    surrogate, history = train(tmp_path, settings=TrainingSettings(32, 40))
+    best = min(history, key=lambda row: row.validation_loss)
+    outcome = surrogate.standardise_outcomes(surrogate(DATASET.controls.float(), DATASET.conditions.float()))
+    wanted = surrogate.standardise_outcomes(DATASET.outcomes)
+    loss = (outcome - wanted)[DATASET.n_training :].square().mean().item()
+    assert loss == pytest.approx(best.validation_loss, rel=1e-4)
+
+
+def test_the_seed_decides_the_bits(tmp_path: Path):
+    state = torch.random.get_rng_state()
+    one = train(tmp_path)
+    torch.manual_seed(5)
+    two = train(tmp_path)
+    torch.random.set_rng_state(state)
+    assert_equal(one, two)
+    assert train(tmp_path, seed=1)[1] != one[1]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 5, 6])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_killed_after_an_epoch_it_resumes_to_the_same_bits(tmp_path: Path, epoch, optimizer):
+    network = SurrogateSettings(8, 1, optimizer=optimizer)
+    whole = train(tmp_path / "whole", network)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", network, live=killed_at(epoch))
+    resumed_from = len(list((tmp_path / "killed").glob("*/*.ckpt")))
+    assert resumed_from == min(epoch - 1, 2)
+    assert_equal(train(tmp_path / "killed", network), whole)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 11, 18])
+def test_killed_at_a_step_it_resumes_to_the_same_bits(tmp_path: Path, step, monkeypatch):
+    whole = train(tmp_path / "whole")
+    real, calls = training.F.mse_loss, []
+
+    def deadly(*args, **options):
+        if "reduction" not in options:
+            calls.append(1)
+            if len(calls) == step:
+                raise KilledError
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.F, "mse_loss", deadly)
+        with pytest.raises(KilledError):
+            train(tmp_path / "killed")
+    seen = []
+    resumed = train(tmp_path / "killed", live=lambda step, values: seen.append(values["epoch"]))
+    assert_equal(resumed, whole)
+    # It did go on and not start anew, except where no epoch had ended.
+    assert seen[0] == (step - 1) // 3 + 1
+
+
+def test_killed_twice_and_with_an_early_stop(tmp_path: Path):
+    settings = TrainingSettings(32, 200, patience=2)
+    network = SurrogateSettings(8, 1, learning_rate=0.02, schedule="constant")
+    whole = train(tmp_path / "whole", network, settings)
+    last = len(whole[1])
+    assert 4 < last < 200
+    for epoch in (2, last - 1, last):
+        with pytest.raises(KilledError):
+            train(tmp_path / "killed", network, settings, live=killed_at(epoch))
+    assert_equal(train(tmp_path / "killed", network, settings), whole)
+    best = min(whole[1], key=lambda row: row.validation_loss)
+    assert best.epoch == last - 2
+
+
+def test_a_finished_training_leaves_no_checkpoint(tmp_path: Path):
+    train(tmp_path)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path: Path):
+    with pytest.raises(KilledError):
+        train(tmp_path, live=killed_at(4))
+    other = SurrogateSettings(hidden_width=8, hidden_layers=1, learning_rate=1e-3)
+    assert_equal(train(tmp_path, other), train(tmp_path / "fresh", other))
+    changed = Dataset(DATASET.controls, DATASET.conditions, DATASET.outcomes + 1, DATASET.n_validation)
+    assert_equal(train(tmp_path, dataset=changed), train(tmp_path / "fresh", dataset=changed))
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, damage, caplog):
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", live=killed_at(5))
+    newest = max((tmp_path / "killed").glob("*/*.ckpt"))
+    sound = newest.read_bytes()
+    middle = len(sound) // 2
+    flipped = sound[:middle] + bytes([sound[middle] ^ 1]) + sound[middle + 1 :]
+    newest.write_bytes({"torn": sound[:middle], "flipped": flipped, "empty": b""}[damage])
+    seen = []
+    with caplog.at_level(logging.WARNING):
+        resumed = train(tmp_path / "killed", live=lambda step, values: seen.append(values["epoch"]))
+    assert "damaged" in caplog.text
+    assert newest.name in caplog.text
+    assert seen[0] == 4
+    assert_equal(resumed, whole)
+
+
+def test_on_a_full_disk_training_goes_on_and_the_old_checkpoint_survives(tmp_path: Path, monkeypatch, caplog):
+    whole = train(tmp_path / "whole")
+    real, calls = checkpoint.write_state, []
+
+    def full_after_two(path, state):
+        calls.append(path)
+        if len(calls) > 2:
+            raise UserError(f"{path}: no space left on the disk")
+        real(path, state)
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(checkpoint, "write_state", full_after_two)
+        with pytest.raises(KilledError):
+            train(tmp_path / "full", live=killed_at(6))
+    assert "no space left" in caplog.text
+    assert len(calls) == 5
+    left = sorted(file.name for file in (tmp_path / "full").glob("*/*"))
+    assert left == ["epoch-00000001.ckpt", "epoch-00000002.ckpt"]
+    assert_equal(train(tmp_path / "full"), whole)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_at_that_step(tmp_path: Path, monkeypatch, value):
+    real, calls = training.F.mse_loss, []
+
+    def poisoned(*args, **options):
+        calls.append("reduction" not in options)
+        loss = real(*args, **options)
+        return loss * value if sum(calls) == 8 else loss
+
+    monkeypatch.setattr(training.F, "mse_loss", poisoned)
+    with pytest.raises(TrainingDiverged, match=r"at step 8 \(epoch 3\).*last good checkpoint is kept in") as caught:
+        train(tmp_path)
+    assert isinstance(caught.value, UserError)
+    kept = Path(str(caught.value).rsplit(" ", 1)[1])
+    weights = checkpoint.read_state(kept)["state_dict"]
+    assert kept.name == "epoch-00000002.ckpt"
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_a_training_that_explodes_is_no_success(tmp_path: Path):
+    network = SurrogateSettings(8, 1, activation="relu", optimizer="sgd", learning_rate=1e6, schedule="constant")
+    with pytest.raises(TrainingDiverged, match=r"lower surrogate\.learning_rate"):
+        train(tmp_path, network)
+
+
+CHILD = """
+    import sys
+    from pathlib import Path
+    import torch
+    from aimback.dataset import load_dataset
+    from aimback.surrogate import training
+    from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
+    from aimback.tasks.cannon_vacuum import CannonVacuum
+
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    training.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+    task = CannonVacuum()
+    settings = SurrogateSettings(8, 1), TrainingSettings(32, int(sys.argv[2]))
+    def live(step, values):
+        print(values["epoch"], flush=True)
+    dataset = load_dataset(folder / "dataset.npz", task)
+    try:
+        surrogate, _ = training.train_surrogate(dataset, task, *settings, 0, "cpu", folder / "work", live)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    surrogate.save(folder / "weights.safetensors", task)
+"""
+
+
+def start_child(folder: Path, epochs: int) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    save_dataset(folder / "dataset.npz", DATASET, TASK)
+    code = textwrap.dedent(CHILD)
+    source = Path(training.__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), str(epochs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(source)},
+    )
+
+
+EPOCHS = 40
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> bytes:
+    folder = tmp_path_factory.mktemp("whole")
+    child = start_child(folder, EPOCHS)
+    printed, complaints = child.communicate(timeout=120)
+    # Quiet where nobody watches: no bar, no greeting, no hint, no warning.
+    assert (child.returncode, complaints) == (0, "")
+    assert printed.split() == [str(epoch) for epoch in range(1, EPOCHS + 1)]
+    return (folder / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("blow", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_signal_is_no_success_and_the_training_resumes(tmp_path: Path, blow, code, undisturbed):
+    child = start_child(tmp_path, EPOCHS)
+    assert child.stdout is not None
+    while int(child.stdout.readline()) < EPOCHS // 4:
+        pass
+    child.send_signal(blow)
+    child.communicate(timeout=60)
+    assert child.returncode == code
+    assert not (tmp_path / "weights.safetensors").exists()
+    child = start_child(tmp_path, EPOCHS)
+    printed, complaints = child.communicate(timeout=120)
+    assert (child.returncode, complaints) == (0, "")
+    assert int(printed.split()[0]) >= EPOCHS // 4
+    assert (tmp_path / "weights.safetensors").read_bytes() == undisturbed
+
+
+def test_a_state_comes_back_as_it_went(tmp_path: Path):
+    state = {
+        "tensors": {0: torch.arange(3), 1: torch.tensor(0.5, dtype=torch.float64)},
+        "nested": [(1, 2.5), {"a": None, ("b", 2): True}, "text", []],
+        "rare": [float("inf"), 0.1 + 0.2, -0.0, 2**60],
+    }
+    state["tensors"]["same"] = state["tensors"][0]
+    path = tmp_path / "state.ckpt"
+    checkpoint.write_state(path, state)
+    back = checkpoint.read_state(path)
+    assert back["nested"] == state["nested"]
+    assert back["rare"] == state["rare"]
+    assert list(back["tensors"]) == [0, 1, "same"]
+    assert all(torch.equal(back["tensors"][key], tensor) for key, tensor in state["tensors"].items())
+    with pytest.raises(TypeError, match="cannot hold a object"):
+        checkpoint.write_state(path, {"x": object()})
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle"])
+def test_schedules(name):
+    shares = [schedule(name, step / 100) for step in range(101)]
+    assert max(shares) == pytest.approx(1.0)
+    assert min(shares) >= 0
+    assert shares[-1] == pytest.approx(1.0 if name == "constant" else 0.0)
+    peak = shares.index(max(shares))
+    assert peak == (30 if name == "one_cycle" else 0)
+    assert shares[: peak + 1] == sorted(shares[: peak + 1])
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("batch_size", 0), ("max_epochs", -1), ("patience", -1), ("dtype", "float16")]
+)
+def test_settings_name_the_key_and_what_is_allowed(key, value):
+    with pytest.raises(UserError, match=f"training.{key} must be"):
+        TrainingSettings(**{key: value})
