@@ -139,7 +139,7 @@ def measures(
 
 def curves(
     task: Task, targets: Targets, solution: Solution, route: str, device: torch.device | str = "cpu"
-) -> list[tuple[str, int, float, float, float, float]]:
+) -> list[tuple[object, ...]]:
     """How the answer of the first targets came closer, step by step; rows of `CURVE_COLUMNS`.
 
     The loss is the median squared believed miss relative to the outcome's span, what the solver
@@ -157,7 +157,8 @@ def curves(
     span = torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower)
     loss = (believed / span).square().nanquantile(0.5, dim=1)
     low, middle, high = miss.nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
-    return [(route, step, *(float(part[step]) for part in (loss, middle, low, high))) for step in range(steps)]
+    table = torch.stack([loss, middle, low, high], dim=1).tolist()
+    return [(route, step, *row) for step, row in enumerate(table)]
 
 
 def save_answers(path: Path, task: Task, targets: Targets, answers: Mapping[str, Answers]) -> None:

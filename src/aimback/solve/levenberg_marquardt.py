@@ -94,4 +94,5 @@ def _solve(matrix: Tensor, right: Tensor) -> Tensor:
         (a, b), (_, d) = (row.unbind(-1) for row in matrix.unbind(-2))
         x, y = right.unbind(-1)
         return torch.stack([d * x - b * y, a * y - b * x], dim=-1) / (a * d - b * b)[:, None]
-    return torch.linalg.solve(matrix, right)
+    solved: Tensor = torch.linalg.solve(matrix, right)
+    return solved

@@ -175,11 +175,15 @@ def _joined(blocks: list[Solution]) -> Solution:
     def padded(part: Tensor) -> Tensor:
         return torch.cat([part, part[-1:].expand(longest - len(part), *part.shape[1:])])
 
+    def joined(part: Callable[[Solution], Tensor]) -> Tensor:
+        return torch.cat([part(block) for block in blocks])
+
     return Solution(
-        *(
-            torch.cat([getattr(block, name) for block in blocks])
-            for name in ("controls", "believed_miss", "start_status", "steps", "steps_to_tolerance")
-        ),
+        controls=joined(lambda block: block.controls),
+        believed_miss=joined(lambda block: block.believed_miss),
+        start_status=joined(lambda block: block.start_status),
+        steps=joined(lambda block: block.steps),
+        steps_to_tolerance=joined(lambda block: block.steps_to_tolerance),
         history=History(
             torch.cat([padded(block.history.controls) for block in blocks], dim=1),
             torch.cat([padded(block.history.believed_miss) for block in blocks], dim=1),

@@ -1,6 +1,7 @@
 """The least and greatest outcome over the box, by zooming in on a grid."""
 
 import itertools
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,11 +15,11 @@ _SHRINK = 0.35  # of the window a zoom: over two cells of the last grid, so a sm
 _ROWS = 32_768  # simulated at once
 
 
-class _HasBox(ForwardMap):
+class _Boxed(ForwardMap, Protocol):
     box: Box
 
 
-def search_reach(task: "_HasBox", conditions: Tensor) -> tuple[Tensor, Tensor]:
+def search_reach(task: _Boxed, conditions: Tensor) -> tuple[Tensor, Tensor]:
     """Least and greatest of a scalar outcome under each of the conditions, `(..., 1)` each.
 
     Global on the scale of the first grid, so meant for smooth outcomes of few controls: it costs
@@ -36,7 +37,7 @@ def search_reach(task: "_HasBox", conditions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _search(task: "_HasBox", conditions: Tensor) -> tuple[Tensor, Tensor]:
+def _search(task: _Boxed, conditions: Tensor) -> tuple[Tensor, Tensor]:
     line = torch.linspace(-0.5, 0.5, _GRID).to(conditions)
     offsets = torch.stack(torch.meshgrid(*itertools.repeat(line, len(task.box)), indexing="ij"), dim=-1)
     offsets = offsets.reshape(-1, len(task.box))

@@ -1,7 +1,5 @@
 """A training that can be watched while it runs."""
 
-# ruff: noqa: PLC0415 - mlflow costs seconds to import: only where it is needed
-
 import logging
 import math
 import queue

@@ -1,7 +1,5 @@
 """The trained surrogate as an MLflow model: code and checked weights, no pickle."""
 
-# ruff: noqa: PLC0415 - mlflow costs seconds to import: only where it is needed
-
 from importlib.metadata import version
 from pathlib import Path
 

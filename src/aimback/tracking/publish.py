@@ -1,7 +1,5 @@
 """Exactly one complete set of runs for every state of the pipeline."""
 
-# ruff: noqa: PLC0415 - mlflow costs seconds to import: only where it is needed
-
 import json
 import math
 import time

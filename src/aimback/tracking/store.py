@@ -1,7 +1,5 @@
 """Where runs are kept: MLflow's own default place, or the one that MLFLOW_TRACKING_URI names."""
 
-# ruff: noqa: PLC0415 - mlflow costs seconds to import: only where it is needed
-
 import contextlib
 import fcntl
 import hashlib
