@@ -1,0 +1,90 @@
+"""The other end of `LiveTraining`'s pipe: a process that writes what comes through it into a run."""
+
+import json
+import math
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aimback.errors import UserError
+from aimback.tracking.record import identity, run_name
+from aimback.tracking.store import Store, mark_killed, source_tags, this_process
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_BATCH = 1000  # the most metrics MLflow takes at once
+
+
+def main() -> None:
+    """Read a header, rows, and how the training ended."""
+    header = json.loads(sys.stdin.readline())
+    store = Store(**{**header["store"], "root": Path(header["store"]["root"])})
+    try:
+        client, experiment_id = store.connect()
+        with store.failing():
+            _log(client, experiment_id, store, header)
+    except UserError as error:
+        print(f"the training is not shown live: {error}", file=sys.stderr)
+
+
+def _log(client: "MlflowClient", experiment_id: str, store: Store, header: Mapping[str, Any]) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    mark_killed(client, experiment_id)
+    params = header["params"]
+    tags = {
+        **identity("training", header["task"], "training", params),
+        **source_tags(store.root),
+        "training": header["training"],
+        "process": this_process(),
+    }
+    run_id = client.create_run(experiment_id, run_name=run_name(header["task"], "training"), tags=tags).info.run_id
+    client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
+    rows = 0
+    end: dict[str, Any] = {"status": "KILLED", "complete": False}
+    for messages in _batches(header["period"]):
+        points: list[Metric] = []
+        for message in messages:
+            if isinstance(message, dict):
+                end = message
+                continue
+            moment, step, values = message
+            rows += 1
+            points += [Metric(name, value, moment, step) for name, value in values.items() if math.isfinite(value)]
+        for first in range(0, len(points), _BATCH):
+            client.log_batch(run_id, metrics=points[first : first + _BATCH])
+    if end["complete"]:
+        client.log_batch(run_id, tags=[RunTag("points", str(rows))])
+    client.set_terminated(run_id, end["status"])
+
+
+def _batches(period: float) -> Iterator[list[Any]]:
+    """What came through the pipe in each period, until its end."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    ended = False
+    while not ended:
+        batch = [lines.get()]
+        until = time.monotonic() + period
+        while batch[-1]:
+            try:
+                batch.append(lines.get(timeout=max(0.0, until - time.monotonic())))
+            except queue.Empty:
+                break
+        ended = not batch[-1]
+        yield [json.loads(line) for line in batch if line]
+
+
+if __name__ == "__main__":
+    main()
