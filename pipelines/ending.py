@@ -1,0 +1,57 @@
+"""How every command ends: a person reads one line, a caller reads the exit code.
+
+| exit code | means |
+|---|---|
+| 0 | done |
+| 1 | an error in the program; the trace is shown, and kept under outputs/logs |
+| 2 | a person can mend it: one line says what; the trace is kept under outputs/logs |
+| 128 + n | ended by signal n (130: Ctrl-C, 143: SIGTERM) |
+"""
+
+import contextlib
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from aimback.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+_LOGS = Path("outputs", "logs")
+
+
+@contextlib.contextmanager
+def ending(name: str, explain: Callable[[Exception], str | None] = lambda error: None) -> Iterator[None]:
+    """Turn whatever is raised inside into an exit code and, where a person can mend it, one line.
+
+    Args:
+        name: of the command; its log is called so.
+        explain: the line for an exception besides `UserError`; None where it is a fault of the program.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is ends here
+        message = str(error) if isinstance(error, UserError) else explain(error)
+        _keep_trace(name)
+        if message is None:
+            traceback.print_exc()
+            sys.exit(1)
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    print(f"ended by {signal.Signals(number).name}", file=sys.stderr)
+    sys.exit(128 + number)
+
+
+def _keep_trace(name: str) -> None:
+    with contextlib.suppress(OSError):  # a full or read-only disk may be the very reason
+        _LOGS.mkdir(parents=True, exist_ok=True)
+        _LOGS.joinpath(f"{name}.log").write_text(traceback.format_exc(), encoding="utf-8")

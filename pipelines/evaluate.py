@@ -1,0 +1,35 @@
+"""Simulate every answer of both routes again, and judge it."""
+
+import json
+
+from aimback.evaluate import CURVE_COLUMNS, curves, judge, measures, resimulate, save_answers, save_table
+from aimback.files import write_text
+from aimback.ledger import Ledger
+from aimback.solution import load_solution
+from aimback.targets import load_targets
+from pipelines.stage import Job, stage
+
+ROUTES = {"surrogate": "invert", "direct": "optimise"}
+
+
+@stage
+def main(job: Job) -> None:
+    task, device = job.task, job.settings.hardware.device()
+    targets = load_targets(job.made("data/targets.npz"), task)
+    metrics, answers, steps = {}, {}, []
+    with job.metered():
+        for route, folder in ROUTES.items():
+            solution = load_solution(job.made(f"{folder}/solution.npz"), task)
+            ledger = Ledger(**json.loads(job.made(f"{folder}/ledger.json").read_text(encoding="utf-8")))
+            truth = resimulate(task, targets, solution, device)
+            answers[route] = judge(task, targets, solution, truth)
+            metrics[route] = measures(task, targets, solution, truth, answers[route], ledger)
+            steps += curves(task, targets, solution, route, device)
+    written = job.outputs / "evaluate"
+    write_text(written / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    save_answers(written / "answers.csv", task, targets, answers)
+    save_table(written / "curves.csv", CURVE_COLUMNS, steps)
+
+
+if __name__ == "__main__":
+    main()

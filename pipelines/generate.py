@@ -1,0 +1,33 @@
+"""Simulate the surrogate's data set; draw the targets, or read a user's."""
+
+from aimback.dataset import save_dataset, simulate_dataset
+from aimback.targets import draw_targets, read_targets, save_targets
+from pipelines.progress import progress_bar
+from pipelines.stage import Job, stage
+
+
+@stage
+def main(job: Job) -> None:
+    settings, task = job.settings, job.task
+    hardware, data = settings.hardware, settings.data
+    device, dtype = hardware.device(), hardware.torch_dtype
+    with progress_bar(f"{job.name}: simulating", data.examples) as bar, job.metered():
+        dataset = simulate_dataset(
+            task,
+            data.examples,
+            data.validation_fraction,
+            job.generator("dataset"),
+            device,
+            dtype,
+            progress=bar.advance,
+        )
+    if settings.targets is None:
+        targets = draw_targets(task, data.targets, job.generator("targets"), device, dtype)
+    else:
+        targets = read_targets(settings.targets, task)
+    save_dataset(job.outputs / "data" / "dataset.npz", dataset, task)
+    save_targets(job.outputs / "data" / "targets.npz", targets, task)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""The direct route: descend through the simulator itself."""
+
+from aimback.ledger import Counted, Ledger
+from pipelines.solving import solve_targets
+from pipelines.stage import Job, stage
+
+
+@stage
+def main(job: Job) -> None:
+    ledger = Ledger()
+    solve_targets(job, Counted(job.task, ledger, simulates=True), ledger, "optimise")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What names a training and a pipeline state, and where their MLflow runs go. Imports no PyTorch."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aimback.errors import UserError
+from aimback.files import sha256
+from aimback.tracking import Store, flatten, open_store
+from pipelines.ending import ROOT
+
+_PARAMS = ("seed", "data", "targets", "surrogate", "training", "solver", "hardware")
+
+
+def store(experiment: str) -> Store:
+    """Where runs go. An experiment that runs in a copy of the repository belongs to the original."""
+    return open_store(Path(os.environ.get("DVC_ROOT", ROOT)), experiment)
+
+
+def params(tree: Mapping[str, Any], task: str) -> dict[str, str]:
+    """What is configured for one task, flat; the same names for every run, so that runs compare."""
+    own = {name: value for name, value in tree["task"][task].items() if name != "_target_"}
+    return flatten({**{name: tree[name] for name in _PARAMS}, "task": own})
+
+
+def training_key(tree: Mapping[str, Any], dataset: Path) -> str:
+    """A name for a training: the data it learns from, and everything that is set about it."""
+    return _digest([sha256(dataset), tree["seed"], tree["surrogate"], tree["training"], tree["hardware"]])
+
+
+def states(tasks: list[str]) -> dict[str, str]:
+    """A name for the state that DVC has recorded of each task: params and outputs of its stages.
+
+    Raises:
+        UserError: there is no such record.
+    """
+    try:
+        stages = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        raise UserError("dvc.lock: missing or not readable; run `dvc repro`") from None
+    recorded: dict[str, list[Any]] = {task: [] for task in tasks}
+    for name, stage in sorted(stages.items()):
+        task = name.partition("@")[2]
+        if task in recorded:
+            recorded[task].append([name, stage.get("params"), stage.get("outs")])
+    return {task: _digest([task, stage]) for task, stage in recorded.items()}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]

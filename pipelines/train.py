@@ -1,0 +1,50 @@
+"""Train the surrogate on the data set."""
+
+import csv
+import json
+
+from aimback.dataset import load_dataset
+from aimback.files import write_text, written_whole
+from pipelines.live import live_training
+from pipelines.stage import Job, stage
+
+
+@stage
+def main(job: Job) -> None:
+    settings, task = job.settings, job.task
+    examples = job.made("data/dataset.npz")
+    dataset = load_dataset(examples, task)
+    with live_training(job, examples) as live:
+        # Lightning takes seconds to import; the live logger gets ready meanwhile.
+        from aimback.surrogate.training import Epoch, train_surrogate
+
+        with job.metered():
+            surrogate, history = train_surrogate(
+                dataset,
+                task,
+                settings.surrogate,
+                settings.training,
+                job.seed("training"),
+                settings.hardware.device().type,
+                job.root / "checkpoints" / job.name,
+                live,
+            )
+    folder = job.outputs / "surrogate"
+    surrogate.save(folder / "weights.safetensors", task)
+    with written_whole(folder / "history.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(Epoch._fields)
+        rows.writerows(history)
+    best = min(history, key=lambda row: row.validation_loss)
+    metrics = {
+        "best_train_loss": best.train_loss,
+        "best_validation_loss": best.validation_loss,
+        "best_epoch": best.epoch,
+        "epochs": history[-1].epoch,
+        "steps": history[-1].step,
+    }
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""MLflow's UI on this machine, with a link to the two routes side by side."""
+
+import argparse
+import os
+import socket
+import sys
+
+import yaml
+
+from aimback.errors import UserError
+from aimback.tracking import ui_link
+from pipelines.ending import CONF, ROOT, ending
+from pipelines.runs import store
+
+_HOST = "127.0.0.1"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.ui", description=__doc__)
+    parser.add_argument("--port", type=int, default=5000)
+    port = parser.parse_args().port
+    with ending("ui"):
+        _check_free(port)
+        place = store(_experiment())
+        _, experiment_id = place.connect()
+        if place.uri.startswith("http"):
+            print(f"the runs are at {place.shown}: /#/experiments/{experiment_id}/runs")
+            return
+        print(f"in some seconds at {ui_link(experiment_id, port, _HOST)}\nCtrl-C ends it", flush=True)
+        os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", place.uri]
+        os.chdir(ROOT)
+        os.execv(sys.executable, [*server, "--host", _HOST, "--port", str(port), "-w", "1"])
+
+
+def _experiment() -> str:
+    file = next(file for file in (ROOT / "params.yaml", CONF / "tracking" / "mlflow.yaml") if file.is_file())
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    name: str = tree.get("tracking", tree)["experiment"]
+    return name
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex((_HOST, port)) == 0:
+            raise UserError(f"port {port} is in use; choose another: python -m pipelines.ui --port {port + 1}")
+
+
+if __name__ == "__main__":
+    main()
