@@ -126,7 +126,7 @@ def test_losses_of_zero_and_without_a_number_can_be_drawn(tmp_path):
 
 
 def test_a_users_matplotlibrc_changes_nothing(tmp_path):
-    import matplotlib as mpl  # noqa: PLC0415
+    import matplotlib as mpl
 
     arrays = np.arange(1.0, 4), np.arange(3.0, 0, -1), np.arange(3.0, 0, -1)
     plots.plot_training(tmp_path / "1.png", "t", *arrays)

@@ -1,0 +1,124 @@
+"""What tests share: the device to compute on, and small tools for scratch copies of the repository."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+_LEFT_BEHIND = shutil.ignore_patterns(
+    *("*.egg-info", "__pycache__", ".git", ".venv", ".*_cache", ".hypothesis", "mlflow.db*", ".mlflow.db*", "mlruns"),
+    *("mlartifacts", "dvc.lock", "config.local", "tmp", "cache", "build"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each numeric test runs on the CPU, and on CUDA where there is one."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Repository:
+    """A copy of this repository in which real commands run, with this Python.
+
+    Args:
+        root: where it lies.
+        git: whether it is a git repository with one commit.
+    """
+
+    def __init__(self, root: Path, *, git: bool) -> None:
+        self.root = root
+        shutil.copytree(ROOT, root, ignore=_LEFT_BEHIND, dirs_exist_ok=True)
+        for left in (root / "outputs").iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+        if git:
+            self.git("init", "--quiet", "--initial-branch=main")
+            self.commit("copy")
+        else:
+            (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+
+    def run(self, *command: str, env: Mapping[str, str] | None = None, timeout: float = 240) -> "Finished":
+        """Run `python -m ...`; what it printed and its exit code."""
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "HYDRA_"))
+        }
+        clean |= {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": str(self.root / "src"),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+            **(env or {}),
+        }
+        return Finished(
+            subprocess.run(
+                [sys.executable, "-m", *command],
+                cwd=self.root,
+                env=clean,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        )
+
+    def git(self, *arguments: str) -> str:
+        who = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *who, *arguments], cwd=self.root, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.root / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{file}: {old!r} is there {text.count(old)} times"
+        path.write_text(text.replace(old, new))
+
+    def set(self, file: str, key: str, value: float) -> None:
+        """Change a number in a YAML file, whatever it is."""
+        path = self.root / file
+        text, found = re.subn(rf"^{key}: \S+", f"{key}: {value}", path.read_text(), flags=re.MULTILINE)
+        assert found == 1, f"{file}: {key} is there {found} times"
+        path.write_text(text)
+
+
+class Finished:
+    """A command that has ended."""
+
+    def __init__(self, done: "subprocess.CompletedProcess[str]") -> None:
+        self.code = done.returncode
+        self.printed = done.stdout + done.stderr
+        self.stderr = done.stderr
+
+    def ok(self) -> "Finished":
+        assert self.code == 0, self.printed
+        return self
+
+    def stages(self) -> list[str]:
+        """The stages that DVC ran, without what it skipped or took from its cache."""
+        lines = self.printed.splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]

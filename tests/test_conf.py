@@ -1,0 +1,213 @@
+"""Every option of conf/ can be built, what cannot is refused in one line, and dvc.yaml tells the truth."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import yaml
+from imports import ROOT, closure
+from omegaconf import OmegaConf
+
+from aimback.errors import UserError
+from aimback.solve.solver import Solver
+from aimback.tasks.base import Task
+from pipelines.settings import Settings, build
+
+CONF = ROOT / "conf"
+OPTIONS = sorted(f"{file.parent.relative_to(CONF)}={file.stem}" for file in CONF.rglob("*.yaml") if file.parent != CONF)
+
+
+@pytest.fixture
+def compose() -> Iterator[Any]:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        yield lambda *overrides: Settings(hydra.compose("config", list(overrides)))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_builds(compose: Any, option: str) -> None:
+    settings = compose(option).check()
+    if option.startswith("task="):
+        assert list(settings.tasks) == [option.removeprefix("task=")]
+
+
+@pytest.mark.parametrize("group", ["task", "solver"])
+def test_files_spell_out_every_keyword(compose: Any, group: str) -> None:
+    """conf/ is what people read: a constructor's keyword that is missing there would be a hidden setting."""
+    import inspect
+
+    for option in (option for option in OPTIONS if option.startswith(f"{group}=")):
+        settings = compose(option)
+        built = [settings.solver] if group == "solver" else settings.tasks.values()
+        nodes = [settings.tree["solver"]] if group == "solver" else settings.tree["task"].values()
+        for part, node in zip(built, nodes, strict=True):
+            assert set(node) - {"_target_"} == set(inspect.signature(type(part)).parameters), option
+
+
+def test_presets_change_what_they_say(compose: Any) -> None:
+    article = compose("preset=article")
+    assert (article.data.examples, article.training.max_epochs) == (1000, 100)
+    assert compose("preset=article", "data.examples=77").data.examples == 77
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("surrogate.learning_rate=abc", "surrogate.learning_rate: must be a valid number"),
+        ("surrogate.learning_rate='0.1'", "surrogate.learning_rate: must be a valid number"),
+        ("surrogate.learning_rate=nan", "surrogate.learning_rate: must be a finite number"),
+        ("surrogate.learning_rate=1e400", "surrogate.learning_rate: must be a finite number"),
+        ("surrogate.learning_rate=-1", "surrogate.learning_rate"),
+        ("surrogate.learning_rate=null", "surrogate.learning_rate"),
+        ("surrogate.hidden_width=0", "surrogate.hidden_width"),
+        ("surrogate.hidden_width=2.5", "surrogate.hidden_width: must be a valid integer"),
+        ("surrogate.activation=rlu", "surrogate.activation"),
+        ("+surrogate.learning_rat=1", "did you mean surrogate.learning_rate?"),
+        ("data.examples=0", "data.examples: at least"),
+        ("data.validation_fraction=1", "data.validation_fraction: between 0 and 1"),
+        ("data.targets=-3", "data.targets: at least 1"),
+        ("solver.starts=0", "solver.starts: must be at least 1"),
+        ("solver.starts=true", "solver.starts: must be a valid integer"),
+        ("solver.precision=inf", "solver.precision: must be a finite number"),
+        ("task.cannon_drag.speed=[3,1]", "task.cannon_drag.speed: the lower bound must be below"),
+        ("task.cannon_drag.speed=[1]", "task.cannon_drag.speed"),
+        ("task.cannon_drag.speed=[0,nan]", "task.cannon_drag.speed"),
+        ("task.cannon_drag.drag=-1", "task.cannon_drag.drag"),
+        ("seed=-1", "seed: a whole number"),
+        ("seed=1.5", "seed: must be a valid integer"),
+        ("hardware.dtype=float16", "hardware.dtype: must be 'float32' or 'float64'"),
+        ("hardware.threads=0", "hardware.threads: at least 1"),
+        ("+sede=1", "did you mean seed?"),
+        ("task=[]", "task: choose at least one"),
+        ("+data._target_=aimback.files.sha256", "data._target_: there is no choice here"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_key(compose: Any, override: str, says: str) -> None:
+    with pytest.raises(UserError) as refused:
+        compose(override).check()
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.open",
+        "builtins.eval",
+        "subprocess.Popen",
+        "pipelines.run.main",
+        "aimback",
+        "aimback.files.write_text",
+        "aimback.files.os.system",
+        "aimback.files.tempfile.NamedTemporaryFile",
+        "aimback.solve.solver.Limits",
+        "aimback.solve.solver.Solver",
+        "aimback.tasks.cannon_drag.CannonDrag",
+        "aimback..solve.adam.Adam",
+        "aimback/solve/adam.Adam",
+        "aimback.solve.adam.Adamm",
+        "aimback.solve.nowhere.Adam",
+        "",
+        None,
+        7,
+        ["os.system"],
+    ],
+)
+def test_a_target_that_is_no_solver_of_ours_is_refused(target: object) -> None:
+    with pytest.raises(UserError, match="must name a Solver of aimback"):
+        build({"_target_": target, "command": "exit"}, Solver, "solver")  # type: ignore[type-abstract]
+
+
+def test_refusing_a_target_imports_nothing(tmp_path: Path) -> None:
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    program = (
+        "from aimback.errors import UserError\nfrom aimback.tasks.base import Task\n"
+        "from pipelines.settings import build\n"
+        "try: build({'_target_': 'trap.Trap'}, Task, 'task.x')\nexcept UserError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}:{ROOT / 'src'}", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "task.x._target_: must name a Task of aimback, got 'trap.Trap'"
+
+
+def test_a_task_is_built(compose: Any) -> None:
+    task = compose("task=cannon_drag").tasks["cannon_drag"]
+    assert isinstance(task, Task)
+
+
+# ---- dvc.yaml
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+STAGES = PIPELINE["stages"]
+FOLDERS = ("src/", "pipelines", "conf")
+# What a stage's own code asks the settings for -> the sections of params.yaml that it must name.
+SECTIONS = {
+    "targets": "targets",
+    "data": "data",
+    "surrogate": "surrogate",
+    "training": "training",
+    "solver": "solver",
+}
+
+
+def first_party(stage: str) -> list[Path]:
+    return [ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith(FOLDERS)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_files_that_the_stage_imports(stage: str) -> None:
+    deps = first_party(stage)
+    # Config names classes: what lies in a folder that a stage depends on may be imported by name.
+    named = [file for dep in deps if dep.is_dir() and dep != CONF for file in dep.rglob("*.py")]
+    used = closure(ROOT / "pipelines" / f"{stage}.py", *named)
+    missing = [file for file in sorted(used) if not any(file.is_relative_to(dep) for dep in deps)]
+    assert [f"      - {file.relative_to(ROOT)}" for file in missing] == []
+    idle = [dep for dep in deps if dep != CONF and not any(file.is_relative_to(dep) for file in used)]
+    assert idle == []
+    if stage != "publish":
+        assert ROOT / "src/aimback/tasks" in deps or ROOT / "src/aimback" in deps
+    if "solver" in STAGES[stage].get("params", []):
+        assert ROOT / "src/aimback/solve" in deps
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("compose", "publish")])
+def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
+    files = closure(ROOT / "pipelines" / f"{stage}.py") & set((ROOT / "pipelines").glob("*.py"))
+    apart = ("settings", "entry", "ending", "runs", "live")
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files if file.stem not in apart)
+    read = {section for name, section in SECTIONS.items() if f"settings.{name}" in text or f"{name} = settings" in text}
+    read |= {"data"} if "settings.hardware, settings.data" in text else set()
+    read |= {"seed"} if "job.generator(" in text or "job.seed(" in text else set()
+    read |= {"targets_sha256"} if "targets" in read else set()
+    assert set(STAGES[stage]["params"]) == read | {"hardware", "task.${item.task}"}
+
+
+def test_the_list_of_tasks_has_one_home() -> None:
+    config = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+    assert list(config["defaults"][0]) == ["task"]
+    for stage, definition in STAGES.items():
+        if stage not in ("compose", "publish"):
+            assert definition["matrix"] == {"task": "${defaults[0].task}"}
+    tasks = config["defaults"][0]["task"]
+    for file in (ROOT / "dvc.yaml", ROOT / "Makefile", *sorted((ROOT / "pipelines").glob("*.py"))):
+        said = [line for line in file.read_text(encoding="utf-8").splitlines() if all(task in line for task in tasks)]
+        assert said == [], file
+
+
+def test_params_yaml_is_composed_from_conf() -> None:
+    from pipelines.compose import HEADER, digest_of_conf
+
+    first, *_ = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
+    assert first == f"{HEADER}{digest_of_conf()}", "conf/ was edited: run `dvc repro compose` and commit params.yaml"
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = OmegaConf.to_container(hydra.compose("config"), resolve=True)
+    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == {**composed, "targets_sha256": None}  # type: ignore[dict-item]

@@ -1,0 +1,259 @@
+"""The whole pipeline for real: dvc, Hydra, Lightning and MLflow in a scratch copy, on a tiny configuration."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Finished, Repository
+
+TASKS = ("cannon_vacuum", "cannon_drag")
+STAGES = ("generate", "train", "invert", "optimise", "evaluate", "report")
+pytestmark = [
+    pytest.mark.slow,
+    # mlflow, and what it brings, warns of its own deprecations.
+    pytest.mark.filterwarnings("default"),
+]
+
+
+def of(tasks: tuple[str, ...], stages: tuple[str, ...] = STAGES) -> list[str]:
+    return sorted(f"{stage}@{task}" for stage in stages for task in tasks)
+
+
+def shrink(repository: Repository) -> None:
+    """A configuration that is over in seconds and still does everything."""
+    repository.set("conf/data/default.yaml", "examples", 200)
+    repository.set("conf/data/default.yaml", "targets", 20)
+    repository.set("conf/training/default.yaml", "max_epochs", 3)
+    repository.set("conf/surrogate/mlp.yaml", "hidden_width", 8)
+    repository.set("conf/solver/levenberg_marquardt.yaml", "starts", 2)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, Finished]:
+    """A repository whose pipeline has run once, and that run."""
+    repository = Repository(tmp_path_factory.mktemp("aimback"), git=True)
+    shrink(repository)
+    repository.commit("small")
+    first = repository.run("dvc", "repro").ok()
+    repository.commit("run")
+    return repository, first
+
+
+@pytest.fixture
+def repository(made: tuple[Repository, Finished]) -> Iterator[Repository]:
+    """The same repository; afterwards it is put back to its commit."""
+    repository, _ = made
+    yield repository
+    repository.git("reset", "--quiet", "--hard")
+    repository.git("clean", "--quiet", "--force", "-d")
+    repository.run("dvc", "checkout", "--force", "--quiet").ok()
+    assert repository.git("status", "--porcelain") == ""
+
+
+def test_everything_runs_and_writes_what_it_says(made: tuple[Repository, Finished]) -> None:
+    repository, first = made
+    assert sorted(first.stages()) == sorted(["compose", *of(TASKS), "publish"])
+    outputs = repository.root / "outputs"
+    for task in TASKS:
+        for stage in STAGES:
+            meters = json.loads((outputs / "meters" / task / f"{stage}.json").read_text())
+            assert meters["seconds"] > 0 and meters["peak_memory_bytes"] > 2**20 and meters["device"]
+        metrics = json.loads((outputs / task / "evaluate" / "metrics.json").read_text())
+        assert metrics["surrogate"]["training_examples"] == 200
+        assert metrics["direct"]["simulations"] > 0 == metrics["direct"]["training_examples"]
+        assert metrics["direct"]["solved_fraction"] > metrics["surrogate"]["solved_fraction"]
+    # All that a stage writes is one of its outs, or lies where nothing is tracked.
+    lock = yaml.safe_load((repository.root / "dvc.lock").read_text())["stages"]
+    outs = {out["path"] for stage in lock.values() for out in stage.get("outs", [])}
+    apart = ("meters", "report", "checkpoints", "logs", "by_hand", "README.md")
+    for file in (file for file in outputs.rglob("*") if file.is_file()):
+        path = file.relative_to(repository.root)
+        assert path.parts[1] in apart or any(path.is_relative_to(out) for out in outs), path
+    assert (outputs / "report" / "index.html").stat().st_size > 10_000
+    assert not [out for out in outs if out.endswith((".ckpt", ".svg", ".pdf", ".pkl", ".pt"))]
+
+
+def test_a_second_run_does_nothing(repository: Repository) -> None:
+    again = repository.run("dvc", "repro").ok()
+    assert again.stages() == ["publish"]
+    assert "nothing to publish" in again.printed
+    assert repository.git("status", "--porcelain") == ""
+
+
+def test_dvc_answers_with_numbers(repository: Repository) -> None:
+    shown = repository.run("dvc", "metrics", "show", "--json").ok().printed
+    metrics = json.loads(shown)[""]["data"]["outputs/cannon_drag/evaluate/metrics.json"]["data"]
+    assert metrics["direct"]["miss_median"] < 1e-6 < metrics["surrogate"]["miss_median"]
+    plots = repository.run("dvc", "plots", "show", "--json").ok().printed
+    assert "outputs/cannon_drag/surrogate/history.csv" in plots
+    repository.set("params.yaml", "seed", 1)
+    assert "seed" in repository.run("dvc", "params", "diff").ok().printed
+
+
+def test_a_run_by_hand_touches_nothing_that_dvc_tracks(repository: Repository) -> None:
+    repository.run("pipelines.train", "task=cannon_drag", "surrogate.learning_rate=1e-3", "training.max_epochs=1").ok()
+    (weights,) = (repository.root / "outputs" / "by_hand").glob("train/*/cannon_drag/surrogate/weights.safetensors")
+    inputs = f"inputs=[{weights.parents[2]},outputs]"
+    repository.run("pipelines.invert", "task=cannon_drag", inputs, "solver=adam", "solver.max_steps=3").ok()
+    assert list((repository.root / "outputs" / "by_hand").glob("invert/*/cannon_drag/invert/solution.npz"))
+    status = repository.run("dvc", "status").ok().printed
+    assert status.split() == ["publish:", "always", "changed"]
+
+
+def test_an_edit_of_one_task_runs_that_task(repository: Repository) -> None:
+    repository.set("conf/task/cannon_drag.yaml", "  launch_height", 0.5)
+    edited = repository.run("dvc", "repro").ok()
+    assert sorted(edited.stages()) == sorted(["compose", *of(("cannon_drag",)), "publish"])
+    repository.git("checkout", "--quiet", "conf")
+    # Back again: DVC has it all in its cache, and MLflow has this state already.
+    assert sorted(repository.run("dvc", "repro").ok().stages()) == ["compose", "publish"]
+
+
+def test_an_edit_of_an_option_that_is_not_chosen_runs_nothing(repository: Repository) -> None:
+    repository.set("conf/solver/adam.yaml", "step_size", 0.04)
+    assert sorted(repository.run("dvc", "repro").ok().stages()) == ["compose", "publish"]
+
+
+def test_the_list_of_tasks_counts_in_the_very_next_run(repository: Repository) -> None:
+    repository.edit("conf/config.yaml", "[cannon_vacuum, cannon_drag]", "[cannon_drag]")
+    edited = repository.run("dvc", "repro").ok()
+    assert sorted(edited.stages()) == ["compose", "publish"]
+    assert "cannon_vacuum" not in edited.printed
+    assert list(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == ["cannon_drag"]
+
+
+def test_overrides_by_dvc(repository: Repository) -> None:
+    repository.edit("conf/config.yaml", "[cannon_vacuum, cannon_drag]", "[cannon_vacuum]")
+    done = repository.run(
+        "dvc", "exp", "run", "-S", "solver=adam", "-S", "solver.max_steps=3", "-S", "tracking=off"
+    ).ok()
+    solving = of(("cannon_vacuum",), ("invert", "optimise", "evaluate", "report"))
+    assert sorted(done.stages()) == sorted(["compose", *solving, "publish"])
+    params = yaml.safe_load((repository.root / "params.yaml").read_text())
+    assert params["solver"]["_target_"].endswith("Adam")
+    assert params["solver"]["max_steps"] == 3
+    # It stays in the workspace, as every experiment does, until conf/ is edited.
+    assert repository.run("dvc", "repro", "compose").ok().stages() == []
+    repository.set("conf/solver/adam.yaml", "step_size", 0.04)
+    assert repository.run("dvc", "repro", "compose").ok().stages() == ["compose"]
+    assert "damping" in (repository.root / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("surrogate.learning_rate=abc", "error: surrogate.learning_rate: must be a valid number, got 'abc'"),
+        ("task=cannon_drag", "python -m pipelines.run 'task=[cannon_drag]'"),
+        ("targets=nowhere.csv", "error: targets: there is no file 'nowhere.csv'"),
+    ],
+)
+def test_a_wrong_override_is_refused_and_nothing_is_lost(repository: Repository, override: str, says: str) -> None:
+    refused = repository.run("dvc", "exp", "run", "-S", override)
+    assert refused.code != 0
+    assert says in refused.printed
+    assert "Traceback" not in refused.printed
+    assert refused.stages() == ["compose"]
+    # Not accepted, so the next plain run composes conf/ anew.
+    assert not (repository.root / "params.yaml").read_text().startswith("#")
+
+
+def test_another_task_and_a_users_targets_for_one_run(repository: Repository) -> None:
+    before = (repository.root / "conf/config.yaml").read_bytes()
+    csv = repository.root / "mine.csv"
+    csv.write_text("distance,wind\n3.0,0.5\noops,0\n")
+    done = repository.run("pipelines.run", "task=cannon_drag", "targets=mine.csv", "tracking=off").ok()
+    # Other targets, the same examples: nothing is trained again.
+    asking = of(("cannon_drag",), ("generate", "invert", "optimise", "evaluate", "report"))
+    assert sorted(done.stages()) == sorted(["compose", *asking, "publish"])
+    assert (repository.root / "conf/config.yaml").read_bytes() == before
+    answers = (repository.root / "outputs/cannon_drag/evaluate/answers.csv").read_text()
+    assert "invalid_input" in answers and "solved" in answers
+    # An edit of the file is never passed over in silence, and the cure that is named cures.
+    csv.write_text("distance,wind\n3.1,0.5\n")
+    stale = repository.run("pipelines.publish")
+    assert stale.code == 2 and "mine.csv was edited after" in stale.stderr
+    # The list of tasks was put back, so the next plain run is the usual one.
+    repository.run("dvc", "repro", "compose").ok()
+    assert tuple(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == TASKS
+
+
+def test_without_git(made: tuple[Repository, Finished], tmp_path: Path) -> None:
+    original, _ = made
+    plain = Repository(tmp_path / "archive", git=False)
+    shrink(plain)
+    # A cache that is there already saves the test the time of everything that ran before.
+    shutil.copytree(original.root / ".dvc/cache", plain.root / ".dvc/cache")
+    before = (plain.root / "conf/config.yaml").read_bytes()
+    env = {"GIT_CEILING_DIRECTORIES": str(tmp_path)}
+    done = plain.run("pipelines.run", "task=cannon_vacuum", "solver.max_steps=2", "tracking=off", env=env).ok()
+    assert "optimise@cannon_vacuum" in done.stages()
+    assert (plain.root / "conf/config.yaml").read_bytes() == before
+    assert yaml.safe_load((plain.root / "params.yaml").read_text())["solver"]["max_steps"] == 2
+    assert (plain.root / "outputs/report/index.html").is_file()
+
+
+def test_mlflow_has_one_complete_set_for_every_state(repository: Repository) -> None:
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{repository.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("aimback")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    counted = Counter((run.data.tags["state"], run.info.run_name) for run in runs)
+    assert set(counted.values()) == {1}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for state in {state for state, _ in counted}:
+        kinds = sorted(name.partition(" · ")[2] for of_state, name in counted if of_state == state)
+        assert kinds == ["direct", "surrogate", "training"]
+    drag = {run.data.tags["route"]: run for run in runs if run.data.tags["task"] == "cannon_drag"}
+    direct, surrogate = drag["direct"].data, drag["surrogate"].data
+    assert direct.params.keys() == surrogate.params.keys()
+    assert direct.metrics.keys() - surrogate.metrics.keys() == set()
+    for name in ("miss_median", "solved_fraction", "simulations", "gradients", "seconds_solve", "loss", "miss"):
+        assert name in direct.metrics
+    assert len(client.get_metric_history(drag["direct"].info.run_id, "miss")) > 1
+    assert "mlflow.source.git.commit" in direct.tags
+    assert drag["training"].inputs.dataset_inputs
+    figures = [item.path for item in client.list_artifacts(drag["direct"].info.run_id, "figures")]
+    assert "figures/surfaces.png" in figures
+
+
+def test_the_copy_runs_its_own_code(repository: Repository) -> None:
+    """A queued experiment is a copy; what is installed is the original."""
+    other = Path(__file__).resolve().parents[1] / "src"
+    (repository.root / "where.py").write_text("import pipelines, aimback\nprint(aimback.__file__)\n")
+    done = repository.run("where", env={"PYTHONPATH": str(other)}).ok()
+    (repository.root / "where.py").unlink()
+    assert Path(done.printed.strip()).is_relative_to(repository.root)
+
+
+def test_commands_explain_themselves(repository: Repository) -> None:
+    assert "levenberg_marquardt" in repository.run("pipelines.run", "--cfg", "job", "--package", "solver").ok().printed
+    assert "cannon_drag" in repository.run("pipelines.run", "--info", "defaults-tree").ok().printed
+    completed = repository.run(
+        "pipelines.run", "-sc", "query=bash", env={"COMP_LINE": "aimback solver=", "COMP_POINT": "99"}
+    )
+    assert "solver=adam" in completed.ok().printed.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["surogate.learning_rate=1"], "did you mean surrogate.learning_rate?"),
+        (["+surrogate.learning_rat=1"], "did you mean surrogate.learning_rate?"),
+        (["solver=adamm"], "Could not find 'solver/adamm'"),
+        (["seed=${seed}"], "seed"),
+        (["seed=[1"], ""),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(repository: Repository, arguments: list[str], says: str) -> None:
+    refused = repository.run("pipelines.optimise", "task=cannon_drag", *arguments)
+    assert refused.code == 2
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: ") and says in line
