@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
-from imports import PACKAGES, ROOT, closure, imported_modules, module_name
+
+from pipelines.ending import ROOT
+from pipelines.imports import PACKAGES, closure, imported_modules, module_name
 
 SOURCES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))
 OURS = {module_name(file): file for file in SOURCES}

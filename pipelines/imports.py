@@ -4,7 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from pipelines.ending import ROOT
+
 PACKAGES = {"aimback": ROOT / "src" / "aimback", "pipelines": ROOT / "pipelines"}
 
 
