@@ -17,7 +17,7 @@ def main(job: Job) -> None:
     task, device = job.task, job.settings.hardware.device()
     targets = load_targets(job.made("data/targets.npz"), task)
     metrics, answers, steps = {}, {}, []
-    with job.metered():
+    with job.metered("evaluate/answers.csv"):
         for route, folder in ROUTES.items():
             solution = load_solution(job.made(f"{folder}/solution.npz"), task)
             ledger = Ledger(**json.loads(job.made(f"{folder}/ledger.json").read_text(encoding="utf-8")))

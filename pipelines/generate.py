@@ -11,7 +11,7 @@ def main(job: Job) -> None:
     settings, task = job.settings, job.task
     hardware, data = settings.hardware, settings.data
     device, dtype = hardware.device(), hardware.torch_dtype
-    with progress_bar(f"{job.name}: simulating", data.examples) as bar, job.metered():
+    with progress_bar(f"{job.name}: simulating", data.examples) as bar, job.metered("data/dataset.npz"):
         dataset = simulate_dataset(
             task,
             data.examples,

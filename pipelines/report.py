@@ -20,7 +20,7 @@ def main(job: Job) -> None:
     surrogate = Surrogate.load(job.made("surrogate/weights.safetensors"), task, dtype=torch.float64)
     solutions = {route: load_solution(job.made(f"{folder}/solution.npz"), task) for route, folder in ROUTES.items()}
     history = _columns(job, "surrogate/history.csv")
-    with job.metered():
+    with job.metered("figures/miss.png"):
         draw_figures(
             job.outputs / "figures",
             job.name,

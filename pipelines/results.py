@@ -35,6 +35,7 @@ class Results:
                 metrics=outputs / name / "evaluate" / "metrics.json",
                 answers=outputs / name / "evaluate" / "answers.csv",
                 meters=outputs / "meters" / name,
+                results=outputs / name,
                 figures=outputs / name / "figures",
             )
             for name, task in self._tasks.items()

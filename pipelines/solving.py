@@ -28,7 +28,8 @@ def solve_targets(job: Job, forward: Counted, ledger: Ledger, folder: str) -> No
         task.tolerance,
         float(torch.linalg.vector_norm(span)),
     )
-    with progress_bar(f"{job.name}: solving", len(targets), "solved") as bar, job.metered():
+    result = f"{folder}/solution.npz"
+    with progress_bar(f"{job.name}: solving", len(targets), "solved") as bar, job.metered(result):
         solution = solve(forward, problem, job.settings.solver, job.generator("starts"), progress=bar.reached)
-    save_solution(job.outputs / folder / "solution.npz", solution, task)
+    save_solution(job.outputs / result, solution, task)
     write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")

@@ -8,14 +8,15 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from aimback.files import write_text
+from aimback.files import sha256, write_text
 from aimback.hardware import device_name
 from aimback.tasks.base import Task
 from pipelines.entry import entry
@@ -31,12 +32,14 @@ class Job:
         settings: the checked configuration.
         stage: the stage's name.
         root: where this run writes: `outputs` in the pipeline, a folder of its own by hand.
+        measured: what `metered` has noted.
     """
 
     name: str
     settings: Settings
     stage: str
     root: Path
+    measured: dict[str, Any] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -61,10 +64,11 @@ class Job:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     @contextlib.contextmanager
-    def metered(self) -> Iterator[None]:
+    def metered(self, result: str) -> Iterator[None]:
         """Note what the block takes: the work itself, without what is loaded and logged around it.
 
-        Kept apart from the stage's outputs: clocks differ from run to run, those must not.
+        Args:
+            result: the file, below `outputs`, that the work is about to make.
         """
         device = self.settings.hardware.device()
         if device.type == "cuda":
@@ -73,13 +77,23 @@ class Job:
         yield
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        meters = {
-            "seconds": time.perf_counter() - began,
-            "peak_memory_bytes": _peak_memory(device),
-            "device": device_name(device),
-            "threads": torch.get_num_threads(),
-        }
-        write_text(self.root / "meters" / self.name / f"{self.stage}.json", json.dumps(meters, indent=1) + "\n")
+        self.measured.update(
+            seconds=time.perf_counter() - began,
+            peak_memory_bytes=_peak_memory(device),
+            device=device_name(device),
+            threads=torch.get_num_threads(),
+            result=result,
+        )
+
+    def write_meter(self) -> None:
+        """Write what was measured, kept apart from the outputs: clocks differ from run to run, those must not.
+
+        The hash of the result tells whether a meter still speaks of the file that is there: DVC may
+        have restored another one from its cache.
+        """
+        if self.measured:
+            meter = {**self.measured, "result_sha256": sha256(self.outputs / self.measured["result"])}
+            write_text(self.root / "meters" / self.name / f"{self.stage}.json", json.dumps(meter, indent=1) + "\n")
 
 
 def stage(work: Callable[[Job], None]) -> Callable[[], None]:
@@ -93,7 +107,9 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
         root = Path(HydraConfig.get().runtime.output_dir)
         torch.set_num_threads(settings.hardware.threads)
         for task in settings.tasks:
-            work(Job(task, settings, name, root))
+            job = Job(task, settings, name, root)
+            work(job)
+            job.write_meter()
 
     return main
 

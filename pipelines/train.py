@@ -18,7 +18,7 @@ def main(job: Job) -> None:
         # Lightning takes seconds to import; the live logger gets ready meanwhile.
         from aimback.surrogate.training import Epoch, train_surrogate
 
-        with job.metered():
+        with job.metered("surrogate/weights.safetensors"):
             surrogate, history = train_surrogate(
                 dataset,
                 task,

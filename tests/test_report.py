@@ -1,5 +1,6 @@
 """The verdict follows from the numbers, whoever wins, and the page needs nothing but itself."""
 
+import hashlib
 import json
 import math
 import re
@@ -143,9 +144,12 @@ def files(folder, answers, figures=()):
     (folder / "metrics.json").write_text(json.dumps(DIRECT_WINS.metrics))
     (folder / "answers.csv").write_text(answers, encoding="utf-8")
     (folder / "meters").mkdir()
-    (folder / "meters" / "train.json").write_text(json.dumps(meter(9.0)))
+    (folder / "weights").write_bytes(b"new")
+    for stage, made in (("train", b"new"), ("invert", b"restored since")):
+        of = {"result": "weights", "result_sha256": hashlib.sha256(made).hexdigest()}
+        (folder / "meters" / f"{stage}.json").write_text(json.dumps(meter(9.0) | of))
     places = {"metrics": "metrics.json", "answers": "answers.csv", "meters": "meters"}
-    return {name: folder / place for name, place in places.items()} | {"figures": folder}
+    return {name: folder / place for name, place in places.items()} | {"figures": folder, "results": folder}
 
 
 HOSTILE = "line 3: '<script>alert(1)</script>|[x](y)' is no number"
@@ -168,7 +172,7 @@ def test_what_is_not_solved_is_listed_with_its_line(tmp_path):
         ("line 2", "surrogate", "missed"),
     ]
     assert [file.stem for file in read.figures] == ["surfaces", "loss"]
-    assert set(read.meters) == {"train"}
+    assert set(read.meters) == {"train"}, "the meter of a result that is no longer there says nothing"
 
 
 def written(tmp_path, some):

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 
 from aimback.errors import UserError
-from aimback.files import write_text
+from aimback.files import sha256, write_text
 from aimback.tasks.base import Task
 
 ROUTES = ("surrogate", "direct")
@@ -92,13 +92,17 @@ class Row:
     cells: Sequence[str]
 
 
-def read_result(name: str, task: Task, *, metrics: Path, answers: Path, meters: Path, figures: Path) -> TaskResult:
+def read_result(
+    name: str, task: Task, *, metrics: Path, answers: Path, meters: Path, results: Path, figures: Path
+) -> TaskResult:
     """Gather what the stages wrote about a task.
 
     Args:
         metrics: the JSON file of the evaluation.
         answers: its CSV file of answers: columns "route", "target", "line", "status", "miss", "problem".
-        meters: a folder with a JSON file a stage.
+        meters: a folder with a JSON file a stage; one that measured another result than the one that is
+            there (a stage was restored from a cache since) is left out.
+        results: the folder below which the metered results lie.
         figures: a folder of PNG files.
 
     Raises:
@@ -111,10 +115,19 @@ def read_result(name: str, task: Task, *, metrics: Path, answers: Path, meters: 
         unit=units.pop() if len(units) == 1 else "",
         tolerance=task.tolerance,
         metrics=_read_json(metrics),
-        meters={file.stem: _read_json(file) for file in sorted(meters.glob("*.json"))},
+        meters=_read_meters(meters, results),
         unsolved=_read_unsolved(answers),
         figures=[file for file in drawn if file.is_file()],
     )
+
+
+def _read_meters(folder: Path, results: Path) -> dict[str, dict[str, Any]]:
+    meters = {file.stem: _read_json(file) for file in sorted(folder.glob("*.json"))}
+    return {
+        stage: meter
+        for stage, meter in meters.items()
+        if (result := results / meter["result"]).is_file() and sha256(result) == meter["result_sha256"]
+    }
 
 
 def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, costs: Path) -> None:
