@@ -21,7 +21,7 @@ from benchmarks.training import training_against_loader
 PARTS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "direct": ("Direct route, cannon_drag, 10 000 targets, one thread", direct_against_scipy),
     "jacobian": ("Value and Jacobian in one pass, cannon_drag, one thread", jacobian_against_forward),
-    "training": ("Training through Lightning, 3 x 64, batch 1024, one thread", training_against_loader),
+    "training": ("Training through Lightning, the default network, batch 1024, one thread", training_against_loader),
     "pipeline": ("The default pipeline", pipeline_by_the_clock),
 }
 

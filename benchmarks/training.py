@@ -15,8 +15,8 @@ from aimback.surrogate.training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
 from benchmarks.rounds import in_turns, ratio
 
-EPOCHS = 8
-NETWORK = SurrogateSettings(hidden_width=64, hidden_layers=3, activation="silu")
+EPOCHS = 40
+NETWORK = SurrogateSettings()
 
 
 class PerSample(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
