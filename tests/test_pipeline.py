@@ -57,7 +57,7 @@ def repository(made: tuple[Repository, Finished]) -> Iterator[Repository]:
 
 def test_everything_runs_and_writes_what_it_says(made: tuple[Repository, Finished]) -> None:
     repository, first = made
-    assert sorted(first.stages()) == sorted(["compose", *of(TASKS), "publish"])
+    assert sorted(first.stages()) == sorted(["sources", "compose", *of(TASKS), "publish"])
     outputs = repository.root / "outputs"
     for task in TASKS:
         for stage in STAGES:

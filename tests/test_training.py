@@ -225,6 +225,7 @@ def test_a_training_that_explodes_is_no_success(tmp_path: Path):
 
 
 CHILD = """
+    import signal
     import sys
     from pathlib import Path
     import torch
@@ -233,6 +234,7 @@ CHILD = """
     from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
     from aimback.tasks.cannon_vacuum import CannonVacuum
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     training.SECONDS_BETWEEN_CHECKPOINTS = 0.0

@@ -76,6 +76,7 @@ class Store:
                 _make_database(self.database, self.experiment)
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException
+            from sqlalchemy.exc import SQLAlchemyError
 
             client = MlflowClient(tracking_uri=self.uri)
             found = client.get_experiment_by_name(self.experiment)
@@ -88,7 +89,8 @@ class Store:
             if found.lifecycle_stage != "active":
                 client.restore_experiment(found.experiment_id)
             if found.tags.get(TAG) != view_state():
-                client.set_experiment_tag(found.experiment_id, TAG, view_state())
+                with contextlib.suppress(MlflowException, SQLAlchemyError):  # again: who is second finds it there
+                    client.set_experiment_tag(found.experiment_id, TAG, view_state())
             return client, str(found.experiment_id)
 
     @contextlib.contextmanager
