@@ -44,7 +44,10 @@ def main() -> None:
         print("the report: outputs/report/index.html")
         if tracking["enabled"]:
             done = publish(place, wanted, lambda: results.runs(known, REPORT), _PUBLISHED)
-            print(f"MLflow: {done.written} of {len(done.run_ids)} runs written, the others were there; see: make ui")
+            there = len(done.run_ids) - done.written
+            print(
+                f"MLflow: {done.written} runs written{f', {there} were there' if there else ''}; to see them: make ui"
+            )
 
 
 def _params() -> dict[str, Any]:
