@@ -29,7 +29,8 @@ PARTS: dict[str, tuple[str, Callable[[], list[str]]]] = {
 def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    # The peer's loader without worker processes, as tutorials write it, draws advice every epoch.
+    warnings.filterwarnings("ignore", message=".*does not have many workers", module="pytorch_lightning")
     chosen = sys.argv[1:] or list(PARTS)
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:

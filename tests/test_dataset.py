@@ -7,7 +7,7 @@ import torch
 
 from aimback.dataset import Dataset, load_dataset, save_dataset, simulate_dataset
 from aimback.errors import UserError
-from aimback.identity import fingerprint
+from aimback.identity import identity
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -138,9 +138,9 @@ def test_a_file_of_another_task_is_refused(tmp_path: Path, other, differs):
     assert str(path) in str(caught.value)
 
 
-def test_the_fingerprint_tells_simulators_apart_and_not_tolerances():
-    assert fingerprint(CannonDrag()) == fingerprint(CannonDrag(tolerance=0.5))
-    assert fingerprint(CannonDrag()) != fingerprint(CannonDrag(gravity=1.62))
+def test_the_identity_tells_simulators_apart_and_not_tolerances():
+    assert identity(CannonDrag()) == identity(CannonDrag(tolerance=0.5))
+    assert identity(CannonDrag()) != identity(CannonDrag(gravity=1.62))
 
 
 def test_missing_and_foreign_files(tmp_path: Path):

@@ -16,7 +16,7 @@ from aimback.solve.adam import Adam
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt, _damped_step
 from aimback.solve.multistart import solve
-from aimback.solve.solver import Solver
+from aimback.solve.solver import Memory, Solver
 from aimback.solve.starts import stratified_starts
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
@@ -94,7 +94,7 @@ def test_a_start_on_the_saddle_stalls_and_is_never_called_arrived() -> None:
     task = CannonVacuum(speed=[0.0, 10.0])
 
     class FromRest(GradientDescent):
-        def propose(self, point: object, memory: object, step: int) -> Tensor:
+        def propose(self, point: object, memory: object, step: int) -> tuple[Tensor, Memory]:
             raise AssertionError("a start at rest must not be moved")
 
     class AtRest:

@@ -1,6 +1,5 @@
 """What makes two tasks the same, so that a file made for one is never used for another."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,6 @@ def identity(task: Task) -> str:
     }
     known = {name: value for name, value in parts.items() if value is not None and name not in _NOT_SIMULATED}
     return json.dumps({"task": type(task).__name__, **known}, sort_keys=True)
-
-
-def fingerprint(task: Task) -> str:
-    """The SHA-256 of the task's identity, in hex."""
-    return hashlib.sha256(identity(task).encode()).hexdigest()
 
 
 def check_identity(path: Path, stored: str, task: Task, cure: str) -> None:

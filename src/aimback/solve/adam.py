@@ -40,18 +40,16 @@ class Adam(Limits):
     def begin(self, point: Point) -> Memory:
         return torch.zeros_like(point.unit), torch.zeros_like(point.unit)
 
-    def propose(self, point: Point, memory: Memory, step: int) -> Tensor:
-        mean, square = self._moments(point, memory)
-        mean = mean / (1 - self.beta1**step)
-        square = square / (1 - self.beta2**step)
+    def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
+        gradient = point.gradient
+        mean, square = memory
+        mean = torch.lerp(gradient, mean, self.beta1)
+        square = torch.lerp(gradient.square(), square, self.beta2)
         size = self.step_size * self.decay ** (step - 1)
-        return (point.unit - size * mean / (square.sqrt() + self.epsilon)).clamp(0, 1)
+        ahead = mean / (1 - self.beta1**step)
+        spread = (square / (1 - self.beta2**step)).sqrt()
+        return (point.unit - size * ahead / (spread + self.epsilon)).clamp(0, 1), (mean, square)
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         always = torch.ones_like(trial.unit[:, 0], dtype=torch.bool)
-        return always, ~always, self._moments(point, memory)
-
-    def _moments(self, point: Point, memory: Memory) -> tuple[Tensor, Tensor]:
-        gradient = point.gradient
-        mean, square = memory
-        return torch.lerp(gradient, mean, self.beta1), torch.lerp(gradient.square(), square, self.beta2)
+        return always, ~always, memory

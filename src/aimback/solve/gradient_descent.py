@@ -30,8 +30,8 @@ class GradientDescent(Limits):
     def begin(self, point: Point) -> Memory:
         return ()
 
-    def propose(self, point: Point, memory: Memory, step: int) -> Tensor:
-        return (point.unit - self.step_size * point.gradient).clamp(0, 1)
+    def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
+        return (point.unit - self.step_size * point.gradient).clamp(0, 1), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         always = torch.ones_like(trial.unit[:, 0], dtype=torch.bool)

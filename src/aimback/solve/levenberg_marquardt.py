@@ -40,7 +40,7 @@ class LevenbergMarquardt(Limits):
         damping = torch.full_like(point.unit[:, 0], self.damping)
         return damping, torch.full_like(damping, _FIRST_GROWTH)
 
-    def propose(self, point: Point, memory: Memory, step: int) -> Tensor:
+    def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
         damping, _ = memory
         unit, jacobian = point.unit, point.jacobian
         moved = torch.zeros_like(unit)
@@ -55,7 +55,7 @@ class LevenbergMarquardt(Limits):
             free = free & ~hits
             if not bool(hits.any()):
                 break
-        return (unit + torch.where(free, step_to, moved)).clamp(0, 1)
+        return (unit + torch.where(free, step_to, moved)).clamp(0, 1), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         damping, growth = memory

@@ -83,7 +83,8 @@ class _Block:
         still = torch.zeros_like(self._active, dtype=torch.bool)
         for step in range(solver.max_steps + 1):
             if step > 0:
-                trial = self._look(solver.propose(point, memory, step))
+                proposed, memory = solver.propose(point, memory, step)
+                trial = self._look(proposed)
                 moves, still, memory = solver.judge(point, trial, memory)
                 point = points.where(moves, trial, point)
             miss = point.loss.sqrt()

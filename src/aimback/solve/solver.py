@@ -30,8 +30,8 @@ class Solver(Protocol):
         """The memory before the first step."""
         ...
 
-    def propose(self, point: Point, memory: Memory, step: int) -> Tensor:
-        """Where to look next, `(rows, n_controls)`, inside the unit cube."""
+    def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
+        """Where to look next, `(rows, n_controls)`, inside the unit cube, and the memory to judge it with."""
         ...
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
