@@ -114,31 +114,57 @@ def test_outcomes_lie_in_the_span_that_the_task_states(task: Task) -> None:
 
 
 def test_reach_bounds_every_outcome_and_is_reached(task: Task) -> None:
+    """Each end of each component, approached by a random search that closes in."""
     _, conditions = inside(task, 1)
     reach = task.reach(conditions)
     if reach is None:
         return  # the task cannot tell, and says so
-    low, high = reach
-    controls = task.box.sample(5000, torch.Generator().manual_seed(0))
-    outcome = task(controls, conditions.expand(5000, -1))
-    assert bool((outcome >= low - 1e-9).all())
-    assert bool((outcome <= high + 1e-9).all())
-    assert float(high - outcome.max()) < 0.05 * float(high - low)
+    low, high = (end[0] for end in reach)
+    assert low.shape == high.shape == (len(task.outcomes),)
+    span = high - low
+    generator = torch.Generator().manual_seed(0)
+    for component in range(len(task.outcomes)):
+        for sign, end in ((-1.0, low), (1.0, high)):
+            unit = torch.rand(2000, len(task.box), generator=generator, dtype=T)
+            for width in (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01):
+                outcome = task(task.box.from_unit(unit), conditions.expand(len(unit), -1))
+                assert bool(((outcome >= low - 1e-8 * span) & (outcome <= high + 1e-8 * span)).all())
+                best = unit[(sign * outcome[:, component]).argmax()]
+                around = width * (torch.rand(2000, len(task.box), generator=generator, dtype=T) - 0.5)
+                unit = torch.cat([best[None], (best + around).clamp(0, 1)])
+            closest = (outcome - end).abs()[:, component].min()
+            assert float(closest) < 1e-3 * float(span[component])
 
 
-def test_trajectory_begins_at_the_muzzle_and_ends_at_the_outcome(task: Task) -> None:
+def test_trajectory_ends_at_the_outcome(task: Task) -> None:
+    """At its x, and where y is an outcome too, at both."""
     controls, conditions = inside(task, 20)
     path = task.trajectory(controls, conditions, 50)
     if path is None:
         return  # nothing to draw
     assert path.shape == (20, 50, 2)
-    torch.testing.assert_close(path[:, -1, :1], task(controls, conditions), rtol=1e-4, atol=1e-4)
+    known = min(len(task.outcomes), 2)
+    torch.testing.assert_close(path[:, -1, :known], task(controls, conditions)[:, :known], rtol=1e-4, atol=1e-4)
 
 
-def test_same_seed_same_draw(task: Task) -> None:
-    draws = [task.draw_controls(50, torch.Generator().manual_seed(3)) for _ in range(2)]
+@pytest.mark.parametrize("count", [1, 50])
+@pytest.mark.parametrize("kind", ["draw_controls", "draw_starts"])
+def test_same_seed_same_draw(task: Task, kind: str, count: int) -> None:
+    """Draws follow the task's literature, which may leave the box, but not the finite numbers."""
+    draws = [getattr(task, kind)(count, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
+    assert draws[0].shape == (count, len(task.box))
+    assert draws[0].dtype == T
+    assert draws[0].device.type == "cpu"
+    assert bool(torch.isfinite(draws[0]).all())
     torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
-    assert bool(task.box.contains(draws[0]).all())
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_most_draws_lie_in_the_box(task: Task) -> None:
+    """Where they do not, the search would look elsewhere than the data are."""
+    for draw in (task.draw_controls, task.draw_starts):
+        points = draw(2000, torch.Generator().manual_seed(0))
+        assert float(task.box.contains(points).double().mean()) > 0.5
 
 
 # The cannons against closed forms and limits.

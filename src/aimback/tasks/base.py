@@ -33,11 +33,22 @@ class Task(Protocol):
         ...
 
     def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
-        """Controls of a data set, `(count, n_controls)`, float64, on the CPU."""
+        """Controls of a data set, drawn from the task's prior: `(count, n_controls)`, float64, on the CPU.
+
+        Finite, but they may lie outside the box, which says where to search and not where data come from.
+        """
+        ...
+
+    def draw_starts(self, count: int, generator: torch.Generator) -> Tensor:
+        """Initial guesses as the task's literature draws them, `(count, n_controls)`, float64, on the CPU.
+
+        They too may lie outside the box.
+        """
         ...
 
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The least and the greatest outcome, `(..., n_outcomes)` each; None where the task cannot tell."""
+        """The least and the greatest outcome over the box, each component on its own, `(..., n_outcomes)` each;
+        None where the task cannot tell."""
         ...
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor | None:

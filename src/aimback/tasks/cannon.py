@@ -10,6 +10,7 @@ from torch import Tensor
 from aimback.box import Axis, Box, axis
 from aimback.dual import linearise
 from aimback.errors import UserError
+from aimback.tasks.checks import positive
 
 STANDARD_GRAVITY = 9.80665  # m/s^2, CGPM 1901
 
@@ -33,8 +34,8 @@ class Cannon:
     ) -> None:
         self.box = Box([axis("speed", "m/s", speed), axis("angle", "rad", angle)])
         self.launch_height = float(launch_height)
-        self.gravity = float(gravity)
-        self.tolerance = float(tolerance)
+        self.gravity = positive("gravity", gravity)
+        self.tolerance = positive("tolerance", tolerance)
         speed_axis, angle_axis = self.box.axes
         if speed_axis.lower < 0:
             raise UserError(f"speed: must not be negative, got a lower bound of {speed_axis.lower:g} m/s")
@@ -42,9 +43,6 @@ class Cannon:
             raise UserError(f"angle: must lie within [0, pi/2] rad, got [{angle_axis.lower:g}, {angle_axis.upper:g}]")
         if not 0 <= self.launch_height < math.inf:
             raise UserError(f"launch_height: must be a number of metres >= 0, got {launch_height:g}")
-        for name, value in (("gravity", self.gravity), ("tolerance", self.tolerance)):
-            if not 0 < value < math.inf:
-                raise UserError(f"{name}: must be positive and finite, got {value:g}")
 
     def __call__(self, controls: Any, conditions: Tensor) -> Any:
         """The landing distance in m, `(..., 1)`, of `(speed, angle)` in `(..., 2)`."""
@@ -55,6 +53,10 @@ class Cannon:
         return linearise(self, controls, conditions)
 
     def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
+        """Uniform over the box, `(count, 2)`."""
+        return self.box.sample(count, generator)
+
+    def draw_starts(self, count: int, generator: torch.Generator) -> Tensor:
         """Uniform over the box, `(count, 2)`."""
         return self.box.sample(count, generator)
 

@@ -20,10 +20,10 @@ class _Boxed(ForwardMap, Protocol):
 
 
 def search_reach(task: _Boxed, conditions: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and greatest of a scalar outcome under each of the conditions, `(..., 1)` each.
+    """Least and greatest outcome under each of the conditions, `(..., n_outcomes)` each, every component on its own.
 
     Global on the scale of the first grid, so meant for smooth outcomes of few controls: it costs
-    2 * 8 * 17**n_controls simulations a condition. Equal conditions are searched once.
+    2 * 8 * 17**n_controls simulations a condition and a component. Equal conditions are searched once.
     """
     rows = conditions.flatten(0, -2)
     if rows.shape[-1] == 0:  # without conditions all rows are the same one; torch.unique refuses them
@@ -32,7 +32,7 @@ def search_reach(task: _Boxed, conditions: Tensor) -> tuple[Tensor, Tensor]:
         different, index = torch.unique(rows, dim=0, return_inverse=True)
     size = max(1, _ROWS // _GRID ** len(task.box))
     ends = [_search(task, part) for part in different.split(size)]
-    low, high = (torch.cat(part)[index].reshape(*conditions.shape[:-1], 1) for part in zip(*ends, strict=True))
+    low, high = (torch.cat(part)[index].unflatten(0, conditions.shape[:-1]) for part in zip(*ends, strict=True))
     return low, high
 
 
@@ -41,16 +41,21 @@ def _search(task: _Boxed, conditions: Tensor) -> tuple[Tensor, Tensor]:
     line = torch.linspace(-0.5, 0.5, _GRID).to(conditions)
     offsets = torch.stack(torch.meshgrid(*itertools.repeat(line, len(task.box)), indexing="ij"), dim=-1)
     offsets = offsets.reshape(-1, len(task.box))
+    pick = torch.arange(len(conditions), device=conditions.device)
+    middle = torch.full((len(conditions), 1, len(task.box)), 0.5).to(conditions)
+    components = task(task.box.from_unit(middle), conditions[:, None]).shape[-1]
     ends = []
     for sign in (-1.0, 1.0):
-        centre = torch.full((len(conditions), 1, len(task.box)), 0.5).to(conditions)
-        window = 1.0
-        for _ in range(_ZOOMS):
-            points = (centre + window * offsets).clamp(0, 1)
-            outcome = task(task.box.from_unit(points), conditions[:, None].expand(-1, len(offsets), -1))[..., 0]
-            best = (sign * outcome).argmax(dim=1)
-            pick = torch.arange(len(conditions), device=conditions.device)
-            centre, extreme = points[pick, best][:, None], outcome[pick, best]
-            window *= _SHRINK
-        ends.append(extreme[:, None])
+        extremes = []
+        for component in range(components):
+            centre, window = middle, 1.0
+            for _ in range(_ZOOMS):
+                points = (centre + window * offsets).clamp(0, 1)
+                outcomes = task(task.box.from_unit(points), conditions[:, None].expand(-1, len(offsets), -1))
+                outcome = outcomes[..., component]
+                best = (sign * outcome).argmax(dim=1)
+                centre, extreme = points[pick, best][:, None], outcome[pick, best]
+                window *= _SHRINK
+            extremes.append(extreme)
+        ends.append(torch.stack(extremes, dim=-1))
     return ends[0], ends[1]
