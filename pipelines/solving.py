@@ -1,4 +1,4 @@
-"""What the two routes share: the same targets, the same starts, the same solver, one ledger."""
+"""What all routes share: the same targets, the same starts, one ledger."""
 
 import dataclasses
 import json
@@ -7,9 +7,10 @@ import torch
 
 from aimback.files import write_text
 from aimback.ledger import Counted, Ledger
-from aimback.problem import InverseProblem
+from aimback.problem import InverseProblem, Solution
 from aimback.solution import save_solution
 from aimback.solve.multistart import solve
+from aimback.solve.solver import Solver
 from aimback.targets import load_targets
 from pipelines.progress import progress_bar
 from pipelines.stage import Job
@@ -17,9 +18,21 @@ from pipelines.stage import Job
 
 def solve_targets(job: Job, forward: Counted, ledger: Ledger, folder: str) -> None:
     """Invert `forward` at every valid target and write the solution and the ledger into `folder`."""
-    task, hardware = job.task, job.settings.hardware
-    device, dtype = hardware.device(), hardware.torch_dtype
+    result = f"{folder}/solution.npz"
+    with job.metered(result):
+        solution = solved(job, forward, job.settings.solver, job.settings.hardware.torch_dtype)
+    save_solution(job.outputs / result, solution, job.task)
+    write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
+
+
+def solved(job: Job, forward: Counted, solver: Solver, dtype: torch.dtype) -> Solution:
+    """Invert `forward` at every valid target."""
+    task, device = job.task, job.settings.hardware.device()
     targets = load_targets(job.made("data/targets.npz"), task).only_valid()
+    starts = None
+    if solver.starts_from == "prior":
+        drawn = task.draw_starts(len(targets) * solver.starts, job.generator("prior starts"))
+        starts = drawn.unflatten(0, (len(targets), solver.starts))
     span = task.outcomes.upper - task.outcomes.lower
     problem = InverseProblem(
         targets.targets.to(device, dtype),
@@ -27,9 +40,7 @@ def solve_targets(job: Job, forward: Counted, ledger: Ledger, folder: str) -> No
         task.box,
         task.tolerance,
         float(torch.linalg.vector_norm(span)),
+        starts,
     )
-    result = f"{folder}/solution.npz"
-    with progress_bar(f"{job.name}: solving", len(targets), "solved") as bar, job.metered(result):
-        solution = solve(forward, problem, job.settings.solver, job.generator("starts"), progress=bar.reached)
-    save_solution(job.outputs / result, solution, task)
-    write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
+    with progress_bar(f"{job.name}: solving", len(targets), "solved") as bar:
+        return solve(forward, problem, solver, job.generator("starts"), progress=bar.reached)

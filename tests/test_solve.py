@@ -13,6 +13,7 @@ from aimback.errors import UserError
 from aimback.ledger import Counted, Ledger
 from aimback.problem import InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve.adam import Adam
+from aimback.solve.cma_es import CmaEs
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt, _damped_step
 from aimback.solve.multistart import solve
@@ -22,11 +23,12 @@ from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
 T = torch.float64
-SOLVERS: dict[str, Solver] = {
+STEPPERS: dict[str, Solver] = {
     "levenberg_marquardt": LevenbergMarquardt(),
     "adam": Adam(),
     "gradient_descent": GradientDescent(),
 }
+SOLVERS = STEPPERS | {"cma_es": CmaEs(starts=4)}
 SPAN = 10.2
 
 
@@ -82,7 +84,7 @@ def test_an_unreachable_target_ends_at_its_closest_approach(name: str) -> None:
     solution = solve(task, vacuum_problem(torch.tensor([[25.0]], dtype=T)), SOLVERS[name], seeded())
     assert not bool((solution.start_status == StartStatus.ARRIVED).any())
     # Plain descent creeps along the ridge of greatest range.
-    close = 0.05 if name == "gradient_descent" else 1e-6
+    close = {"gradient_descent": 0.05}.get(name, 1e-6)
     assert float(solution.believed_miss.min()) == pytest.approx(25 - 100 / task.gravity, abs=close)
     speed, angle = solution.controls[0, solution.best()[0]].tolist()
     assert speed == pytest.approx(10)
@@ -117,16 +119,16 @@ class Poisoned:
         return torch.where(controls[..., :1] > self.above, self.poison, outcome), jacobian
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", STEPPERS)
 @pytest.mark.parametrize(("poison", "status"), [(math.nan, StartStatus.NOT_FINITE), (math.inf, StartStatus.NO_EVENT)])
 def test_a_failing_start_is_one_failing_start(name: str, poison: float, status: StartStatus) -> None:
     task = CannonVacuum()
     problem = vacuum_problem(torch.linspace(0.5, 3.0, 10, dtype=T)[:, None])
-    sound = solve(task, problem, SOLVERS[name], seeded())
+    sound = solve(task, problem, STEPPERS[name], seeded())
     paths = sound.history.controls[..., 0].amax(0)
     starts = sound.history.controls[0, ..., 0]
     threshold = 8.0
-    poisoned = solve(Poisoned(task, poison, threshold), problem, SOLVERS[name], seeded())
+    poisoned = solve(Poisoned(task, poison, threshold), problem, STEPPERS[name], seeded())
     begins_bad, never_near = starts > threshold, paths <= threshold
     assert bool(begins_bad.any())
     assert bool(never_near.any())
@@ -143,27 +145,27 @@ def test_targets_do_not_influence_each_other(name: str) -> None:
     targets = task(controls, conditions)
     targets[3:] = 99.0
 
-    def solved(count: int) -> Solution:
-        problem = InverseProblem(targets[:count], conditions[:count], task.box, 0.01, 9.0)
-        return solve(task, problem, replace(SOLVERS[name], max_steps=25), seeded())  # type: ignore[type-var]
+    starts = task.box.from_unit(stratified_starts(12, 4, 2, seeded()))
 
-    # Fewer targets would draw other starts: give both the same.
-    starts = stratified_starts(12, 8, 2, seeded())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aimback.solve.multistart.stratified_starts", lambda targets, *_: starts[:targets])
-        all_of_them, three = solved(12), solved(3)
+    def solved(count: int) -> Solution:
+        problem = InverseProblem(targets[:count], conditions[:count], task.box, 0.01, 9.0, starts[:count])
+        # Fewer targets would draw other starts: the problem brings the same ones.
+        solver = replace(SOLVERS[name], max_steps=25, starts=4, starts_from="prior")
+        return solve(task, problem, solver, seeded())
+
+    all_of_them, three = solved(12), solved(3)
     for many, few in zip(fields(all_of_them), fields(three), strict=True):
         torch.testing.assert_close(many[:3], few, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", STEPPERS)
 def test_blocks_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task = CannonVacuum()
     problem = vacuum_problem(torch.linspace(0.5, 9.5, 30, dtype=T)[:, None])
-    whole = solve(task, problem, SOLVERS[name], seeded())
+    whole = solve(task, problem, STEPPERS[name], seeded())
     seen: list[tuple[int, int]] = []
     monkeypatch.setattr("aimback.solve.multistart._ROWS", 8 * 7)
-    blocks = solve(task, problem, SOLVERS[name], seeded(), progress=lambda *done: seen.append(done))
+    blocks = solve(task, problem, STEPPERS[name], seeded(), progress=lambda *done: seen.append(done))
     for ours, theirs in zip(fields(whole), fields(blocks), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     torch.testing.assert_close(whole.history.controls, blocks.history.controls, rtol=0, atol=0)
@@ -241,6 +243,84 @@ def test_active_set_reaches_the_constrained_minimum() -> None:
     assert solution.start_status.unique().tolist() == [StartStatus.STALLED]
 
 
+def test_cma_es_asks_for_values_only() -> None:
+    task, ledger = CannonDrag(), Ledger()
+    controls, conditions = task.box.sample(10, seeded(1)), task.conditions.sample(10, seeded(2))
+    problem = InverseProblem(task(controls, conditions), conditions, task.box, 0.01, 9.0)
+    solution = solve(Counted(task, ledger, simulates=True), problem, CmaEs(starts=2, population=6), seeded())
+    assert ledger.gradients == 0
+    assert ledger.simulations == 6 * int(solution.steps.sum())
+    assert bool((solution.believed_miss.min(1).values < 1e-6).all())
+
+
+def test_cma_es_outlives_failed_simulations() -> None:
+    """Half of the box answers NaN: the runs go round it, and one that sees nothing else says so."""
+    task = CannonVacuum()
+
+    class Poisoned:
+        def __init__(self, above: float) -> None:
+            self.above = above
+
+        def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+            return torch.where(controls[..., :1] > self.above, math.nan, task(controls, conditions))
+
+    problem = vacuum_problem(torch.tensor([[1.0], [2.0]], dtype=T))
+    solution = solve(Poisoned(5.0), problem, CmaEs(starts=4), seeded())  # type: ignore[arg-type]
+    assert bool((solution.start_status == StartStatus.ARRIVED).any(1).all())
+    assert bool((solution.controls[solution.start_status == StartStatus.ARRIVED][:, 0] <= 5).all())
+    nowhere = solve(Poisoned(-1.0), problem, CmaEs(starts=4), seeded())  # type: ignore[arg-type]
+    assert nowhere.start_status.unique().tolist() == [StartStatus.NOT_FINITE]
+
+
+def test_starts_of_the_problem_are_where_the_paths_begin() -> None:
+    task = CannonVacuum()
+    starts = task.box.sample(6, seeded(5)).unflatten(0, (2, 3))
+    starts[0, 0] = torch.tensor([12.0, -0.3], dtype=T)
+    problem = InverseProblem(torch.full((2, 1), 5.0, dtype=T), torch.zeros(2, 0, dtype=T), task.box, 0.01, SPAN, starts)
+    walled = solve(task, problem, Adam(starts=3, starts_from="prior"), seeded())
+    expected = starts.clone()
+    expected[0, 0] = torch.tensor([10.0, 0.0], dtype=T)
+    torch.testing.assert_close(walled.history.controls[0], expected)
+    soft = solve(task, problem, Adam(starts=3, starts_from="prior", boundary=1.0, max_steps=1), seeded())
+    torch.testing.assert_close(soft.history.controls[0], starts)
+    with pytest.raises(UserError, match="brings fewer"):
+        solve(task, problem, Adam(starts=4, starts_from="prior"), seeded())
+
+
+class Line:
+    """The outcome is the one control: an inverse problem whose answer is its target."""
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        return controls.clone(), torch.ones(*controls.shape, 1, dtype=controls.dtype)
+
+
+@pytest.mark.parametrize(("boundary", "answer"), [(None, 1.0), (0.0, 1.5), (0.2, 1.4), (10.0, 1.0)])
+def test_soft_walls_hold_by_their_price(boundary: float | None, answer: float) -> None:
+    """Least (x - 1.5)^2 + price * (x - 1)+ lies at 1.5 - price / 2, but not inside the box."""
+    box = Box([Axis("x", "", 0.0, 1.0)])
+    problem = InverseProblem(torch.tensor([[1.5]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-3, 1.0)
+    solver = Adam(starts=4, max_steps=600, step_size=0.1, decay=0.98, boundary=boundary)
+    solution = solve(Line(), problem, solver, seeded())  # type: ignore[arg-type]
+    torch.testing.assert_close(solution.controls, torch.full((1, 4, 1), answer, dtype=T), rtol=0, atol=1e-3)
+    expected = torch.full((1, 4), 1.5 - answer, dtype=T)
+    torch.testing.assert_close(solution.believed_miss, expected, rtol=0, atol=1e-3)
+
+
+def test_steps_shrink_on_a_plateau() -> None:
+    """Where nothing gets better, Adam's steps keep their length for the patience and one more, then halve."""
+
+    class Hopeless:
+        def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.zeros_like(controls), torch.ones(*controls.shape, 1, dtype=controls.dtype)
+
+    box = Box([Axis("x", "", 0.0, 1.0)])
+    problem = InverseProblem(torch.tensor([[1.0]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-3, 1.0)
+    solver = Adam(starts=1, max_steps=9, step_size=0.1, decay=1.0, plateau_patience=2, boundary=0.0)
+    path = solve(Hopeless(), problem, solver, seeded()).history.controls[:, 0, 0, 0]  # type: ignore[arg-type]
+    expected = torch.tensor([0.1] * 3 + [0.05] * 3 + [0.025] * 3, dtype=T)
+    torch.testing.assert_close(path.diff(), expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -249,6 +329,12 @@ def test_active_set_reaches_the_constrained_minimum() -> None:
         (lambda: Adam(max_steps=0), "max_steps: must be at least 1"),
         (lambda: Adam(decay=1.5), "decay: must lie in"),
         (lambda: Adam(beta1=1.0), "beta1: must lie in"),
+        (lambda: Adam(plateau_patience=-1), "plateau_patience: must not be negative"),
+        (lambda: Adam(plateau_factor=1.0), "plateau_factor: must lie between"),
+        (lambda: Adam(boundary=-1.0), "boundary: must be null, or finite and not negative"),
+        (lambda: Adam(starts_from="nowhere"), "starts_from: must be one of box, prior"),
+        (lambda: CmaEs(population=2), "population: must be 0"),
+        (lambda: CmaEs(step_size=0.0), "step_size: must be positive"),
         (lambda: GradientDescent(step_size=-1.0), "step_size: must be positive"),
         (lambda: GradientDescent(precision=0.0), "precision: must lie between"),
     ],

@@ -81,9 +81,9 @@ class Box:
         return (points - lower) / torch.where(width > 0, width, torch.ones_like(width))
 
     def from_unit(self, unit: Tensor) -> Tensor:
-        """Unit-cube coordinates to box coordinates; 0 and 1 give the bounds to the bit."""
+        """Unit-cube coordinates to box coordinates; 0 and 1 give the bounds to the bit, others may lie outside."""
         lower, upper = self.bounds(unit)
-        return torch.where(unit < 1, torch.lerp(lower, upper, unit), upper)
+        return torch.where(unit == 1, upper, torch.lerp(lower, upper, unit))
 
     def contains(self, points: Tensor) -> Tensor:
         """Which points lie in the closed box, `(...)`; a NaN does not."""

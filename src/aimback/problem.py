@@ -64,6 +64,8 @@ class InverseProblem:
         box: bounds of the controls.
         tolerance: the distance, in the outcome's unit, at which a target counts as hit.
         scale: a typical outcome span, in the outcome's unit; makes losses of different tasks comparable.
+        starts: initial guesses, `(n_targets, n_starts, n_controls)`, in the units of the box, for a solver
+            that takes them from the problem; None where there are none.
 
     Raises:
         UserError: shapes, dtypes or devices that do not fit, or values that are not finite.
@@ -74,6 +76,7 @@ class InverseProblem:
     box: Box
     tolerance: float
     scale: float
+    starts: Tensor | None = None
 
     def __post_init__(self) -> None:
         targets, conditions = self.targets, self.conditions
@@ -95,6 +98,15 @@ class InverseProblem:
             raise UserError("there is no control to solve for")
         if not (self.tolerance > 0 and self.scale > 0):
             raise UserError(f"tolerance and scale must be positive, got {self.tolerance:g} and {self.scale:g}")
+        if self.starts is not None:
+            expected = len(targets), len(self.box)
+            if self.starts.ndim != 3 or (len(self.starts), self.starts.shape[-1]) != expected:
+                raise UserError(
+                    f"starts must be (n_targets, n_starts, n_controls) for {expected[0]} targets and {expected[1]} "
+                    f"controls, got {tuple(self.starts.shape)}"
+                )
+            if not bool(torch.isfinite(self.starts).all()):
+                raise UserError("starts must be finite")
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ class Solution:
     """What every start of every target came to, by the route's own forward map.
 
     Attributes:
-        controls: `(n_targets, n_starts, n_controls)`, inside the box.
+        controls: `(n_targets, n_starts, n_controls)`, inside the box, unless the solver's walls are soft.
         believed_miss: `(n_targets, n_starts)`, Euclidean distance to the target, outcome's unit.
         start_status: `(n_targets, n_starts)`, int8 codes of `StartStatus`.
         steps: `(n_targets, n_starts)`, solver steps taken.

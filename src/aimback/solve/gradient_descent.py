@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from aimback.solve.point import Point
-from aimback.solve.solver import Limits, Memory, check_positive
+from aimback.solve.solver import Memory, Solver, check_positive
 
 
 @dataclass(frozen=True)
-class GradientDescent(Limits):
+class GradientDescent(Solver):
     """`u <- clamp(u - step_size * dL/du)` on the squared relative miss L, in the unit cube.
 
     The box is kept by projection: at an interior point the step is the textbook one, and a control
@@ -31,7 +31,7 @@ class GradientDescent(Limits):
         return ()
 
     def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
-        return (point.unit - self.step_size * point.gradient).clamp(0, 1), memory
+        return point.held(point.unit - self.step_size * point.gradient), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         always = torch.ones_like(trial.unit[:, 0], dtype=torch.bool)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from aimback.solve.point import Point
-from aimback.solve.solver import Limits, Memory, check_positive
+from aimback.solve.solver import Memory, Solver, check_positive
 
 _FIRST_GROWTH = 2.0
 
 
 @dataclass(frozen=True)
-class LevenbergMarquardt(Limits):
+class LevenbergMarquardt(Solver):
     """Levenberg (1944), Marquardt (1963): minimise |r + J d|^2 + damping |d|^2 over the step d.
 
     Solved in the smaller of its two forms, J'(JJ' + damping)^-1 and (J'J + damping)^-1 J', so with

@@ -7,15 +7,15 @@ from torch import Tensor
 
 from aimback.problem import History, InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve import point as points
+from aimback.solve.cma_es import CmaEs, evolve
 from aimback.solve.point import Point
-from aimback.solve.solver import Solver
-from aimback.solve.starts import stratified_starts
+from aimback.solve.progress import Progress
+from aimback.solve.solver import Solver, Stepper
+from aimback.solve.starts import draw_starts
 
 _ROWS = 65_536  # starts in flight at once; bounds the memory, and more are no faster
-_HISTORY_TARGETS = 256
+_HISTORY_ROWS = 2048  # paths are kept of the starts of the first targets, about so many
 _REST = 1e-12  # of the scaled gradient: nothing left to descend
-
-Progress = Callable[[int, int], None]
 
 
 @torch.no_grad()
@@ -43,12 +43,16 @@ def solve(
     Returns:
         The state of every start at the least believed miss it ever had.
     """
-    starts = stratified_starts(len(problem.targets), solver.starts, len(problem.box), generator)
+    starts = draw_starts(problem, solver, generator)
+    kept = max(1, _HISTORY_ROWS // solver.starts)
+    if isinstance(solver, CmaEs):
+        return evolve(forward, problem, solver, starts, kept, generator, progress)
+    assert isinstance(solver, Stepper)
     size = max(1, _ROWS // solver.starts)
     blocks: list[Solution] = []
     arrived = 0
     for first in range(0, len(problem.targets), size):
-        block = _Block(forward, problem, slice(first, first + size), starts, max(0, _HISTORY_TARGETS - first))
+        block = _Block(forward, problem, slice(first, first + size), starts, max(0, kept - first))
         for _ in block.steps(solver):
             if progress is not None:
                 progress(first + block.done(), arrived + block.arrived())
@@ -76,25 +80,25 @@ class _Block:
         self._active = torch.arange(self._count * self._each, device=self._starts.device)
         self._answer = _Answer(self._starts.flatten(0, 1), kept * self._each)
 
-    def steps(self, solver: Solver) -> Iterator[int]:
+    def steps(self, solver: Stepper) -> Iterator[int]:
         """Step until nothing moves; yields the number of each step when it is done."""
-        point = self._look(self._starts.flatten(0, 1))
+        point = self._look(self._starts.flatten(0, 1), solver.boundary)
         memory = solver.begin(point)
         still = torch.zeros_like(self._active, dtype=torch.bool)
         for step in range(solver.max_steps + 1):
             if step > 0:
                 proposed, memory = solver.propose(point, memory, step)
-                trial = self._look(proposed)
+                trial = self._look(proposed, solver.boundary)
                 moves, still, memory = solver.judge(point, trial, memory)
                 point = points.where(moves, trial, point)
-            miss = point.loss.sqrt()
-            self._answer.note(self._active, point.unit, miss, step, self._tolerance)
+            merit = point.loss.sqrt()
+            self._answer.note(self._active, point, merit, step, self._tolerance)
 
             rests = still | (point.downhill.abs().amax(-1) <= _REST)
             self._answer.stop(self._active[rests], StartStatus.STALLED)
             self._answer.stop(self._active[~point.finite], StartStatus.NOT_FINITE)
             self._answer.stop(self._active[torch.isinf(point.residual).any(-1)], StartStatus.NO_EVENT)
-            goes_on = point.finite & (miss > solver.precision) & ~rests & (step < solver.max_steps)
+            goes_on = point.finite & (merit > solver.precision) & ~rests & (step < solver.max_steps)
             if not bool(goes_on.all()):
                 self._active, point = self._active[goes_on], point[goes_on]
                 still, memory = still[goes_on], tuple(part[goes_on] for part in memory)
@@ -102,12 +106,12 @@ class _Block:
             if len(self._active) == 0:
                 return
 
-    def _look(self, unit: Tensor) -> Point:
+    def _look(self, unit: Tensor, boundary: float | None) -> Point:
         """The forward map at the starts that are still on their way."""
         some = self._active
         problem = self._problem
         return points.evaluate(
-            self._forward, problem.box, unit, self._conditions[some], self._targets[some], problem.scale
+            self._forward, problem.box, unit, self._conditions[some], self._targets[some], problem.scale, boundary
         )
 
     def done(self) -> int:
@@ -127,7 +131,8 @@ class _Answer:
 
     def __init__(self, unit: Tensor, kept: int) -> None:
         self.best = unit.clone()
-        self.miss = torch.full_like(unit[:, 0], torch.inf)
+        self.merit = torch.full_like(unit[:, 0], torch.inf)
+        self.miss = self.merit.clone()
         # Whoever is never stopped for another reason runs out of steps.
         self.status = torch.full_like(self.miss, StartStatus.STEP_LIMIT, dtype=torch.int8)
         self.steps = torch.zeros_like(self.miss, dtype=torch.int32)
@@ -135,12 +140,15 @@ class _Answer:
         self._now = unit[:kept].clone(), self.miss[:kept].clone()
         self._path: list[tuple[Tensor, Tensor]] = []
 
-    def note(self, rows: Tensor, unit: Tensor, miss: Tensor, step: int, tolerance: float) -> None:
-        better = miss < self.miss[rows]
+    def note(self, rows: Tensor, point: Point, merit: Tensor, step: int, tolerance: float) -> None:
+        """Look at where the rows are; `merit` is the root of their loss, with walls the relative miss itself."""
+        unit, miss = point.unit, point.miss
+        better = merit < self.merit[rows]
         self.best[rows[better]] = unit[better]
         self.miss[rows[better]] = miss[better]
+        self.merit[rows[better]] = merit[better]
         self.steps[rows] = step
-        fresh = rows[(miss <= tolerance) & (self.steps_to_tolerance[rows] < 0)]
+        fresh = rows[(merit <= tolerance) & (self.steps_to_tolerance[rows] < 0)]
         self.steps_to_tolerance[fresh] = step
         at, misses = self._now
         early = rows < len(at)
@@ -152,7 +160,7 @@ class _Answer:
 
     def solution(self, problem: InverseProblem, shape: tuple[int, int], tolerance: float) -> Solution:
         # However it stopped, a start that once came within the tolerance has arrived.
-        self.status[self.miss <= tolerance] = StartStatus.ARRIVED
+        self.status[self.merit <= tolerance] = StartStatus.ARRIVED
         path, misses = (torch.stack(part) for part in zip(*self._path, strict=True))
         box, scale = problem.box, problem.scale
         return Solution(

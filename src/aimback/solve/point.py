@@ -17,28 +17,51 @@ class Point:
         unit: controls in the unit cube, `(rows, n_controls)`.
         residual: (outcome - target) / scale, `(rows, n_outcomes)`.
         jacobian: of the residual by `unit`, `(rows, n_outcomes, n_controls)`.
+        boundary: None where the box has walls. Else a start may leave it, and each box length that it
+            is outside costs so much on top of the squared relative miss (0: nothing holds it back).
     """
 
     unit: Tensor
     residual: Tensor
     jacobian: Tensor
+    boundary: float | None = None
+
+    @property
+    def miss(self) -> Tensor:
+        """The relative miss, `(rows,)`."""
+        return self.residual.square().sum(-1).sqrt()
 
     @property
     def loss(self) -> Tensor:
-        """The squared relative miss, `(rows,)`."""
-        return self.residual.square().sum(-1)
+        """What is descended: the squared relative miss, and what soft walls add to it, `(rows,)`."""
+        loss = self.residual.square().sum(-1)
+        return loss if self.boundary is None else loss + self.boundary * self._outside.sum(-1)
 
     @property
     def gradient(self) -> Tensor:
         """Of the loss by `unit`, `(rows, n_controls)`."""
-        return 2 * (self.residual[:, :, None] * self.jacobian).sum(1)
+        gradient = 2 * (self.residual[:, :, None] * self.jacobian).sum(1)
+        if self.boundary is None:
+            return gradient
+        return gradient + self.boundary * torch.where(self._outside > 0, torch.sign(self.unit - 0.5), 0.0)
+
+    @property
+    def _outside(self) -> Tensor:
+        """How far each control is outside the box, in box lengths, `(rows, n_controls)`."""
+        return ((self.unit - 0.5).abs() - 0.5).clamp(min=0)
+
+    def held(self, unit: Tensor) -> Tensor:
+        """A proposed position, moved back into the box where that has walls."""
+        return unit.clamp(0, 1) if self.boundary is None else unit
 
     @property
     def downhill(self) -> Tensor:
-        """The gradient without the components whose descent would leave the box, `(rows, n_controls)`.
+        """The gradient without the components whose descent would go through a wall, `(rows, n_controls)`.
 
         It vanishes at every local minimum over the closed box (the first-order condition)."""
         gradient = self.gradient
+        if self.boundary is not None:
+            return gradient
         leaves = ((self.unit <= 0) & (gradient > 0)) | ((self.unit >= 1) & (gradient < 0))
         return torch.where(leaves, 0.0, gradient)
 
@@ -48,7 +71,7 @@ class Point:
         return torch.isfinite(self.residual).all(-1) & torch.isfinite(self.jacobian).all(-1).all(-1)
 
     def __getitem__(self, rows: Tensor) -> "Point":
-        return Point(self.unit[rows], self.residual[rows], self.jacobian[rows])
+        return Point(self.unit[rows], self.residual[rows], self.jacobian[rows], self.boundary)
 
 
 def where(condition: Tensor, a: Point, b: Point) -> Point:
@@ -57,11 +80,20 @@ def where(condition: Tensor, a: Point, b: Point) -> Point:
         torch.where(condition[:, None], a.unit, b.unit),
         torch.where(condition[:, None], a.residual, b.residual),
         torch.where(condition[:, None, None], a.jacobian, b.jacobian),
+        a.boundary,
     )
 
 
-def evaluate(forward: Linearised, box: Box, unit: Tensor, conditions: Tensor, targets: Tensor, scale: float) -> Point:
+def evaluate(
+    forward: Linearised,
+    box: Box,
+    unit: Tensor,
+    conditions: Tensor,
+    targets: Tensor,
+    scale: float,
+    boundary: float | None = None,
+) -> Point:
     """The forward map and its Jacobian at unit-cube coordinates, scaled."""
     lower, upper = box.bounds(unit)
     outcome, jacobian = forward.linearise(box.from_unit(unit), conditions)
-    return Point(unit, (outcome - targets) / scale, jacobian * ((upper - lower) / scale))
+    return Point(unit, (outcome - targets) / scale, jacobian * ((upper - lower) / scale), boundary)

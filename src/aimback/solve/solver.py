@@ -1,30 +1,40 @@
-"""What a solver is: a rule for the next step of every start at once."""
+"""What a solver is: most are a rule for the next step of every start at once."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from aimback.errors import UserError
 from aimback.solve.point import Point
 
+# The whole box evenly, or the initial guesses that the problem brings with it.
+STARTS_FROM = ("box", "prior")
+
 # What a solver remembers of each start, one row a start; finished starts' rows are dropped.
 Memory = tuple[Tensor, ...]
 
 
-class Solver(Protocol):
-    """Moves all starts of all targets together, each row by its own numbers only.
+@runtime_checkable
+class Stepper(Protocol):
+    """A solver that moves all starts of all targets together, each row by its own numbers only.
 
     Attributes:
         starts: initial guesses a target.
         max_steps: after so many steps a start stops as `step_limit`.
         precision: a start whose believed miss is below this share of the outcome's span has arrived
             for good; nothing is gained by going on.
+        starts_from: one of `STARTS_FROM`.
+        boundary: None where the box has walls; else they are soft, see `Point.boundary`.
     """
 
     starts: int
     max_steps: int
     precision: float
+    starts_from: str
+
+    @property
+    def boundary(self) -> float | None: ...
 
     def begin(self, point: Point) -> Memory:
         """The memory before the first step."""
@@ -40,12 +50,17 @@ class Solver(Protocol):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What every solver is told. Raises `UserError` for a number out of its range."""
+class Solver:
+    """What every solver is told, see `Stepper`. Raises `UserError` for a value that is not allowed."""
 
     starts: int = 8
     max_steps: int = 300
     precision: float = 1e-10
+    starts_from: str = "box"
+
+    @property
+    def boundary(self) -> float | None:
+        return None
 
     def __post_init__(self) -> None:
         for name in ("starts", "max_steps"):
@@ -53,6 +68,8 @@ class Limits:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if not 0 < self.precision < 1:
             raise UserError(f"precision: must lie between 0 and 1, got {self.precision:g}")
+        if self.starts_from not in STARTS_FROM:
+            raise UserError(f"starts_from: must be one of {', '.join(STARTS_FROM)}, got {self.starts_from!r}")
 
 
 def check_positive(**values: float) -> None:

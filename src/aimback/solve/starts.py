@@ -3,6 +3,26 @@
 import torch
 from torch import Tensor
 
+from aimback.errors import UserError
+from aimback.problem import InverseProblem
+from aimback.solve.solver import Solver
+
+
+def draw_starts(problem: InverseProblem, solver: Solver, generator: torch.Generator) -> Tensor:
+    """The starts that a solver asks for, `(n_targets, n_starts, n_controls)` in unit-cube coordinates.
+
+    Those that the problem brings may lie outside the box; where that has walls they begin at them.
+
+    Raises:
+        UserError: the solver wants the problem's starts, and it has none or too few.
+    """
+    if solver.starts_from == "box":
+        return stratified_starts(len(problem.targets), solver.starts, len(problem.box), generator)
+    if problem.starts is None or problem.starts.shape[1] < solver.starts:
+        raise UserError(f"starts: the solver takes {solver.starts} a target from the problem, which brings fewer")
+    unit = problem.box.to_unit(problem.starts[:, : solver.starts])
+    return unit.clamp(0, 1) if solver.boundary is None else unit
+
 
 def stratified_starts(targets: int, starts: int, dimensions: int, generator: torch.Generator) -> Tensor:
     """Latin hypercube starts, `(targets, starts, dimensions)` in the open unit cube, float64, on the CPU.
