@@ -2,7 +2,17 @@
 
 import json
 
-from aimback.evaluate import CURVE_COLUMNS, curves, judge, measures, resimulate, save_answers, save_table
+from aimback.evaluate import (
+    CURVE_COLUMNS,
+    R_T_COLUMNS,
+    curves,
+    judge,
+    measures,
+    r_t_rows,
+    resimulate,
+    save_answers,
+    save_table,
+)
 from aimback.files import write_text
 from aimback.ledger import Ledger
 from aimback.solution import load_solution
@@ -16,7 +26,7 @@ ROUTES = {"surrogate": "invert", "direct": "optimise"}
 def main(job: Job) -> None:
     task, device = job.task, job.settings.hardware.device()
     targets = load_targets(job.made("data/targets.npz"), task)
-    metrics, answers, steps = {}, {}, []
+    metrics, answers, steps, candidates = {}, {}, [], []
     with job.metered("evaluate/answers.csv"):
         for route, folder in ROUTES.items():
             solution = load_solution(job.made(f"{folder}/solution.npz"), task)
@@ -25,10 +35,12 @@ def main(job: Job) -> None:
             answers[route] = judge(task, targets, solution, truth)
             metrics[route] = measures(task, targets, solution, truth, answers[route], ledger)
             steps += curves(task, targets, solution, route, device)
+            candidates += r_t_rows(route, truth)
     written = job.outputs / "evaluate"
     write_text(written / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     save_answers(written / "answers.csv", task, targets, answers)
     save_table(written / "curves.csv", CURVE_COLUMNS, steps)
+    save_table(written / "r_t.csv", R_T_COLUMNS, candidates)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ class Results:
         asked = Data(f"{name} targets", sha256(targets_file), len(load_targets(targets_file, task)), "targets")
         learned = Data(f"{name} data", sha256(dataset_file), len(dataset), "training")
         curves = _table(folder / "evaluate" / "curves.csv")
+        candidates = [row for row in _table(folder / "evaluate" / "r_t.csv") if row["mean"]]
         routes = [
             Run(
                 state=state,
@@ -75,7 +76,8 @@ class Results:
                 series={
                     column: [(int(row["step"]), float(row[column])) for row in curves if row["route"] == route]
                     for column in ("loss", "miss")
-                },
+                }
+                | {"r_T": [(int(row["T"]), float(row["mean"])) for row in candidates if row["route"] == route]},
                 note=note(result),
                 artifacts={
                     "figures": result.figures,

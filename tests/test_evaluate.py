@@ -8,7 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from aimback.evaluate import CURVE_COLUMNS, curves, judge, measures, r_t, resimulate, save_answers
+from aimback.evaluate import (
+    CANDIDATES,
+    CURVE_COLUMNS,
+    Resimulated,
+    curves,
+    judge,
+    measures,
+    r_t,
+    r_t_rows,
+    resimulate,
+    save_answers,
+)
 from aimback.ledger import Ledger
 from aimback.problem import History, Solution, StartStatus, Status
 from aimback.targets import Targets
@@ -97,7 +108,32 @@ def test_r_t_by_hand() -> None:
     controls = [[flat_shot(5 + miss) for miss in misses] for misses in ([2.0, 1.0, 3.0], [0.5, 4.0, 0.0])]
     solution = told(controls, [[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]], [[A, A, A], [A, A, A]])
     truth = resimulate(TASK, wanted(5.0, 5.0), solution)
-    torch.testing.assert_close(r_t(truth), torch.tensor([2.125, 0.625, 0.5], dtype=T), rtol=0, atol=1e-12)
+    expected = torch.tensor([[2.125, 0.25, 4.0], [0.625, 0.25, 1.0], [0.5, 0.0, 1.0]], dtype=T)
+    torch.testing.assert_close(r_t(truth), expected, rtol=0, atol=1e-12)
+    assert r_t_rows("direct", truth)[0] == ("direct", 1, *r_t(truth)[0].tolist())
+
+
+def test_a_failed_candidate_leaves_a_gap_in_r_t() -> None:
+    """The one candidate ranked first never lands: r_1 is infinite and its cells stay empty."""
+    truth = Resimulated(torch.tensor([[[math.inf], [5.5]]], dtype=T), torch.tensor([[math.inf, 0.5]], dtype=T))
+    assert r_t_rows("direct", truth) == [("direct", 1, "", "", ""), ("direct", 2, 0.25, 0.25, 0.25)]
+
+
+def test_a_hit_from_outside_the_box_is_no_solution() -> None:
+    beyond = [12.0, 0.5]
+    lands = float(TASK(torch.tensor(beyond, dtype=T), torch.zeros(0, dtype=T)))
+    solution = told([[beyond]], [[0.0]], [[A]])
+    assert judged(wanted(lands), solution) == [Status.MISSED]
+    targets = wanted(lands)
+    truth = resimulate(TASK, targets, solution)
+    answers = judge(TASK, targets, solution, truth)
+    assert measures(TASK, targets, solution, truth, answers, Ledger())["outside_fraction"] == 1.0
+
+
+def test_only_the_candidates_ranked_first_are_simulated_again() -> None:
+    count = CANDIDATES + 30
+    solution = told([[flat_shot(5.0)] * count], [[0.1] * count], [[A] * count])
+    assert resimulate(TASK, wanted(5.0), solution).miss.shape == (1, CANDIDATES)
 
 
 def measured(misses: list[float]) -> dict[str, object]:

@@ -18,6 +18,10 @@ from aimback.targets import Targets
 from aimback.tasks.base import Task
 
 CURVE_COLUMNS = ("route", "step", "loss", "miss", "miss_p10", "miss_p90")
+R_T_COLUMNS = ("route", "T", "mean", "q25", "q75")
+# Re-simulated a target, the best-ranked first: as many as the published r_T looks at.
+CANDIDATES = 200
+_SLACK = 1e-6  # box lengths: bounds in float32 are not those in float64
 
 _UNLESS_SOLVED = {
     StartStatus.ARRIVED: Status.MISSED,
@@ -49,11 +53,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class Resimulated:
-    """Every candidate of every valid target put through the true simulator, best-ranked first.
+    """The candidates of every valid target put through the true simulator, best-ranked first.
 
     Attributes:
-        outcome: `(n_valid, n_starts, n_outcomes)`.
-        miss: `(n_valid, n_starts)`; NaN or infinite where the simulation is.
+        outcome: `(n_valid, n_candidates, n_outcomes)`.
+        miss: `(n_valid, n_candidates)`; NaN or infinite where the simulation is.
     """
 
     outcome: Tensor
@@ -61,24 +65,26 @@ class Resimulated:
 
 
 def resimulate(task: Task, targets: Targets, solution: Solution, device: torch.device | str = "cpu") -> Resimulated:
-    """Put all candidates through the true simulator, in the order in which the route ranks them."""
+    """Put the first `CANDIDATES` through the true simulator, in the order in which the route ranks them."""
     valid = targets.only_valid()
-    controls = _ranked(solution.controls, solution)
-    count, starts, _ = controls.shape
-    conditions = valid.conditions.repeat_interleave(starts, 0)
-    outcome = simulate(task, controls.flatten(0, 1), conditions, device).unflatten(0, (count, starts))
+    controls = _ranked(solution.controls, solution)[:, :CANDIDATES].double()
+    count, candidates, _ = controls.shape
+    conditions = valid.conditions.repeat_interleave(candidates, 0)
+    outcome = simulate(task, controls.flatten(0, 1), conditions, device).unflatten(0, (count, candidates))
     return Resimulated(outcome, torch.linalg.vector_norm(outcome - valid.targets[:, None], dim=-1))
 
 
 def judge(task: Task, targets: Targets, solution: Solution, truth: Resimulated) -> Answers:
     """Decide each target's status from its best-ranked candidate's true miss, never from the solver's word.
 
-    A miss over the tolerance is `missed` where the route believed in a hit; `unreachable` where the
+    A miss over the tolerance is `missed` where the route believed in a hit, and so is a hit by controls
+    outside the box, which soft walls may let pass; `unreachable` where the
     task can tell that no controls reach the target, so the answer is the closest approach found;
     else it is named after how the start stopped.
     """
     valid = targets.only_valid()
     miss, outcome = truth.miss[:, 0], truth.outcome[:, 0]
+    controls = _ranked(solution.controls, solution)[:, 0].double()
     believed = _ranked(solution.believed_miss, solution)[:, 0].double()
     stopped = _ranked(solution.start_status, solution)[:, 0]
 
@@ -86,7 +92,10 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Resimulated) 
     status[_out_of_reach(task, valid, miss, believed)] = Status.UNREACHABLE
     status[torch.isinf(outcome).any(-1)] = Status.NO_EVENT
     status[torch.isnan(outcome).any(-1)] = Status.NOT_FINITE
-    status[miss <= task.tolerance] = Status.SOLVED
+    hits = miss <= task.tolerance
+    outside = _outside(task, controls)
+    status[hits & ~outside] = Status.SOLVED
+    status[hits & outside] = Status.MISSED
 
     rows, total = targets.valid, len(targets)
 
@@ -97,19 +106,28 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Resimulated) 
 
     every_status = torch.full((total,), int(Status.INVALID_INPUT))
     every_status[rows] = status
-    controls = _ranked(solution.controls, solution)[:, 0]
     return Answers(spread(controls), spread(outcome), spread(believed), spread(miss), every_status)
 
 
 def r_t(truth: Resimulated) -> Tensor:
-    """The published metric r_T for T = 1 ... n_starts, `(n_starts,)`.
+    """The published metric r_T for T = 1 ... n_candidates, and its quartiles, `(n_candidates, 3)`.
 
     The mean over targets of the least squared re-simulated error among the T candidates that the
-    route ranks first; the squared error is the mean over outcome dimensions, in raw units squared
-    (Ren, Padilla, Malof 2020, equation 3).
+    route ranks first, and the lower and upper quartile of it over targets; the squared error is the mean
+    over outcome dimensions, in raw units squared (Ren, Padilla, Malof 2020, equation 3).
     """
     squared = truth.miss.square() / truth.outcome.shape[-1]
-    return squared.nan_to_num(nan=torch.inf).cummin(dim=1).values.mean(0)
+    least = squared.nan_to_num(nan=torch.inf, posinf=torch.inf).cummin(dim=1).values
+    ordered = least.sort(dim=0).values
+    last = len(ordered) - 1
+    # The nearest rank, as for every spread here: no arithmetic with infinities.
+    return torch.stack([least.mean(0), ordered[round(0.25 * last)], ordered[round(0.75 * last)]], dim=-1)
+
+
+def r_t_rows(name: str, truth: Resimulated) -> list[tuple[object, ...]]:
+    """The metric r_T of a route as rows of `R_T_COLUMNS`; empty cells where it is infinite."""
+    table = r_t(truth).tolist()
+    return [(name, count, *("" if math.isinf(value) else value for value in row)) for count, row in enumerate(table, 1)]
 
 
 def measures(
@@ -127,10 +145,17 @@ def measures(
     measured["solved_fraction"] = float((answers.status == Status.SOLVED).double().mean())
     measured["arrived_fraction"] = float(arrived.double().mean())
     measured |= _spread("steps_to_tolerance", steps[arrived].double(), ("median", "p90"))
-    curve = r_t(truth)
-    for many in sorted({1, len(curve)}):
+    curve = r_t(truth)[:, 0]
+    for many in sorted({1, min(50, len(curve)), len(curve)}):
         measured[f"r_{many}"] = _number(curve[many - 1])
+    outside = _outside(task, answers.controls[rows])
+    # The r_1 that the route itself believes in.
+    believed = answers.believed_miss[rows].square() / truth.outcome.shape[-1]
+    measured["believed_r_1"] = _number(believed.mean())
+    measured["outside_fraction"] = float(outside.double().mean())
     measured |= {"targets": len(targets), "starts": solution.controls.shape[1]}
+    # What r_T looks at beyond the one answer is no part of finding it, and stands beside the ledger.
+    measured |= {"candidates": len(curve), "resimulations": truth.miss.numel()}
     measured |= asdict(ledger)
     counts = answers.status.bincount(minlength=len(Status)).tolist()
     measured["status"] = {status.name.lower(): counts[status] for status in Status}
@@ -194,6 +219,11 @@ def _ranked(values: Tensor, solution: Solution) -> Tensor:
     ranking = solution.ranking()
     index = ranking.reshape(*ranking.shape, *([1] * (values.ndim - 2))).expand_as(values)
     return values.gather(1, index)
+
+
+def _outside(task: Task, controls: Tensor) -> Tensor:
+    """Which points lie outside the box by more than rounding, `(n,)`."""
+    return ((task.box.to_unit(controls) - 0.5).abs() > 0.5 + _SLACK).any(-1)
 
 
 def _out_of_reach(task: Task, targets: Targets, miss: Tensor, believed: Tensor) -> Tensor:

@@ -57,14 +57,14 @@ def draw_targets(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float64,
 ) -> Targets:
-    """Outcomes of random controls: reachable by construction.
+    """Outcomes of random controls inside the box: reachable by construction.
 
     Args:
         count: how many, at least 1.
         generator: a CPU generator; the targets are a function of it alone.
 
     Raises:
-        UserError: count below 1, or the simulator hardly ever gives a finite outcome.
+        UserError: count below 1, or the task hardly ever draws controls inside its box with a finite outcome.
     """
     if count < 1:
         raise UserError(f"data.targets must be at least 1, got {count}")
@@ -74,14 +74,16 @@ def draw_targets(
         controls = task.draw_controls(count, generator)
         given = task.conditions.sample(count, generator)
         outcomes = simulate(task, controls, given, device, dtype)
-        finite = torch.isfinite(outcomes).all(-1)
-        targets.append(outcomes[finite][:missing])
-        conditions.append(given[finite][:missing])
+        fit = torch.isfinite(outcomes).all(-1) & task.box.contains(controls)
+        targets.append(outcomes[fit][:missing])
+        conditions.append(given[fit][:missing])
         missing -= len(targets[-1])
         if missing == 0:
             lines = torch.zeros(count, dtype=torch.int64)
             return Targets(torch.cat(targets), torch.cat(conditions), lines, ("",) * count)
-    raise UserError(f"only {count - missing} of {_DRAWS * count} draws have a finite outcome; narrow the task's box")
+    raise UserError(
+        f"only {count - missing} of {_DRAWS * count} draws lie in the task's box and have a finite outcome; change it"
+    )
 
 
 def read_targets(path: Path, task: Task) -> Targets:
