@@ -24,7 +24,10 @@ MAPS = {
         dim=-1,
     ),
     "functions": lambda c, k: (
-        torch.sin(c) * torch.exp(-c) + torch.cos(c) * torch.log(3 + c) + torch.sqrt(2 + c * c) + torch.sigmoid(c)
+        torch.sin(c) * torch.exp(-c)
+        + torch.cos(c) * torch.log(3 + c)
+        + torch.sqrt(2 + c * c)
+        + torch.sigmoid(c) * torch.expm1(c)
     ),
     "where": lambda c, k: torch.where(k > 0, c * c, -c) + torch.where(k > 0, 1.0, c) + torch.where(k < 0, c, k),
     "network": lambda c, k: F.linear(torch.cat([c, k], dim=-1), W, B),

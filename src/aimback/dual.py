@@ -234,6 +234,7 @@ _RULES: dict[Any, Callable[..., Any]] = {
     torch.sin: _unary(torch.sin, lambda x, _: torch.cos(x)),
     torch.cos: _unary(torch.cos, lambda x, _: -torch.sin(x)),
     torch.exp: _unary(torch.exp, lambda _, value: value),
+    torch.expm1: _unary(torch.expm1, lambda _, value: value + 1),
     torch.log: _unary(torch.log, lambda x, _: 1 / x),
     torch.sqrt: _unary(torch.sqrt, lambda _, value: 0.5 / value),
     torch.tanh: _unary(torch.tanh, lambda _, value: 1 - value * value),
