@@ -69,7 +69,12 @@ def test_gradcheck(task: Task) -> None:
     """Within what discretisation leaves: a grid may follow the controls, which is not differentiated."""
     controls, conditions = inside(task, 20)
     assert torch.autograd.gradcheck(
-        lambda points: task(points, conditions), (controls.requires_grad_(),), eps=1e-6, atol=2e-5, rtol=2e-5
+        lambda points: task(points, conditions),
+        (controls.requires_grad_(),),
+        eps=1e-6,
+        atol=2e-5,
+        rtol=2e-5,
+        fast_mode=True,  # a random direction instead of every row by itself: twenty times as fast
     )
 
 

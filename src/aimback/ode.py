@@ -8,23 +8,26 @@ settled on their event.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aimback.dual import value_of
+from aimback.dual import Dual, value_of
 
 # A component is a Tensor or a Dual; the arithmetic that both share is all that is used of it.
 State = tuple[Any, ...]
 Derivative = Callable[[State], State]
 TimeToEvent = Callable[[State, State], Any]
+Measure = Callable[[State], Any]
+Motion = Callable[..., tuple[Derivative, Measure]]
 
 _COARSE_STEPS = 6
 _CLOSING_STEPS = 2
 _MAX_PASSES = 6
 _SETTLED = 0.1  # of the duration: how far the closing steps are trusted to carry
+_NEWTON_STEPS = 2
 
 
 def rk4_step(derivative: Derivative, state: State, step: Any) -> State:
@@ -103,6 +106,89 @@ def integrate_to_event(
     end = rk4_step(derivative, reached, gap)
     never = torch.full_like(duration, torch.inf)
     return tuple(torch.where(found, part, never) for part in end), torch.where(found, duration + gap, never)
+
+
+def integrate_to_crossing(
+    motion: Motion, parameters: Sequence[Any], state: State, *, steps: int, pace: float, horizon: float
+) -> tuple[State, Any, Tensor]:
+    """Follow the motion until a function of its state falls from above zero to zero, each sample to its own time.
+
+    For events whose time cannot be guessed: `integrate_to_event` is cheaper where it can. The first
+    crossing is searched for without derivatives in steps of `pace`, then the motion is integrated to
+    it in `steps` steps. Of the two closing steps the first removes what the search left over and the
+    second, nought long, carries the implicit-function gradient of the crossing time,
+    `dt/dp = -(dc/dp) / (dc/dt)`, so the final state has the exact derivative of the discrete motion.
+
+    Args:
+        motion: parameters -> (state -> rate of change, state -> the function c that crosses); called
+            with the parameters' bare values too. Two crossings within one `pace` are not seen.
+        parameters: what the motion depends on and is differentiated by, `(...)` each.
+        state: at time 0, of the shape of the batch.
+        steps: of the integration, at least 1.
+        pace: step of the search.
+        horizon: time after which the search gives up.
+
+    Returns:
+        The state at the crossing, its time, and what is missing, `(...)`: 0 where the crossing was
+        found, infinity where it never came, NaN where the arithmetic failed before; there the state
+        and the time are of no use.
+    """
+    derivative, crossing = motion(*parameters)
+    with torch.no_grad():
+        derivative_alone, crossing_alone = motion(*(value_of(parameter) for parameter in parameters))
+        start: State = tuple(value_of(component) for component in state)
+        duration, missing = _crossing_time(derivative_alone, crossing_alone, start, pace, horizon)
+    reached = integrate(derivative, state, even_times(duration, steps))
+
+    def gap(at: State) -> tuple[Any, Tensor]:
+        with torch.no_grad():
+            slope = _slope(derivative_alone, crossing_alone, tuple(value_of(component) for component in at))
+        # The slope needs no derivative of its own: it multiplies what is nought at the crossing.
+        length = -crossing(at) / slope
+        return length, value_of(length)
+
+    _, left_over = gap(reached)
+    reached = rk4_step(derivative, reached, left_over)
+    carrier, _ = gap(reached)
+    return rk4_step(derivative, reached, carrier), duration + left_over + carrier, missing
+
+
+def even_times(duration: Tensor, steps: int) -> list[Tensor]:
+    """`steps + 1` times from 0 to `duration`, evenly spaced."""
+    return [duration * (index / steps) for index in range(steps + 1)]
+
+
+def _crossing_time(
+    derivative: Derivative, crossing: Measure, state: State, pace: float, horizon: float
+) -> tuple[Tensor, Tensor]:
+    """The time of the first crossing to the accuracy of steps of `pace`, and what is missing there."""
+    value = crossing(state)
+    missing = torch.where(torch.isfinite(value), torch.inf, torch.nan).to(value)
+    settled = ~(value > 0)  # a crossing needs a side to come from
+    time, gap = torch.zeros_like(value), torch.zeros_like(value)
+    for _ in range(math.ceil(horizon / pace)):
+        if bool(settled.all()):
+            break
+        before, after = value, rk4_step(derivative, state, torch.full_like(time, pace))
+        value = crossing(after)
+        crosses, fails = value <= 0, ~torch.isfinite(value)
+        gap = torch.where(~settled & crosses, pace * before / (before - value), gap)
+        missing = torch.where(~settled & crosses, 0.0, torch.where(~settled & fails, torch.nan, missing))
+        settled = settled | crosses | fails
+        # A sample that has settled stays before its crossing: how long others take changes no bit of it.
+        state = tuple(torch.where(settled, old, new) for old, new in zip(state, after, strict=True))
+        time = torch.where(settled, time, time + pace)
+    for _ in range(_NEWTON_STEPS):
+        end = rk4_step(derivative, state, gap)
+        gap = (gap - crossing(end) / _slope(derivative, crossing, end)).nan_to_num().clamp(0, pace)
+    return time + gap, missing
+
+
+def _slope(derivative: Derivative, crossing: Measure, state: State) -> Tensor:
+    """The rate of change of a function of the state along the motion."""
+    moving = tuple(Dual(part, rate[None]) for part, rate in zip(state, derivative(state), strict=True))
+    slope: Tensor = crossing(moving).tangent[0]
+    return slope
 
 
 def _event_time(

@@ -1,0 +1,257 @@
+"""The trebuchet: a counterweight swings an arm, the arm a sling, the sling lets a projectile fly."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from aimback import ode
+from aimback.box import Axis, Box, axis
+from aimback.dual import linearise, value_of
+from aimback.errors import UserError
+from aimback.tasks.checks import positive
+from aimback.tasks.reach import search_reach
+from aimback.tasks.trebuchet_motion import (
+    ARM_INERTIA,
+    PIVOT_HEIGHT,
+    POUND,
+    WEIGHT_INERTIA,
+    Machine,
+    Stage,
+    flying,
+    projectile,
+    pull,
+    rest,
+    sliding,
+    swinging,
+)
+from aimback.tasks.trebuchet_program import EulerProgram
+
+Integrator = Literal["exact", "euler60"]
+Inertias = Literal["interchanged", "own"]
+_LOOKS = 200  # for the end of a stage, before giving up
+_GRID = 17  # shots a control to see what distances the box spans
+_MARGIN = 0.01  # of that span, for what lies between the shots
+
+
+class StageSolver(Protocol):
+    """Follows a stage to the event that ends it, and draws it."""
+
+    def to_event(
+        self, motion: Callable[..., Stage], parameters: Sequence[Any], state: ode.State
+    ) -> tuple[ode.State, Any, Tensor]:
+        """The state at the event, its time in s and what is missing; see `ode.integrate_to_crossing`."""
+        ...
+
+    def path(
+        self, motion: Callable[..., Stage], parameters: Sequence[Any], state: ode.State, points: int
+    ) -> Iterator[tuple[Any, ode.State]]:
+        """`points` times and states on the way to the event, which is the last; the start is not among them."""
+        ...
+
+
+class Trebuchet:
+    """The machine of FluxML/Trebuchet.jl; equations of motion as documented at virtualtrebuchet.com.
+
+    Three stages: the projectile slides on the ground until the sling carries its weight, swings until
+    its velocity has turned down to the release angle, and flies with quadratic drag relative to a
+    horizontal wind until it is on the ground again. The outcome is the distance from the pivot.
+    Where a stage never ends (a counterweight too light, an angle that is not met) it is infinite.
+
+    The condition is the wind along x in m/s, `(..., 1)`. The box ends at 70 degrees because near 80,
+    with more than some 265 lb, the projectile's velocity turns down, up and down again: three
+    moments have the same angle, two of which vanish at a fold, where the distance jumps. The
+    machine's sling is a rod; with such weights it pushes for a moment, as in the published program.
+
+    Args:
+        release_angle: `[lower, upper]` in rad, of the projectile's velocity above the horizontal, in (0, pi/2).
+        weight: `[lower, upper]` of the counterweight in lb, positive.
+        wind: `[lower, upper]` in m/s that the wind is drawn from.
+        tolerance: the miss in m at which a target counts as solved, positive.
+        integrator: "exact": solved to convergence by Runge-Kutta steps; "euler60": as the published
+            program does, explicit Euler at 60 steps a second.
+        inertias: "interchanged": arm and counterweight have each other's moment of inertia, as in the
+            published program; "own": each has its own, as it is stated there.
+        steps: Runge-Kutta steps of the swing, at least 12; the ground takes a third of them, the flight
+            half; not used by "euler60".
+
+    Raises:
+        UserError: a value outside these ranges, named.
+    """
+
+    def __init__(
+        self,
+        release_angle: Sequence[float] = (math.radians(10), math.radians(70)),
+        weight: Sequence[float] = (50.0, 400.0),
+        wind: Sequence[float] = (-10.0, 10.0),
+        tolerance: float = 0.05,
+        integrator: Integrator = "exact",
+        inertias: Inertias = "interchanged",
+        steps: int = 48,
+    ) -> None:
+        self.box = Box([axis("release_angle", "rad", release_angle), axis("weight", "lb", weight)])
+        self.conditions = Box([axis("wind", "m/s", wind, fixed=True)])
+        self.tolerance = positive("tolerance", tolerance)
+        angle_axis, weight_axis = self.box.axes
+        if not 0 < angle_axis.lower < angle_axis.upper < math.pi / 2:
+            raise UserError(
+                f"release_angle: must lie within (0, pi/2) rad, got [{angle_axis.lower:g}, {angle_axis.upper:g}]"
+            )
+        if weight_axis.lower <= 0:
+            raise UserError(f"weight: must be positive, got a lower bound of {weight_axis.lower:g} lb")
+        for name, value, allowed in (("integrator", integrator, Integrator), ("inertias", inertias, Inertias)):
+            if value not in get_args(allowed):
+                raise UserError(f"{name}: must be one of {', '.join(get_args(allowed))}, got {value!r}")
+        if steps < 12:
+            raise UserError(f"steps: at least 12 Runge-Kutta steps a swing, got {steps}")
+        self.integrator = integrator
+        self.inertias = inertias
+        self.steps = int(steps)
+        self._solver: StageSolver = _RungeKutta(self.steps) if integrator == "exact" else EulerProgram()
+        self.outcomes = Box([self._span()])
+
+    def __call__(self, controls: Any, conditions: Tensor) -> Any:
+        """The distance in m, `(..., 1)`, of `(release_angle, weight)` in `(..., 2)`."""
+        release_angle, weight = controls.unbind(-1)
+        wind = conditions[..., 0]
+        mass = weight * POUND
+        cocked = rest(value_of(weight))
+        lifted, _, no_lift = self._solver.to_event(self._sliding, (mass,), cocked)
+        thrown, _, no_release = self._solver.to_event(self._swinging, (mass, release_angle), lifted)
+        (x, *_), time, no_landing = self._solver.to_event(flying, (), _launched(thrown, wind))
+        missing = _first(self._slack(value_of(mass), cocked), no_lift, no_release, no_landing)
+        return torch.stack([torch.where(missing == 0, x + wind * time, missing)], dim=-1)
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance `(..., 1)` and Jacobian `(..., 1, 2)`, in one pass of dual numbers."""
+        return linearise(self, controls, conditions)
+
+    def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
+        """Uniform over the box, `(count, 2)`."""
+        return self.box.sample(count, generator)
+
+    def draw_starts(self, count: int, generator: torch.Generator) -> Tensor:
+        """Uniform over the box, `(count, 2)`."""
+        return self.box.sample(count, generator)
+
+    def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Least and greatest distance, `(..., 1)` each, found by search: some 9000 shots a condition."""
+        return search_reach(self, conditions)
+
+    @torch.no_grad()
+    def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
+        """The projectile from rest to landing, `(..., points, 2)`, y against the pivot.
+
+        A fifth of the points on the ground and a fifth in the sling, even by their own clocks.
+        """
+        release_angle, weight = controls.unbind(-1)
+        wind, mass = conditions[..., 0], weight * POUND
+        state = rest(weight)
+        path = [projectile(state)[:2]]
+        swings = ((self._sliding, (mass,)), (self._swinging, (mass, release_angle)))
+        for motion, parameters in swings:
+            reached = self._solver.path(motion, parameters, state, (points - 1) // 5)
+            path += [projectile(part)[:2] for _, part in reached]
+            state, _, _ = self._solver.to_event(motion, parameters, state)
+        flight = self._solver.path(flying, (), _launched(state, wind), points - len(path))
+        path += [(x + wind * time, height - PIVOT_HEIGHT) for time, (x, height, *_) in flight]
+        return torch.stack([torch.stack(pair, dim=-1) for pair in path], dim=-2)
+
+    def _span(self) -> Axis:
+        """What a grid of shots spans at the ends of the wind, widened a little."""
+        unit = torch.linspace(0, 1, _GRID, dtype=torch.float64)
+        controls = self.box.from_unit(torch.cartesian_prod(unit, unit))
+        wind = torch.stack(self.conditions.bounds(unit))
+        with torch.no_grad():
+            shots = self(controls.expand(2, -1, -1), wind[:, None].expand(-1, len(controls), -1))
+        if not bool(torch.isfinite(shots).all()):
+            angle, weight = controls[(~torch.isfinite(shots)).any(0)[:, 0]][0].tolist()
+            raise UserError(f"weight: {weight:g} lb do not throw at release_angle {angle:g} rad; give a narrower box")
+        low, high = float(shots.min()), float(shots.max())
+        margin = _MARGIN * (high - low)
+        return Axis("distance", "m", low - margin, high + margin)
+
+    def _machine(self, mass: Any) -> Machine:
+        inertias = (ARM_INERTIA, WEIGHT_INERTIA)
+        return Machine(mass, *(inertias if self.inertias == "own" else reversed(inertias)))
+
+    def _sliding(self, mass: Any) -> Stage:
+        return sliding(self._machine(mass))
+
+    def _swinging(self, mass: Any, release_angle: Any) -> Stage:
+        return swinging(self._machine(mass), release_angle)
+
+    def _slack(self, mass: Tensor, cocked: ode.State) -> Tensor:
+        """Infinity where the counterweight is too light to draw the sling, else 0."""
+        draws = pull(cocked, self._machine(mass).on_ground(cocked)) < 0
+        return torch.where(draws & (mass > 0), 0.0, torch.where(mass.isnan(), torch.nan, torch.inf)).to(mass)
+
+
+class _RungeKutta:
+    """Each stage solved to convergence, in even steps of its own clock; the time is part of the state."""
+
+    def __init__(self, steps: int) -> None:
+        self._full = steps
+
+    def to_event(
+        self, motion: Callable[..., Stage], parameters: Sequence[Any], state: ode.State
+    ) -> tuple[ode.State, Any, Tensor]:
+        (*reached, time), _, missing = self._solve(motion, parameters, state)
+        return tuple(reached), time, missing
+
+    def path(
+        self, motion: Callable[..., Stage], parameters: Sequence[Any], state: ode.State, points: int
+    ) -> Iterator[tuple[Any, ode.State]]:
+        if points == 0:
+            return
+        _, ticks, _ = self._solve(motion, parameters, state)
+        stage = motion(*parameters)
+        derivative, _ = _by_its_clock(stage)
+        between = math.ceil(self._steps(stage) / points)
+        times = ode.even_times(ticks, points * between)
+        states = ode.steps_along(derivative, (*state, torch.zeros_like(ticks)), times)
+        for *reached, time in itertools.islice(states, between, None, between):
+            yield time, tuple(reached)
+
+    def _solve(
+        self, motion: Callable[..., Stage], parameters: Sequence[Any], state: ode.State
+    ) -> tuple[ode.State, Any, Tensor]:
+        stage = motion(*parameters)
+        return ode.integrate_to_crossing(
+            lambda *values: _by_its_clock(motion(*values)),
+            parameters,
+            (*state, torch.zeros_like(value_of(state[0]))),
+            steps=self._steps(stage),
+            pace=stage.pace,
+            horizon=_LOOKS * stage.pace,
+        )
+
+    def _steps(self, stage: Stage) -> int:
+        return math.ceil(self._full * stage.effort)
+
+
+def _by_its_clock(stage: Stage) -> tuple[ode.Derivative, ode.Measure]:
+    """The stage's motion by ticks of its clock, with the time in s as the state's last component."""
+
+    def derivative(state: ode.State) -> ode.State:
+        duration = 1 / stage.tempo(state[:-1])
+        return (*(rate * duration for rate in stage.derivative(state[:-1])), duration)
+
+    return derivative, lambda state: stage.crossing(state[:-1])
+
+
+def _launched(state: ode.State, wind: Tensor) -> ode.State:
+    """The projectile let go, seen from the moving air."""
+    x, y, along, up = projectile(state)
+    return x, y + PIVOT_HEIGHT, along - wind, up
+
+
+def _first(*missing: Tensor) -> Tensor:
+    """What is missing first: later stages say nothing once one has not ended."""
+    found = missing[0]
+    for later in missing[1:]:
+        found = torch.where(found == 0, later, found)
+    return found
