@@ -16,7 +16,7 @@ def main(job: Job) -> None:
     dataset = load_dataset(examples, task)
     with live_training(job, examples) as live:
         # Lightning takes seconds to import; the live logger gets ready meanwhile.
-        from aimback.surrogate.training import Epoch, train_surrogate
+        from aimback.surrogate.training import Epoch, train_surrogate, validation_mse
 
         with job.metered("surrogate/weights.safetensors"):
             surrogate, history = train_surrogate(
@@ -39,6 +39,7 @@ def main(job: Job) -> None:
     metrics = {
         "best_train_loss": best.train_loss,
         "best_validation_loss": best.validation_loss,
+        "validation_mse": validation_mse(surrogate, dataset),
         "best_epoch": best.epoch,
         "epochs": history[-1].epoch,
         "steps": history[-1].step,

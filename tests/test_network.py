@@ -9,6 +9,7 @@ from aimback.dataset import Dataset, simulate_dataset
 from aimback.dual import linearise_by_autograd
 from aimback.errors import UserError
 from aimback.surrogate.network import Surrogate
+from aimback.surrogate.normalisation import with_batch_norm, without_batch_norm
 from aimback.surrogate.settings import ACTIVATIONS, SurrogateSettings
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
@@ -93,6 +94,48 @@ def test_linearise_agrees_with_autograd(activation):
     torch.testing.assert_close(jacobian, wanted_jacobian, rtol=1e-11, atol=1e-12)
 
 
+def moved_batch_norm(hidden_layers: int) -> nn.Sequential:
+    """Layers whose batch normalisations are far from the identity."""
+    layers = with_batch_norm(untrained(hidden_width=7, hidden_layers=hidden_layers, activation="relu").layers)
+    generator = torch.Generator().manual_seed(2)
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm1d):
+            for tensor in (layer.weight.data, layer.bias.data, layer.running_mean):
+                tensor.uniform_(-2, 2, generator=generator)
+            layer.running_var.uniform_(1e-6, 4, generator=generator)
+    return layers
+
+
+def test_batch_norm_follows_every_linear_layer_but_the_last_and_draws_nothing():
+    surrogate = untrained(hidden_width=7, hidden_layers=2, activation="relu")
+    before = torch.random.get_rng_state()
+    layers = with_batch_norm(surrogate.layers)
+    assert torch.equal(before, torch.random.get_rng_state())
+    block = [nn.Linear, nn.BatchNorm1d, nn.ReLU]
+    assert [type(layer) for layer in layers] == [*block, *block, nn.Linear]
+    assert all(tensor.dtype == torch.float64 for tensor in layers.parameters())
+    # The same weights: training these trains the surrogate's.
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    assert all(one is other for one, other in zip(linear, surrogate.layers[::2], strict=True))
+
+
+@pytest.mark.parametrize("hidden_layers", [0, 1, 3])
+def test_folded_layers_give_what_the_formula_of_batch_norm_gives(hidden_layers):
+    layers = moved_batch_norm(hidden_layers)
+    inputs = torch.rand(50, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    wanted = inputs
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            wanted = wanted @ layer.weight.T + layer.bias
+        elif isinstance(layer, nn.BatchNorm1d):
+            wanted = (wanted - layer.running_mean) / (layer.running_var + 1e-5).sqrt() * layer.weight + layer.bias
+        else:
+            wanted = wanted.clamp_min(0)
+    plain = without_batch_norm(layers)
+    assert [type(layer) for layer in plain] == [nn.Linear, nn.ReLU] * hidden_layers + [nn.Linear]
+    torch.testing.assert_close(plain(inputs), wanted, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("leading", [(), (0,), (5,), (4, 3), (2, 3, 4)])
 def test_any_leading_shape(leading):
     surrogate = untrained()
@@ -122,7 +165,7 @@ def test_a_task_without_conditions():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("width", [16, 100, 256])
+@pytest.mark.parametrize("width", [16, 100, 256, 500])
 def test_a_row_does_not_feel_the_rest_of_the_batch(dtype, threads, width):
     surrogate = untrained(hidden_width=width, hidden_layers=2).to(dtype)
     controls, conditions = (part.to(dtype) for part in rows(3000))
@@ -218,7 +261,11 @@ def test_weights_that_do_not_fit_their_architecture_are_refused(tmp_path: Path):
         ("learning_rate", "abc"),
         ("beta2", 1.0),
         ("weight_decay", -1.0),
-        ("schedule", "plateau"),
+        ("schedule", "linear"),
+        ("plateau_factor", 1.0),
+        ("plateau_factor", 0.0),
+        ("plateau_patience", -1),
+        ("normalisation", "layer"),
     ],
 )
 def test_settings_name_the_key_and_what_is_allowed(key, value):

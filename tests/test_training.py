@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from aimback.errors import UserError
 from aimback.surrogate import checkpoint, training
 from aimback.surrogate.network import Surrogate
 from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
-from aimback.surrogate.training import Epoch, TrainingDiverged, schedule, train_surrogate
+from aimback.surrogate.training import Epoch, TrainingDiverged, schedule, train_surrogate, validation_mse
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -23,6 +24,10 @@ DATASET = simulate_dataset(TASK, 120, 0.25, torch.Generator().manual_seed(0))
 NETWORK = SurrogateSettings(hidden_width=8, hidden_layers=1)
 # 90 training examples in batches of 32: three steps an epoch, the last one smaller.
 SHORT = TrainingSettings(batch_size=32, max_epochs=6)
+
+
+# As Ren, Padilla and Malof train: whatever has a state of its own is in here.
+NORMALISED = SurrogateSettings(8, 2, "relu", schedule="plateau", plateau_patience=0, normalisation="batch")
 
 
 class KilledError(Exception):
@@ -97,9 +102,8 @@ def test_the_seed_decides_the_bits(tmp_path: Path):
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 5, 6])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_killed_after_an_epoch_it_resumes_to_the_same_bits(tmp_path: Path, epoch, optimizer):
-    network = SurrogateSettings(8, 1, optimizer=optimizer)
+@pytest.mark.parametrize("network", [NETWORK, SurrogateSettings(8, 1, optimizer="sgd"), NORMALISED])
+def test_killed_after_an_epoch_it_resumes_to_the_same_bits(tmp_path: Path, epoch, network):
     whole = train(tmp_path / "whole", network)
     with pytest.raises(KilledError):
         train(tmp_path / "killed", network, live=killed_at(epoch))
@@ -109,8 +113,9 @@ def test_killed_after_an_epoch_it_resumes_to_the_same_bits(tmp_path: Path, epoch
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 11, 18])
-def test_killed_at_a_step_it_resumes_to_the_same_bits(tmp_path: Path, step, monkeypatch):
-    whole = train(tmp_path / "whole")
+@pytest.mark.parametrize("network", [NETWORK, NORMALISED])
+def test_killed_at_a_step_it_resumes_to_the_same_bits(tmp_path: Path, step, network, monkeypatch):
+    whole = train(tmp_path / "whole", network)
     real, calls = training.F.mse_loss, []
 
     def deadly(*args, **options):
@@ -123,9 +128,9 @@ def test_killed_at_a_step_it_resumes_to_the_same_bits(tmp_path: Path, step, monk
     with monkeypatch.context() as patch:
         patch.setattr(training.F, "mse_loss", deadly)
         with pytest.raises(KilledError):
-            train(tmp_path / "killed")
+            train(tmp_path / "killed", network)
     seen = []
-    resumed = train(tmp_path / "killed", live=lambda step, values: seen.append(values["epoch"]))
+    resumed = train(tmp_path / "killed", network, live=lambda step, values: seen.append(values["epoch"]))
     assert_equal(resumed, whole)
     # It did go on and not start anew, except where no epoch had ended.
     assert seen[0] == (step - 1) // 3 + 1
@@ -143,6 +148,92 @@ def test_killed_twice_and_with_an_early_stop(tmp_path: Path):
     assert_equal(train(tmp_path / "killed", network, settings), whole)
     best = min(whole[1], key=lambda row: row.validation_loss)
     assert best.epoch == last - 2
+
+
+def test_batch_norm_and_plateau_resume_to_the_same_bits_while_the_rate_falls(tmp_path: Path):
+    settings = TrainingSettings(32, 40)
+    network = SurrogateSettings(
+        8, 2, "relu", learning_rate=0.1, schedule="plateau", plateau_patience=1, normalisation="batch"
+    )
+    whole = train(tmp_path / "whole", network, settings)
+    rates = [row.learning_rate for row in whole[1]]
+    falls = [epoch for epoch, (rate, later) in enumerate(pairwise(rates), 1) if later < rate]
+    assert len(falls) > 2
+    # Before and after a fall, and where epochs without a better loss have been counted.
+    for epoch in (falls[0], falls[0] + 1, falls[1] - 1, falls[2] + 2):
+        with pytest.raises(KilledError):
+            train(tmp_path / "killed", network, settings, live=killed_at(epoch))
+    assert_equal(train(tmp_path / "killed", network, settings), whole)
+
+
+def test_plateau_lowers_the_rate_after_patience_epochs_without_a_better_training_loss(tmp_path: Path):
+    network = SurrogateSettings(8, 1, learning_rate=0.3, schedule="plateau", plateau_factor=0.25, plateau_patience=2)
+    _, history = train(tmp_path, network, TrainingSettings(32, 60))
+    rate, best, worse = 0.3, float("inf"), 0
+    for row in history:
+        assert row.learning_rate == pytest.approx(rate, rel=1e-12)
+        if row.train_loss < best * (1 - 1e-4):
+            best, worse = row.train_loss, 0
+        else:
+            worse += 1
+        if worse > 2:
+            rate, worse = rate * 0.25, 0
+    assert history[-1].learning_rate < 0.3 * 0.25 * 1.01
+
+
+def test_batch_norm_is_folded_into_a_plain_network_of_the_same_losses(tmp_path: Path):
+    network = SurrogateSettings(16, 2, "relu", learning_rate=0.01, schedule="constant", normalisation="batch")
+    surrogate, history = train(tmp_path, network, TrainingSettings(32, 40))
+    kinds = [type(layer).__name__ for layer in surrogate.layers]
+    assert kinds == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
+    best = min(history, key=lambda row: row.validation_loss)
+    assert best.validation_loss < history[0].validation_loss / 3
+    # The epochs' losses are those of batch normalisation in evaluation mode, the network's of the fold.
+    mse = validation_mse(surrogate, DATASET)
+    assert mse / surrogate.outcome_scale.item() ** 2 == pytest.approx(best.validation_loss, rel=1e-4)
+    surrogate.save(tmp_path / "weights.safetensors", TASK)
+    back = Surrogate.load(tmp_path / "weights.safetensors", TASK)
+    assert validation_mse(back, DATASET) == mse
+    assert not any(parameter.requires_grad for parameter in surrogate.parameters())
+
+
+def test_training_normalises_batches_by_themselves_and_validation_by_the_running_statistics(tmp_path: Path):
+    # One epoch of one batch at a rate too small to move a weight: all of it in closed form.
+    task_rows = DATASET.n_training
+    network = SurrogateSettings(4, 1, "relu", "sgd", 1e-12, schedule="constant", normalisation="batch")
+    _, (row,) = train(tmp_path, network, TrainingSettings(task_rows, 1, dtype="float64"))
+    plain = Surrogate.for_dataset(DATASET, TASK, network, torch.Generator().manual_seed(0)).double()
+    inputs = plain.standardise_inputs(DATASET.controls, DATASET.conditions)
+    wanted = plain.standardise_outcomes(DATASET.outcomes)
+    first, _, last = plain.layers
+    hidden = inputs @ first.weight.T + first.bias
+    mean, variance = hidden[:task_rows].mean(0), hidden[:task_rows].var(0, correction=0)
+    # Momentum 0.1 towards the batch's mean and unbiased variance, from 0 and 1.
+    running = 0.1 * mean, 0.9 + 0.1 * hidden[:task_rows].var(0)
+    for part, statistics, loss in (
+        (slice(None, task_rows), (mean, variance), row.train_loss),
+        (slice(task_rows, None), running, row.validation_loss),
+    ):
+        normalised = (hidden[part] - statistics[0]) / (statistics[1] + 1e-5).sqrt()
+        outcome = normalised.clamp_min(0) @ last.weight.T + last.bias
+        assert loss == pytest.approx((outcome - wanted[part]).square().mean().item(), rel=1e-6)
+
+
+def test_batch_norm_leaves_out_a_last_batch_of_one_row(tmp_path: Path):
+    # 90 training examples: 89 and one left over, a different one each epoch.
+    _, history = train(tmp_path, NORMALISED, TrainingSettings(89, 3))
+    assert [row.step for row in history] == [1, 2, 3]
+    _, history = train(tmp_path, NETWORK, TrainingSettings(89, 3))
+    assert [row.step for row in history] == [2, 4, 6]
+    with pytest.raises(UserError, match=r"surrogate.normalisation: batch needs batches of at least 2 examples, got"):
+        train(tmp_path, NORMALISED, TrainingSettings(1, 3))
+
+
+def test_validation_mse_is_in_raw_units_over_the_validation_rows(tmp_path: Path):
+    surrogate, _ = train(tmp_path)
+    error = surrogate(DATASET.controls.float(), DATASET.conditions.float()).double() - DATASET.outcomes
+    wanted = sum(value**2 for (value,) in error[-DATASET.n_validation :].tolist()) / DATASET.n_validation
+    assert validation_mse(surrogate, DATASET) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_a_finished_training_leaves_no_checkpoint(tmp_path: Path):

@@ -36,6 +36,7 @@ _CURE = "run `dvc repro` to train it anew"
 # CPU, tiles that stay in the cache are also three times as fast as one large batch.
 _CPU_TILE = 256
 _GPU_TILE = 32768
+_WIDE = 256
 
 
 class Surrogate(nn.Module):
@@ -65,6 +66,7 @@ class Surrogate(nn.Module):
         self.register_buffer("input_scale", torch.where(half > 0, half / math.sqrt(3), torch.ones_like(half)))
         self.register_buffer("outcome_mean", outcome_mean)
         self.register_buffer("outcome_scale", outcome_scale)
+        self.settings = settings
         self.architecture = {
             "hidden_width": settings.hidden_width,
             "hidden_layers": settings.hidden_layers,
@@ -121,10 +123,40 @@ class Surrogate(nn.Module):
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Outcome `(..., n_outcomes)` and Jacobian by the controls `(..., n_outcomes, n_controls)`, in one pass."""
+        # In a wide network products of matrices are all that counts: forwards one a control, backwards one an outcome.
+        backwards = self.settings.hidden_width >= _WIDE and self.outcome_mean.numel() < controls.shape[-1]
         outcome, jacobian = self._in_tiles(
-            lambda some, given: dual.linearise(self._row_wise, some, given), controls, conditions
+            self._backwards if backwards else self._forwards,
+            controls,
+            conditions,
         )
         return outcome, jacobian
+
+    def _forwards(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        return dual.linearise(self._row_wise, controls, conditions)
+
+    @torch.no_grad()
+    def _backwards(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """The same numbers by the chain rule from the last layer to the first, as autograd has them; written out,
+        because a row's bits must not depend on its place in the batch, and those of autograd do."""
+        value, slopes, weights = self.standardise_inputs(controls, conditions), [], []
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                value = layer(value)
+                weights.append(layer.weight)
+            else:
+                bent = layer(dual.Dual(value, torch.ones_like(value)[None]))
+                value = bent.value
+                slopes.append(bent.tangent[0])
+        first, *inner, last = weights
+        rows = []
+        for row in last:
+            back = row * slopes[-1]
+            for weight, slope in zip(reversed(inner), reversed(slopes[:-1]), strict=True):
+                back = (back @ weight) * slope
+            rows.append((back[:, None, :] * first.T).sum(-1)[:, : controls.shape[-1]])
+        scale = self.outcome_scale[:, None] / self.input_scale[: controls.shape[-1]]
+        return value * self.outcome_scale + self.outcome_mean, torch.stack(rows, dim=-2) * scale
 
     def _row_wise(self, controls: Tensor, conditions: Tensor) -> Tensor:
         standardised: Tensor = self.layers(self.standardise_inputs(controls, conditions))

@@ -8,7 +8,8 @@ from aimback.errors import UserError
 
 ACTIVATIONS = ("tanh", "silu", "gelu", "softplus", "relu")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine", "one_cycle")
+SCHEDULES = ("constant", "cosine", "one_cycle", "plateau")
+NORMALISATIONS = ("none", "batch")
 DTYPES = ("float32", "float64")
 
 
@@ -24,7 +25,13 @@ class SurrogateSettings:
         beta2: memory of adam's and adamw's mean square of the gradient, in (0, 1). Their published 0.999
             remembers a thousand steps, which is most of a training as short as these: 0.98 halves the error.
         weight_decay: as the optimizer defines it; 0 for none.
-        schedule: one of `SCHEDULES`; cosine falls to zero, one_cycle rises first, then falls to zero.
+        schedule: one of `SCHEDULES`; cosine falls to zero, one_cycle rises first, then falls to zero, plateau
+            falls by a factor whenever the training loss has stopped to fall.
+        plateau_factor: in (0, 1), what schedule plateau multiplies the learning rate by.
+        plateau_patience: epochs without a better training loss that schedule plateau lets pass before.
+        normalisation: one of `NORMALISATIONS`; batch puts a batch normalisation (Ioffe and Szegedy 2015) after
+            each hidden linear layer while the network is trained. What comes out of the training has none:
+            each is folded into its linear layer.
 
     Raises:
         UserError: a value that is not allowed.
@@ -38,6 +45,9 @@ class SurrogateSettings:
     beta2: float = 0.98
     weight_decay: float = 0.0
     schedule: str = "one_cycle"
+    plateau_factor: float = 0.5
+    plateau_patience: int = 10
+    normalisation: str = "none"
 
     def __post_init__(self) -> None:
         _whole("surrogate.hidden_width", self.hidden_width, 1)
@@ -48,6 +58,9 @@ class SurrogateSettings:
         _number("surrogate.beta2", self.beta2, above=0, below=1)
         _number("surrogate.weight_decay", self.weight_decay, least=0)
         _one_of("surrogate.schedule", self.schedule, SCHEDULES)
+        _number("surrogate.plateau_factor", self.plateau_factor, above=0, below=1)
+        _whole("surrogate.plateau_patience", self.plateau_patience, 0)
+        _one_of("surrogate.normalisation", self.normalisation, NORMALISATIONS)
 
 
 @dataclass(frozen=True)

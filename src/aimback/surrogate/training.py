@@ -29,13 +29,15 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from aimback.dataset import Dataset
 from aimback.errors import UserError
 from aimback.identity import identity
 from aimback.surrogate import checkpoint as _state
-from aimback.surrogate import network
+from aimback.surrogate import network, normalisation
 from aimback.surrogate.network import Surrogate
+from aimback.surrogate.normalisation import LEAST_BATCH, with_batch_norm, without_batch_norm
 from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
 from aimback.tasks.base import Task
 
@@ -64,6 +66,9 @@ class Epoch(NamedTuple):
         train_loss: mean over the epoch, while the weights moved.
         validation_loss: at the end of the epoch.
         learning_rate: of the epoch's last step.
+
+    With batch normalisation the training loss is that of batches normalised by themselves, the validation
+    loss that of the network as it comes out of the training.
     """
 
     step: int
@@ -96,12 +101,16 @@ def train_surrogate(
 
     Raises:
         TrainingDiverged: the loss became infinite or NaN; the last good checkpoint is kept.
+        UserError: batch normalisation of batches of a single example.
         SystemExit: 143, asked to terminate; KeyboardInterrupt: Ctrl-C. Both leave a checkpoint behind.
     """
     folder = work_dir / _key(dataset, task, surrogate_settings, training_settings, seed, accelerator)
     surrogate = Surrogate.for_dataset(dataset, task, surrogate_settings, torch.Generator().manual_seed(seed))
     surrogate.to(getattr(torch, training_settings.dtype))
-    data = SurrogateData(dataset, surrogate, training_settings, seed)
+    normalised = surrogate_settings.normalisation == "batch"
+    if normalised:
+        surrogate.layers = with_batch_norm(surrogate.layers)
+    data = SurrogateData(dataset, surrogate, training_settings, seed, LEAST_BATCH if normalised else 1)
     total_steps = training_settings.max_epochs * data.steps_an_epoch
     module = SurrogateModule(surrogate, surrogate_settings, data.batch_size, total_steps)
     best, checkpoints = BestAndHistory(live), EpochCheckpoints(folder)
@@ -130,8 +139,26 @@ def train_surrogate(
         except TrainingDiverged as diverged:
             raise TrainingDiverged(f"{diverged}; {checkpoints.kept()}") from None
     surrogate.load_state_dict(best.weights)
+    if normalised:
+        surrogate.layers = without_batch_norm(surrogate.layers)
     shutil.rmtree(folder, ignore_errors=True)
     return surrogate.cpu().eval().requires_grad_(False), best.history
+
+
+def validation_mse(surrogate: Surrogate, dataset: Dataset) -> float:
+    """The mean squared error over the validation examples in the square of the outcome's raw unit.
+
+    1 / (n n_outcomes) times the sum over the n validation rows and over the outcome's dimensions of
+    (surrogate - simulator)^2: the unit and the averaging of the published test errors and of r_T. The
+    network computes in its own dtype, the difference and the sum are float64.
+    """
+    dtype = surrogate.outcome_mean.dtype
+    part = slice(dataset.n_training, None)
+    with torch.no_grad():
+        outcomes = surrogate(dataset.controls[part].to(dtype), dataset.conditions[part].to(dtype))
+    squares = (outcomes.double() - dataset.outcomes[part]).square()
+    total = torch.stack([some.sum() for some in squares.split(_VALIDATION_BATCH)]).sum()
+    return float(total.item() / squares.numel())
 
 
 class SurrogateModule(pl.LightningModule):
@@ -154,13 +181,15 @@ class SurrogateModule(pl.LightningModule):
         self.total_steps = total_steps
         self.train_loss = torch.zeros(())
         self.validation_loss = torch.zeros(())
+        self.last_learning_rate = settings.learning_rate
 
     def on_train_epoch_start(self) -> None:
+        self.surrogate.train()
         self.train_loss = torch.zeros((), device=self.device)
 
     def training_step(self, block: tuple[Tensor, Tensor]) -> None:
         optimizer: LightningOptimizer = self.optimizers()  # type: ignore[assignment]
-        scheduler: torch.optim.lr_scheduler.LambdaLR = self.lr_schedulers()  # type: ignore[assignment]
+        scheduler = self.lr_schedulers()
         total = self.train_loss
         for inputs, outcomes in zip(*(part.split(self.batch_size) for part in block), strict=True):
             loss = F.mse_loss(self.surrogate.layers(inputs), outcomes)
@@ -169,7 +198,8 @@ class SurrogateModule(pl.LightningModule):
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
-            scheduler.step()
+            if isinstance(scheduler, LambdaLR):
+                scheduler.step()
             total += loss.detach() * len(inputs)
 
     def _diverged(self, step: int, what: str, value: Tensor) -> TrainingDiverged:
@@ -178,15 +208,12 @@ class SurrogateModule(pl.LightningModule):
             f"lower surrogate.learning_rate (now {self.settings.learning_rate:g})"
         )
 
-    @property
-    def last_learning_rate(self) -> float:
-        """Of the optimizer step taken last; the optimizer itself already holds the next one's."""
-        return self.settings.learning_rate * schedule(self.settings.schedule, (self.global_step - 1) / self.total_steps)
-
     def on_train_epoch_end(self) -> None:
         # Not Lightning's validation loop, whose own work costs as much as three steps, every epoch.
         data: SurrogateData = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.train_loss /= data.n_training
+        self.train_loss /= data.n_shown
+        self._end_of_schedule()
+        self.surrogate.eval()
         with torch.no_grad():
             losses = [
                 F.mse_loss(self.surrogate.layers(inputs), outcomes, reduction="sum")
@@ -196,6 +223,17 @@ class SurrogateModule(pl.LightningModule):
         if not torch.isfinite(self.validation_loss):
             raise self._diverged(self.global_step, "validation loss", self.validation_loss)
         self.log("validation_loss", self.validation_loss, prog_bar=True)
+
+    def _end_of_schedule(self) -> None:
+        """Note the rate of the step taken last, and let a schedule that goes by epochs set the next one's."""
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            self.last_learning_rate = scheduler.optimizer.param_groups[0]["lr"]
+            scheduler.step(self.train_loss.item())
+        else:
+            # The optimizer already holds the next step's.
+            share = schedule(self.settings.schedule, (self.global_step - 1) / self.total_steps)
+            self.last_learning_rate = self.settings.learning_rate * share
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
@@ -208,16 +246,27 @@ class SurrogateModule(pl.LightningModule):
             "sgd": lambda: torch.optim.SGD(weights, lr=rate, momentum=0.9, weight_decay=decay, fused=True),
         }
         optimizer = optimizers[settings.optimizer]()
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: schedule(settings.schedule, step / self.total_steps)
-        )
-        return [optimizer], [scheduler]
+        if settings.schedule == "plateau":
+            # By the training loss, as Ren, Padilla and Malof (2020) do.
+            factor, patience = settings.plateau_factor, settings.plateau_patience
+            return [optimizer], [ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=1e-4)]
+        return [optimizer], [LambdaLR(optimizer, lambda step: schedule(settings.schedule, step / self.total_steps))]
 
 
 class SurrogateData(pl.LightningDataModule):
-    """A data set as standardised tensors that lie on the training device, handed out in whole batches."""
+    """A data set as standardised tensors that lie on the training device, handed out in whole batches.
 
-    def __init__(self, dataset: Dataset, surrogate: Surrogate, settings: TrainingSettings, seed: int) -> None:
+    Args:
+        least_batch: fewest examples an optimizer step can do with. Where the last batch of an epoch
+            would be smaller, its examples sit out that epoch.
+
+    Raises:
+        UserError: no batch is that large.
+    """
+
+    def __init__(
+        self, dataset: Dataset, surrogate: Surrogate, settings: TrainingSettings, seed: int, least_batch: int = 1
+    ) -> None:
         super().__init__()
         dtype = getattr(torch, settings.dtype)
         # Once, and in the data's float64, not once a step.
@@ -225,11 +274,18 @@ class SurrogateData(pl.LightningDataModule):
         self.outcomes = surrogate.standardise_outcomes(dataset.outcomes).to(dtype)
         self.n_training, self.n_validation = dataset.n_training, dataset.n_validation
         self.batch_size = min(settings.batch_size, self.n_training)
+        if self.batch_size < least_batch:
+            raise UserError(
+                f"surrogate.normalisation: batch needs batches of at least {least_batch} examples, got "
+                f"training.batch_size {settings.batch_size} and {self.n_training} training examples"
+            )
+        left_over = self.n_training % self.batch_size
+        self.n_shown = self.n_training - (left_over if left_over < least_batch else 0)
         self.seed = seed
 
     @property
     def steps_an_epoch(self) -> int:
-        return math.ceil(self.n_training / self.batch_size)
+        return math.ceil(self.n_shown / self.batch_size)
 
     def setup(self, stage: str) -> None:
         device = self.trainer.strategy.root_device  # type: ignore[union-attr]
@@ -243,9 +299,9 @@ class SurrogateData(pl.LightningDataModule):
         return self.inputs[rows], self.outcomes[rows]
 
     def order(self, epoch: int) -> Tensor:
-        """The training rows in the order of an epoch: a function of (seed, epoch)."""
+        """The training rows shown in an epoch, in order: a function of (seed, epoch)."""
         generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
-        return torch.randperm(self.n_training, generator=generator).to(self.inputs.device)
+        return torch.randperm(self.n_training, generator=generator)[: self.n_shown].to(self.inputs.device)
 
     def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         inputs, outcomes = self.inputs[self.n_training :], self.outcomes[self.n_training :]
@@ -261,7 +317,7 @@ class Blocks:
         self.size = data.batch_size * _STEPS_A_BLOCK
 
     def __len__(self) -> int:
-        return math.ceil(self.data.n_training / self.size)
+        return math.ceil(self.data.n_shown / self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         trainer: pl.Trainer = self.data.trainer  # type: ignore[assignment]
@@ -359,6 +415,7 @@ class StateFiles(CheckpointIO):
 def schedule(name: str, progress: float) -> float:
     """The learning rate as a share of its maximum, at a share of the training in [0, 1].
 
+    Not plateau, which goes by the loss.
     one_cycle (Smith and Topin 2018): from 4 % up to the maximum over the first 30 %, then down to zero.
     """
     if name == "constant":
@@ -398,7 +455,7 @@ def _key(
     versions = [metadata.version(package) for package in ("torch", "pytorch-lightning")]
     about = [identity(task), dataset.n_validation, settings, seed, accelerator, *versions]
     digest.update(json.dumps(about, sort_keys=True).encode())
-    for source in (network.__file__, _state.__file__, __file__):
+    for source in (network.__file__, normalisation.__file__, _state.__file__, __file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()[:16]
 
