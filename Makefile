@@ -1,6 +1,6 @@
 # `make repro` and `make test` set everything up when run first; nothing but Python, make and git is needed.
 .DEFAULT_GOAL := repro
-.PHONY: install repro test check ui clean
+.PHONY: install repro contest test check ui clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,6 +25,9 @@ ifeq ($(strip $(TASKS)),)
 else
 	python -m pipelines.run 'task=[$(TASKS)]'
 endif
+
+contest: $(STAMP) ## the Neural-Adjoint benchmark; its size stands in benchmarks/neural_adjoint/params.yaml
+	dvc repro benchmarks/neural_adjoint/dvc.yaml
 
 test: $(STAMP) ## all tests
 	pytest

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -28,6 +29,7 @@ from aimback.tasks.base import Task
 
 T = TypeVar("T")
 _PACKAGE = Path(aimback.__file__).parent
+_FAMILIES = (Solver,)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,25 @@ class DataSettings:
             raise UserError(f"validation_fraction: between 0 and 1, got {self.validation_fraction:g}")
         if self.targets < 1:
             raise UserError(f"targets: at least 1, got {self.targets}")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a contest: what is inverted, and by which solver.
+
+    Args:
+        forward: "simulator", or the name of a network.
+        dtype: float32 or float64, that the method computes in.
+        solver: how.
+    """
+
+    forward: str
+    dtype: Literal["float32", "float64"]
+    solver: Solver
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return torch.float32 if self.dtype == "float32" else torch.float64
 
 
 @dataclass(frozen=True)
@@ -155,7 +176,21 @@ class Settings:
 
     @cached_property
     def solver(self) -> Solver:
-        return self._part("solver", Solver)  # type: ignore[type-abstract]
+        return self._part("solver", Solver)
+
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        """The methods of a contest by name; none in the pipeline itself."""
+        parts = self._plain("methods", dict[str, dict[str, Any]] | None) or {}
+        return {name: _method(part, f"methods.{name}") for name, part in parts.items()}
+
+    @cached_property
+    def sweep(self) -> tuple[int, ...]:
+        """Numbers of training examples, each at least 10; none in the pipeline itself."""
+        numbers = self._plain("sweep", list[int] | None) or []
+        if any(number < LEAST_EXAMPLES for number in numbers):
+            raise UserError(f"sweep: numbers of examples of at least {LEAST_EXAMPLES}, got {numbers}")
+        return tuple(numbers)
 
     @cached_property
     def hardware(self) -> Hardware:
@@ -168,8 +203,16 @@ class Settings:
 
 _ROOT = (
     *("task", "data", "surrogate", "training", "solver", "hardware", "tracking"),
-    *("seed", "targets", "targets_sha256", "inputs", "only"),
+    *("seed", "targets", "targets_sha256", "inputs", "only", "methods", "sweep"),
 )
+
+
+def _method(part: Mapping[str, Any], path: str) -> Method:
+    solver = build(part.get("solver"), Solver, f"{path}.solver")
+    _known(f"{path}.", part, ("forward", "dtype", "solver"))
+    forward = _value(f"{path}.forward", str, part.get("forward"))
+    dtype = _value(f"{path}.dtype", Literal["float32", "float64"], part.get("dtype"))
+    return Method(forward, dtype, solver)
 
 
 def build(node: Any, kind: type[T], path: str) -> T:
@@ -177,7 +220,7 @@ def build(node: Any, kind: type[T], path: str) -> T:
 
     Args:
         node: a mapping of constructor keywords; `_target_` names the class where `kind` leaves a choice.
-        kind: the class, or a protocol that the class must implement.
+        kind: the class, or a protocol that the class must implement, or the base of a family of classes.
         path: where the node stands in the config, for messages.
 
     Raises:
@@ -188,7 +231,7 @@ def build(node: Any, kind: type[T], path: str) -> T:
         raise UserError(f"{path}: expected a group of settings, got {node!r}")
     values = {str(name): value for name, value in node.items()}
     target = values.pop("_target_", None)
-    has_choice = getattr(kind, "_is_protocol", False)
+    has_choice = getattr(kind, "_is_protocol", False) or kind in _FAMILIES
     if target is not None and not has_choice:
         raise UserError(f"{path}._target_: there is no choice here; leave it out")
     made = _class(target, kind, path) if has_choice else kind
@@ -228,6 +271,8 @@ def _class(target: Any, kind: type[T], path: str) -> type[T]:
 
 
 def _implements(made: type, kind: type) -> bool:
+    if kind in _FAMILIES:
+        return issubclass(made, kind) and made is not kind
     if inspect.isabstract(made) or getattr(made, "_is_protocol", False):
         return False
     # A protocol with attributes cannot answer issubclass(); its methods tell.

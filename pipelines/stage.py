@@ -32,14 +32,14 @@ class Job:
         settings: the checked configuration.
         stage: the stage's name.
         root: where this run writes: `outputs` in the pipeline, a folder of its own by hand.
-        measured: what `metered` has noted.
+        measured: what `metered` has noted, by name of the meter.
     """
 
     name: str
     settings: Settings
     stage: str
     root: Path
-    measured: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -50,9 +50,13 @@ class Job:
         """The folder for what this run makes of the task."""
         return self.root / self.name
 
-    def made(self, file: str) -> Path:
-        """A file that an earlier stage made of the task: in the first of `inputs` that has it."""
-        places = [folder / self.name / file for folder in self.settings.inputs]
+    def made(self, file: str, variant: str = "") -> Path:
+        """A file that an earlier stage made of the task: in the first of `inputs` that has it.
+
+        Args:
+            variant: the folder of a run besides the main one, where there are several.
+        """
+        places = [folder / variant / self.name / file for folder in self.settings.inputs]
         return next((place for place in places if place.exists()), places[0])
 
     def generator(self, purpose: str) -> torch.Generator:
@@ -64,11 +68,12 @@ class Job:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     @contextlib.contextmanager
-    def metered(self, result: str) -> Iterator[None]:
+    def metered(self, result: str, name: str = "") -> Iterator[None]:
         """Note what the block takes: the work itself, without what is loaded and logged around it.
 
         Args:
             result: the file, below `outputs`, that the work is about to make.
+            name: of the meter; the stage's, where it has only one.
         """
         device = self.settings.hardware.device()
         if device.type == "cuda":
@@ -77,23 +82,23 @@ class Job:
         yield
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        self.measured.update(
-            seconds=time.perf_counter() - began,
-            peak_memory_bytes=_peak_memory(device),
-            device=device_name(device),
-            threads=torch.get_num_threads(),
-            result=result,
-        )
+        self.measured[name or self.stage] = {
+            "seconds": time.perf_counter() - began,
+            "peak_memory_bytes": _peak_memory(device),
+            "device": device_name(device),
+            "threads": torch.get_num_threads(),
+            "result": result,
+        }
 
-    def write_meter(self) -> None:
+    def write_meters(self) -> None:
         """Write what was measured, kept apart from the outputs: clocks differ from run to run, those must not.
 
         The hash of the result tells whether a meter still speaks of the file that is there: DVC may
         have restored another one from its cache.
         """
-        if self.measured:
-            meter = {**self.measured, "result_sha256": sha256(self.outputs / self.measured["result"])}
-            write_text(self.root / "meters" / self.name / f"{self.stage}.json", json.dumps(meter, indent=1) + "\n")
+        for name, measured in self.measured.items():
+            meter = {**measured, "result_sha256": sha256(self.outputs / measured["result"])}
+            write_text(self.root / "meters" / self.name / f"{name}.json", json.dumps(meter, indent=1) + "\n")
 
 
 def stage(work: Callable[[Job], None]) -> Callable[[], None]:
@@ -109,7 +114,7 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
         for task in settings.tasks:
             job = Job(task, settings, name, root)
             work(job)
-            job.write_meter()
+            job.write_meters()
 
     return main
 

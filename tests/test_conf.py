@@ -20,7 +20,13 @@ from pipelines.settings import Settings, build
 from pipelines.sources import sources
 
 CONF = ROOT / "conf"
-OPTIONS = sorted(f"{file.parent.relative_to(CONF)}={file.stem}" for file in CONF.rglob("*.yaml") if file.parent != CONF)
+FILES = [file.relative_to(CONF).with_suffix("") for file in CONF.rglob("*.yaml")]
+# The contest has a configuration of its own, with profiles; its tests are in test_contest_pipeline.py.
+OPTIONS = sorted(
+    f"{group}={Path(*rest).as_posix()}"
+    for group, *rest in (file.parts for file in FILES)
+    if rest and group != "profile"
+)
 
 
 @pytest.fixture
@@ -34,6 +40,8 @@ def test_every_option_builds(compose: Any, option: str) -> None:
     settings = compose(option).check()
     if option.startswith("task="):
         assert list(settings.tasks) == [option.removeprefix("task=")]
+    if option.startswith(("preset=neural_adjoint/", "preset=smooth/")):
+        assert list(settings.tasks) == [option.rpartition("/")[2]]
 
 
 @pytest.mark.parametrize("group", ["task", "solver"])
@@ -106,7 +114,7 @@ def test_a_wrong_value_is_one_line_that_names_the_key(compose: Any, override: st
         "aimback.files.write_text",
         "aimback.files.os.system",
         "aimback.files.tempfile.NamedTemporaryFile",
-        "aimback.solve.solver.Limits",
+        "aimback.solve.solver.Stepper",
         "aimback.solve.solver.Solver",
         "aimback.tasks.cannon_drag.CannonDrag",
         "aimback..solve.adam.Adam",

@@ -42,6 +42,15 @@ class Dataset:
     def n_training(self) -> int:
         return len(self) - self.n_validation
 
+    def first(self, examples: int) -> "Dataset":
+        """The same with only the first so many training rows; every validation row stays."""
+        left = self.n_training - examples
+        controls, conditions, outcomes = (
+            torch.cat([part[:examples], part[self.n_training :]])
+            for part in (self.controls, self.conditions, self.outcomes)
+        )
+        return Dataset(controls, conditions, outcomes, self.n_validation, self.n_left_out + left)
+
 
 def simulate(
     task: Task,

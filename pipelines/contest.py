@@ -1,0 +1,56 @@
+"""Every method of a contest on the same targets from the same guesses, scored by r_T."""
+
+import json
+
+from aimback.dataset import load_dataset
+from aimback.evaluate import R_T_COLUMNS, judge, measures, r_t_rows, resimulate, save_answers, save_table
+from aimback.files import write_text
+from aimback.ledger import Counted, Ledger
+from aimback.problem import Linearised
+from aimback.surrogate.network import Surrogate
+from aimback.targets import load_targets
+from pipelines.settings import Method
+from pipelines.solving import solved
+from pipelines.stage import Job, stage
+
+_FOLDER = "contest"
+
+
+@stage
+def main(job: Job) -> None:
+    task, device = job.task, job.settings.hardware.device()
+    targets = load_targets(job.made("data/targets.npz"), task)
+    metrics, answers, curves = {}, {}, []
+    for name, method in job.settings.methods.items():
+        ledger, forward = _forward(job, method)
+        with job.metered(f"{_FOLDER}/metrics.json", name):
+            solution = solved(
+                job, Counted(forward, ledger, simulates=forward is task), method.solver, method.torch_dtype
+            )
+        truth = resimulate(task, targets, solution, device)
+        answers[name] = judge(task, targets, solution, truth)
+        # A method with fewer candidates has no r_50.
+        metrics[name] = {"r_50": None, **measures(task, targets, solution, truth, answers[name], ledger)}
+        curves += r_t_rows(name, truth)
+    folder = job.outputs / _FOLDER
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    settings = {name: job.settings.tree[name] for name in ("seed", "data", "methods")}
+    write_text(folder / "settings.json", json.dumps(settings, indent=1) + "\n")
+    save_answers(folder / "answers.csv", task, targets, answers)
+    save_table(folder / "r_t.csv", ("method", *R_T_COLUMNS[1:]), curves)
+
+
+def _forward(job: Job, method: Method) -> tuple[Ledger, Linearised]:
+    """What a method inverts, and what having it has cost."""
+    if method.forward == "simulator":
+        return Ledger(), job.task
+    device = job.settings.hardware.device()
+    weights = job.made("surrogate/weights.safetensors", method.forward)
+    dataset = load_dataset(job.made("data/dataset.npz"), job.task)
+    examples = len(dataset) + dataset.n_left_out
+    ledger = Ledger(simulations=examples, training_examples=examples)
+    return ledger, Surrogate.load(weights, job.task, device, method.torch_dtype)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""How the answers follow the network: surrogates learn from ever more examples, and each is inverted."""
+
+from aimback.dataset import load_dataset
+from aimback.evaluate import r_t, resimulate, save_table
+from aimback.ledger import Counted, Ledger
+from aimback.targets import load_targets
+from pipelines.solving import solved
+from pipelines.stage import Job, stage
+
+
+@stage
+def main(job: Job) -> None:
+    from aimback.surrogate.training import train_surrogate, validation_mse  # seconds
+
+    settings, task, hardware = job.settings, job.task, job.settings.hardware
+    device = hardware.device()
+    dataset = load_dataset(job.made("data/dataset.npz"), task)
+    targets = load_targets(job.made("data/targets.npz"), task)
+    rows = []
+    for examples in sorted({min(count, dataset.n_training) for count in settings.sweep}):
+        surrogate, _ = train_surrogate(
+            dataset.first(examples),
+            task,
+            settings.surrogate,
+            settings.training,
+            job.seed("training"),
+            device.type,
+            job.root / "checkpoints" / job.name,
+        )
+        error = validation_mse(surrogate, dataset)
+        forward = Counted(surrogate.to(device, hardware.torch_dtype), Ledger(), simulates=False)
+        solution = solved(job, forward, settings.solver, hardware.torch_dtype)
+        answers = r_t(resimulate(task, targets, solution, device))
+        rows.append((examples, error, float(answers[0, 0])))
+    save_table(job.outputs / "quality" / "quality.csv", ("examples", "validation_mse", "r_1"), rows)
+
+
+if __name__ == "__main__":
+    main()

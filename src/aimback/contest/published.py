@@ -1,0 +1,64 @@
+"""What the field has published on the same tasks, as typed rows; the numbers lie in one CSV file with their source."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from aimback.errors import UserError
+
+
+@dataclass(frozen=True)
+class Published:
+    """One method on one task, as published.
+
+    Attributes:
+        task, method: names; the method's as in its paper.
+        r_1, r_50: the metric r_T at T = 1 and T = 50, raw units squared; None for a method with one answer only.
+        validation_mse: of the network that the method inverts, raw units squared; None where not published.
+        source: where the numbers stand, and how exactly they can be read there.
+    """
+
+    task: str
+    method: str
+    r_1: float
+    r_50: float | None
+    validation_mse: float | None
+    source: str
+
+
+def published_rows() -> tuple[Published, ...]:
+    """The published rows that come with this package."""
+    return parse_published(files(__package__).joinpath("published.csv").read_text(encoding="utf-8"))
+
+
+def parse_published(text: str) -> tuple[Published, ...]:
+    """Published rows from CSV text: columns task, method, r_1, r_50, validation_mse, source; an empty cell is None.
+
+    Raises:
+        UserError: a column is missing, a number is none or is not above 0.
+    """
+    rows = []
+    for line, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+        try:
+            r_1, r_50, mse = (_positive(row[name]) for name in ("r_1", "r_50", "validation_mse"))
+            if r_1 is None or not row["source"]:
+                raise ValueError("r_1 and source are needed")
+            rows.append(Published(row["task"], row["method"], r_1, r_50, mse, row["source"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"published line {line}: needs names, numbers above 0 and a source, got {row}") from error
+    return tuple(rows)
+
+
+def find_published(rows: Sequence[Published], task: str, method: str) -> Published | None:
+    """The row of a method on a task; None where there is none."""
+    return next((row for row in rows if (row.task, row.method) == (task, method)), None)
+
+
+def _positive(cell: str) -> float | None:
+    if cell == "":
+        return None
+    value = float(cell)
+    if not value > 0:
+        raise ValueError(f"{cell} is not above 0")
+    return value
