@@ -187,7 +187,7 @@ def draw_descent(task: Task, targets: Targets, solution: Solution, span: float) 
 
 def plot_training(path: Path, title: str, step: Array, train_loss: Array, validation_loss: Array) -> None:
     """Train and validation loss by step; an empty cell is a NaN and leaves no gap."""
-    with _figure(path, (7, 4)) as figure:
+    with new_figure(path, (7, 4)) as figure:
         axes = figure.add_subplot()
         for label, values, colour, line in (
             ("training examples", train_loss, COLOURS["surrogate"], "-"),
@@ -217,7 +217,7 @@ def plot_loss(
     Args:
         losses, misses: by route, `(n_steps + 1, n_targets)`.
     """
-    with _figure(path, (10.5, 4.2)) as figure:
+    with new_figure(path, (10.5, 4.2)) as figure:
         left, right = figure.subplots(1, 2)
         _bands(left, losses, 1e-33)
         left.set(xlabel="solver step", ylabel="loss, (believed miss / span)²", title="as the route itself believes")
@@ -240,7 +240,7 @@ def plot_misses(path: Path, title: str, misses: Mapping[str, Array], unit: str, 
     positive = np.concatenate([values[np.isfinite(values) & (values > 0)] for values in misses.values()])
     lowest, highest = (positive.min(), positive.max()) if positive.size else (tolerance, tolerance)
     lowest, highest = min(lowest, tolerance) / 3, max(highest, tolerance) * 3
-    with _figure(path, (7, 4)) as figure:
+    with new_figure(path, (7, 4)) as figure:
         axes = figure.add_subplot()
         for route, values in misses.items():
             found = np.sort(values[np.isfinite(values)])
@@ -273,7 +273,7 @@ def plot_trajectories(
         goals: where they should end, `(n_shown, 2)`.
         misses: by route, `(n_shown,)`.
     """
-    with _figure(path, (10.5, 3.9)) as figure:
+    with new_figure(path, (10.5, 3.9)) as figure:
         panels = figure.subplots(1, len(flights), sharex=True, sharey=True, squeeze=False)[0]
         for axes, (route, lines) in zip(panels, flights.items(), strict=True):
             for line in lines:
@@ -301,7 +301,7 @@ def plot_surfaces(
     levels = 10.0 ** np.linspace(-5, 0, 16) * max(worst, np.finfo(float).tiny)
     halo = [withStroke(linewidth=3.5, foreground="white")]
     ticks = 10.0 ** np.arange(np.ceil(np.log10(levels[0])), np.log10(levels[-1]))
-    with _figure(path, (11, 4.8)) as figure:
+    with new_figure(path, (11, 4.8)) as figure:
         panels = figure.subplots(1, len(surfaces), sharex=True, sharey=True, squeeze=False)[0]
         for panel, surface in zip(panels, surfaces, strict=True):
             panel.grid(False)
@@ -357,7 +357,7 @@ def _settled(values: Array) -> int:
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+def new_figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     # "default" first: a user's own matplotlibrc must not change an output.
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=size, layout="constrained")

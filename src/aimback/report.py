@@ -8,6 +8,7 @@ import csv
 import html
 import json
 import math
+import re
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,8 +162,8 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
         "routes": ROUTES,
         "rule": RULE,
     }
-    write_text(page, _environment(autoescape=True).get_template("report.html").render(content))
-    write_text(markdown, _environment(autoescape=False).get_template("report.md").render(content))
+    write_text(page, environment(autoescape=True).get_template("report.html").render(content))
+    write_text(markdown, environment(autoescape=False).get_template("report.md").render(content))
     whole = {result.name: {route: costs_of(result, route) for route in ROUTES} for result in results}
     write_text(costs, json.dumps(whole, indent=1, allow_nan=False) + "\n")
 
@@ -170,7 +171,7 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
 def note(result: TaskResult) -> str:
     """Verdict and table of one task in Markdown."""
     return (
-        _environment(autoescape=False)
+        environment(autoescape=False)
         .get_template("note.md")
         .render(result={"verdict": verdict(result), "rows": table(result)}, routes=ROUTES, rule=RULE)
     )
@@ -448,7 +449,8 @@ def _read_unsolved(path: Path) -> list[Unsolved]:
     return sorted(unsolved, key=lambda target: (target.status != "invalid_input", target.status == "missed"))
 
 
-def _environment(*, autoescape: bool) -> jinja2.Environment:
+def environment(*, autoescape: bool) -> jinja2.Environment:
+    """What every template here is rendered in: HTML with `autoescape`, Markdown without; `cell` is for table cells."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("aimback"),
         autoescape=autoescape,
@@ -464,4 +466,5 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
 def _cell(text: str) -> str:
     """Text inside a Markdown table: what a user's file holds must not become markup."""
     safe = html.escape(" ".join(str(text).split()), quote=False)
-    return "".join(f"\\{letter}" if letter in r"\`*_[]|" else letter for letter in safe)
+    # Underscores inside a name are text already.
+    return re.sub(r"[\\`*\[\]|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", safe)

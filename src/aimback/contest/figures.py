@@ -15,7 +15,7 @@ from aimback.contest.published import Published
 from aimback.contest.records import Contest
 from aimback.contest.summary import ADJOINT, DIRECT, Law, mean_curve, over_seeds, quality_law, repaid_at
 from aimback.contest.text import count, power
-from aimback.plots import COLOURS, _figure
+from aimback.plots import COLOURS, new_figure
 
 Array = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ _PANEL = 4.3
 
 def plot_r_t(path: Path, contest: Contest) -> None:
     """r_T against T, a panel a task: measured curves with quartile bands, published points as open markers."""
-    with _figure(path, (_PANEL * len(contest.tasks) + 0.6, 6.6)) as figure:
+    with new_figure(path, (_PANEL * len(contest.tasks) + 0.6, 6.6)) as figure:
         panels = figure.subplots(1, len(contest.tasks), sharey=True, squeeze=False)[0]
         shown: dict[str, Line2D] = {}
         lowest, highest = [_KNEE], [1.0]
@@ -85,7 +85,7 @@ def plot_r_t(path: Path, contest: Contest) -> None:
 
 def plot_quality(path: Path, contest: Contest) -> None:
     """r_1 against the network's validation MSE, a colour a task, beside the line on which both are equal."""
-    with _figure(path, (8.6, 5.6)) as figure:
+    with new_figure(path, (8.6, 5.6)) as figure:
         axes = figure.add_subplot()
         everything: list[float] = []
         for index, task in enumerate(contest.tasks):
@@ -133,7 +133,7 @@ def plot_ledger(path: Path, contest: Contest, most: int = 100_000) -> None:
         most: targets at the right edge.
     """
     asked = np.logspace(0, math.log10(most), 200)
-    with _figure(path, (_PANEL * len(contest.tasks) + 0.6, 4.7)) as figure:
+    with new_figure(path, (_PANEL * len(contest.tasks) + 0.6, 4.7)) as figure:
         panels = figure.subplots(1, len(contest.tasks), sharey=True, squeeze=False)[0]
         shown: dict[str, Line2D] = {}
         for axes, task in zip(panels, contest.tasks, strict=True):

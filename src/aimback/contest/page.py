@@ -1,17 +1,14 @@
 """The results page in Markdown: what was run, who keeps which promise, and every number behind it."""
 
-import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import jinja2
 
 from aimback.contest.records import Clock, Contest
 from aimback.contest.summary import ADJOINT, DIRECT, Spread, over_seeds, per_target, quality_law, repaid_at, spread
 from aimback.contest.text import over, power
 from aimback.contest.verdicts import GRID_SCORED, Verdict, hits, verdicts
-from aimback.report import DASH, NEVER, Row, number, percent
+from aimback.report import DASH, NEVER, Row, environment, number, percent
 
 BOUNDARIES = (ADJOINT, "no_boundary", "hard_box")
 
@@ -83,8 +80,8 @@ def results_page(
     """
     judged = verdicts(contest)
     page = (
-        _environment()
-        .get_template("results.md")
+        environment(autoescape=False)
+        .get_template("contest.md")
         .render(
             configuration=configuration,
             seeds=sorted({run.seed for run in contest.runs}),
@@ -244,22 +241,3 @@ def _repaid(targets: Sequence[float]) -> str:
 
 def _finite(value: float) -> bool:
     return value < float("inf")
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("aimback.contest"),
-        autoescape=False,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["cell"] = _cell
-    return environment
-
-
-def _cell(text: str) -> str:
-    """Text inside a Markdown table: no mark-up, no cell border, no line break; names keep their underscores."""
-    safe = html.escape(" ".join(str(text).split()), quote=False)
-    return "".join(f"\\{letter}" if letter in r"\`*[]|" else letter for letter in safe)
