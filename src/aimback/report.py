@@ -8,8 +8,8 @@ import csv
 import html
 import json
 import math
-import re
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
