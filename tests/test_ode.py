@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from torch import Tensor
 from torchdiffeq import odeint_event
 
 from aimback import ode
+from aimback.dual import seed
 from aimback.errors import UserError
 from aimback.tasks.cannon_drag import CannonDrag, time_to_ground
 
@@ -193,3 +195,20 @@ def test_samples_end_at_their_own_times_and_alone_as_in_company() -> None:
     together = task(controls, conditions)
     alone = torch.stack([task(row, given) for row, given in zip(controls[:25], conditions[:25], strict=True)])
     torch.testing.assert_close(together[:25], alone, rtol=0, atol=0)
+
+
+def test_crossing_of_a_circle_and_its_derivative() -> None:
+    """cos t falls to p at t = acos p, and dt/dp = -1 / sqrt(1 - p^2); below -1 never."""
+
+    def motion(level: Tensor) -> tuple[ode.Derivative, ode.Measure]:
+        return (lambda state: (-state[1], state[0])), (lambda state: state[0] - level)
+
+    level = torch.tensor([-0.9, 0.0, 0.7, -2.0, math.nan], dtype=T)
+    (variable,) = seed(level[:, None]).unbind(-1)
+    start = (torch.ones(5, dtype=T), torch.zeros(5, dtype=T))
+    _, time, missing = ode.integrate_to_crossing(motion, (variable,), start, steps=200, pace=0.3, horizon=20.0)
+    torch.testing.assert_close(time.value[:3], torch.acos(level[:3]), rtol=1e-9, atol=0)
+    torch.testing.assert_close(time.tangent[0, :3], -1 / torch.sqrt(1 - level[:3] ** 2), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        missing, torch.tensor([0, 0, 0, math.inf, math.nan], dtype=T), rtol=0, atol=0, equal_nan=True
+    )

@@ -9,8 +9,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from aimback import ode
-from aimback.dual import linearise_by_autograd, seed
+from aimback.dual import linearise_by_autograd
 from aimback.errors import UserError
 from aimback.tasks.trebuchet import Trebuchet
 from aimback.tasks.trebuchet_motion import (
@@ -308,23 +307,6 @@ def test_the_sling_lifts_a_heavier_machine_sooner() -> None:
     steps = task(controls, torch.zeros(4, 1, dtype=T))[:, 0].diff()
     assert bool((steps > 0).all())
     assert bool((steps.diff() < 0).all())
-
-
-def test_crossing_of_a_circle_and_its_derivative() -> None:
-    """cos t falls to p at t = acos p, and dt/dp = -1 / sqrt(1 - p^2); below -1 never."""
-
-    def motion(level: Tensor) -> tuple[ode.Derivative, ode.Measure]:
-        return (lambda state: (-state[1], state[0])), (lambda state: state[0] - level)
-
-    level = torch.tensor([-0.9, 0.0, 0.7, -2.0, math.nan], dtype=T)
-    (variable,) = seed(level[:, None]).unbind(-1)
-    start = (torch.ones(5, dtype=T), torch.zeros(5, dtype=T))
-    _, time, missing = ode.integrate_to_crossing(motion, (variable,), start, steps=200, pace=0.3, horizon=20.0)
-    torch.testing.assert_close(time.value[:3], torch.acos(level[:3]), rtol=1e-9, atol=0)
-    torch.testing.assert_close(time.tangent[0, :3], -1 / torch.sqrt(1 - level[:3] ** 2), rtol=1e-6, atol=0)
-    torch.testing.assert_close(
-        missing, torch.tensor([0, 0, 0, math.inf, math.nan], dtype=T), rtol=0, atol=0, equal_nan=True
-    )
 
 
 @pytest.mark.parametrize(
