@@ -37,8 +37,8 @@ _FIGURES = {"r_t": plot_r_t, "quality": plot_quality, "ledger": plot_ledger}
 _REMARKS = (
     "Ours, against the published protocol: inputs and outcomes of the networks are standardised; targets are drawn "
     "from the part of the prior that lies in the search box, so each can be hit; a start halves its own step size "
-    "after 80 steps without progress, where all starts of a target do so together after 10; a start's answer is its point of least "
-    "loss, not its last one; Adam's first step is a quarter of the box in every control.",
+    "after 80 steps without progress, where all starts of a target do so together after 10; a start's answer is its "
+    "point of least loss, not its last one; Adam's first step is a quarter of the box in every control.",
 )
 
 
