@@ -3,9 +3,11 @@
 from aimback.dataset import load_dataset
 from aimback.evaluate import r_t, resimulate, save_table
 from aimback.ledger import Counted, Ledger
-from aimback.targets import load_targets
+from aimback.targets import draw_targets
 from pipelines.solving import solved
 from pipelines.stage import Job, stage
+
+_TARGETS = 500
 
 
 @stage
@@ -15,7 +17,8 @@ def main(job: Job) -> None:
     settings, task, hardware = job.settings, job.task, job.settings.hardware
     device = hardware.device()
     dataset = load_dataset(job.made("data/dataset.npz"), task)
-    targets = load_targets(job.made("data/targets.npz"), task)
+    # More than the contest's own: a mean of squares hangs on its few greatest.
+    targets = draw_targets(task, _TARGETS, job.generator("quality targets"), device)
     rows = []
     for examples in sorted({min(count, dataset.n_training) for count in settings.sweep}):
         surrogate, _ = train_surrogate(
@@ -29,7 +32,7 @@ def main(job: Job) -> None:
         )
         error = validation_mse(surrogate, dataset)
         forward = Counted(surrogate.to(device, hardware.torch_dtype), Ledger(), simulates=False)
-        solution = solved(job, forward, settings.solver, hardware.torch_dtype)
+        solution = solved(job, targets, forward, settings.solver, hardware.torch_dtype)
         answers = r_t(resimulate(task, targets, solution, device))
         rows.append((examples, error, float(answers[0, 0])))
     save_table(job.outputs / "quality" / "quality.csv", ("examples", "validation_mse", "r_1"), rows)

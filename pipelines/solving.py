@@ -11,7 +11,7 @@ from aimback.problem import InverseProblem, Solution
 from aimback.solution import save_solution
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
-from aimback.targets import load_targets
+from aimback.targets import Targets, load_targets
 from pipelines.progress import progress_bar
 from pipelines.stage import Job
 
@@ -19,16 +19,17 @@ from pipelines.stage import Job
 def solve_targets(job: Job, forward: Counted, ledger: Ledger, folder: str) -> None:
     """Invert `forward` at every valid target and write the solution and the ledger into `folder`."""
     result = f"{folder}/solution.npz"
+    targets = load_targets(job.made("data/targets.npz"), job.task)
     with job.metered(result):
-        solution = solved(job, forward, job.settings.solver, job.settings.hardware.torch_dtype)
+        solution = solved(job, targets, forward, job.settings.solver, job.settings.hardware.torch_dtype)
     save_solution(job.outputs / result, solution, job.task)
     write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
 
 
-def solved(job: Job, forward: Counted, solver: Solver, dtype: torch.dtype) -> Solution:
+def solved(job: Job, targets: Targets, forward: Counted, solver: Solver, dtype: torch.dtype) -> Solution:
     """Invert `forward` at every valid target."""
     task, device = job.task, job.settings.hardware.device()
-    targets = load_targets(job.made("data/targets.npz"), task).only_valid()
+    targets = targets.only_valid()
     starts = None
     if solver.starts_from == "prior":
         drawn = task.draw_starts(len(targets) * solver.starts, job.generator("prior starts"))
