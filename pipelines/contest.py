@@ -25,7 +25,7 @@ def main(job: Job) -> None:
         ledger, forward = _forward(job, method)
         with job.metered(f"{_FOLDER}/metrics.json", name):
             solution = solved(
-                job, Counted(forward, ledger, simulates=forward is task), method.solver, method.torch_dtype
+                job, targets, Counted(forward, ledger, simulates=forward is task), method.solver, method.torch_dtype
             )
         truth = resimulate(task, targets, solution, device)
         answers[name] = judge(task, targets, solution, truth)

@@ -199,8 +199,9 @@ def _mark_break_even(axes: Axes, contest: Contest, task: str, most: int) -> None
     axes.plot([even], [direct], "o", color="white", mec="black", mew=1.8, ms=9, zorder=6)
     words = f"break-even:\n{count(round(even))} target{'' if round(even) == 1 else 's'}"
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    below = {"xytext": (-9, -9), "textcoords": "offset points", "ha": "right", "va": "top"}
-    axes.annotate(words, (even, direct), fontsize=10, bbox=paper, **below)
+    beside = axes.annotate(words, (even, direct), xytext=(-9, -9), textcoords="offset points", fontsize=10, bbox=paper)
+    beside.set_horizontalalignment("right")
+    beside.set_verticalalignment("top")
 
 
 def _priced(contest: Contest, task: str) -> dict[tuple[float, float], list[str]]:
