@@ -17,7 +17,7 @@ from aimback.tasks.base import Task
 from pipelines.ending import ROOT
 from pipelines.imports import closure
 from pipelines.settings import Settings, build
-from pipelines.sources import sources
+from pipelines.sources import sections_of, sources
 
 CONF = ROOT / "conf"
 FILES = [file.relative_to(CONF).with_suffix("") for file in CONF.rglob("*.yaml")]
@@ -172,7 +172,7 @@ SECTIONS = {
 def test_a_stage_depends_on_every_file_that_it_imports(stage: str) -> None:
     """`publish` always runs; for the others, what a real interpreter loads is on the list."""
     assert f"outputs/sources/{stage}.sha256" in STAGES[stage]["deps"]
-    listed = {str(file) for file in sources(stage, STAGES[stage].get("params", []))}
+    listed = {str(file) for file in sources(stage, sections_of(STAGES[stage]))}
     program = (
         f"import sys, pipelines.{stage}\nfor name, module in sorted(sys.modules.items()):\n"
         "    if name.split('.')[0] in ('aimback', 'pipelines'): print(module.__file__)"
