@@ -96,7 +96,7 @@ def main() -> None:
         clocks = [clock for stand in stands for clock in stand.clocks()]
         page = results_page(
             contest,
-            _configuration(size["profile"], stands, clocks),
+            _configuration(size["profile"], stands, clocks, size["remarks"]),
             clocks=clocks,
             trebuchet=_trebuchet(),
             figures={name: f"figures/{name}.png" for name in _FIGURES},
@@ -113,7 +113,9 @@ def main() -> None:
             print(f"MLflow: {done.written} runs written to {size['experiment']}; to see them: make ui")
 
 
-def _configuration(profile: str, stands: Sequence[Stand], clocks: Sequence[Clock]) -> Configuration:
+def _configuration(
+    profile: str, stands: Sequence[Stand], clocks: Sequence[Clock], remarks: Sequence[str]
+) -> Configuration:
     devices = list(dict.fromkeys(clock.device for clock in clocks))
     epochs = {stand.task: _read(stand.network("neural_adjoint"))["epochs"] for stand in stands}
     trained = ", ".join(f"{task} {count}" for task, count in epochs.items())
@@ -123,7 +125,7 @@ def _configuration(profile: str, stands: Sequence[Stand], clocks: Sequence[Clock
         device=", ".join(devices) or "not told",
         threads=max((clock.threads for clock in clocks), default=torch.get_num_threads()),
         versions={"aimback": aimback.__version__, **{name: metadata.version(name) for name in _VERSIONS}},
-        remarks=(*_REMARKS, f"Epochs of the published networks (at most 500 there): {trained}."),
+        remarks=(*_REMARKS, f"Epochs of the published networks (at most 500 there): {trained}.", *remarks),
     )
 
 
