@@ -1,8 +1,9 @@
-"""Every method of a contest on the same targets from the same guesses, scored by r_T."""
+"""A group of methods of the contest on the same targets from the same guesses, scored by r_T."""
 
 import json
 
 from aimback.dataset import load_dataset
+from aimback.errors import UserError
 from aimback.evaluate import R_T_COLUMNS, judge, measures, r_t_rows, resimulate, save_answers, save_table
 from aimback.files import write_text
 from aimback.ledger import Counted, Ledger
@@ -13,28 +14,31 @@ from pipelines.settings import Method
 from pipelines.solving import solved
 from pipelines.stage import Job, stage
 
-_FOLDER = "contest"
-
 
 @stage
 def main(job: Job) -> None:
     task, device = job.task, job.settings.hardware.device()
     targets = load_targets(job.made("data/targets.npz"), task)
     metrics, answers, curves = {}, {}, []
-    for name, method in job.settings.methods.items():
+    group = job.settings.group
+    if group is None:
+        raise UserError(f"group: which methods? One of {', '.join(job.settings.groups)}")
+    names = job.settings.groups[group]
+    for name in names:
+        method = job.settings.methods[name]
         ledger, forward = _forward(job, method)
-        with job.metered(f"{_FOLDER}/metrics.json", name):
-            solution = solved(
-                job, targets, Counted(forward, ledger, simulates=forward is task), method.solver, method.torch_dtype
-            )
+        counted = Counted(forward, ledger, simulates=forward is task)
+        with job.metered(f"{group}/metrics.json", name):
+            solution = solved(job, targets, counted, method.solver, method.torch_dtype, method.margin)
         truth = resimulate(task, targets, solution, device)
         answers[name] = judge(task, targets, solution, truth)
         # A method with fewer candidates has no r_50.
         metrics[name] = {"r_50": None, **measures(task, targets, solution, truth, answers[name], ledger)}
         curves += r_t_rows(name, truth)
-    folder = job.outputs / _FOLDER
+    folder = job.outputs / group
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    settings = {name: job.settings.tree[name] for name in ("seed", "data", "methods")}
+    tree = job.settings.tree
+    settings = {"seed": tree["seed"], "data": tree["data"], "methods": {name: tree["methods"][name] for name in names}}
     write_text(folder / "settings.json", json.dumps(settings, indent=1) + "\n")
     save_answers(folder / "answers.csv", task, targets, answers)
     save_table(folder / "r_t.csv", ("method", *R_T_COLUMNS[1:]), curves)

@@ -32,7 +32,8 @@ def main(job: Job) -> None:
         )
         error = validation_mse(surrogate, dataset)
         forward = Counted(surrogate.to(device, hardware.torch_dtype), Ledger(), simulates=False)
-        solution = solved(job, targets, forward, settings.solver, hardware.torch_dtype)
+        method = settings.methods["second_order"]
+        solution = solved(job, targets, forward, settings.solver, hardware.torch_dtype, method.margin)
         answers = r_t(resimulate(task, targets, solution, device))
         rows.append((examples, error, float(answers[0, 0])))
     save_table(job.outputs / "quality" / "quality.csv", ("examples", "validation_mse", "r_1"), rows)

@@ -62,12 +62,18 @@ class Method:
     Args:
         forward: "simulator", or the name of a network.
         dtype: float32 or float64, that the method computes in.
+        margin: what it leaves free at each wall, a share of the box's width in [0, 0.5).
         solver: how.
     """
 
     forward: str
     dtype: Literal["float32", "float64"]
+    margin: float
     solver: Solver
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < 0.5:
+            raise UserError(f"margin: in [0, 0.5), got {self.margin:g}")
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -185,6 +191,22 @@ class Settings:
         return {name: _method(part, f"methods.{name}") for name, part in parts.items()}
 
     @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Names of methods that a stage of the contest runs together, by the group's name."""
+        groups: dict[str, list[str]] = self._plain("groups", dict[str, list[str]] | None) or {}
+        for names in groups.values():
+            _known("methods.", names, self.methods)
+        return groups
+
+    @cached_property
+    def group(self) -> str | None:
+        """The group of one stage of the contest."""
+        group: str | None = self._plain("group", str | None)
+        if group is not None:
+            _known("groups.", [group], self.groups)
+        return group
+
+    @cached_property
     def sweep(self) -> tuple[int, ...]:
         """Numbers of training examples, each at least 10; none in the pipeline itself."""
         numbers = self._plain("sweep", list[int] | None) or []
@@ -203,16 +225,17 @@ class Settings:
 
 _ROOT = (
     *("task", "data", "surrogate", "training", "solver", "hardware", "tracking"),
-    *("seed", "targets", "targets_sha256", "inputs", "only", "methods", "sweep"),
+    *("seed", "targets", "targets_sha256", "inputs", "only", "methods", "groups", "group", "sweep"),
 )
 
 
 def _method(part: Mapping[str, Any], path: str) -> Method:
     solver = build(part.get("solver"), Solver, f"{path}.solver")
-    _known(f"{path}.", part, ("forward", "dtype", "solver"))
+    _known(f"{path}.", part, ("forward", "dtype", "margin", "solver"))
     forward = _value(f"{path}.forward", str, part.get("forward"))
     dtype = _value(f"{path}.dtype", Literal["float32", "float64"], part.get("dtype"))
-    return Method(forward, dtype, solver)
+    margin = _value(f"{path}.margin", float, part.get("margin"))
+    return Method(forward, dtype, margin, solver)
 
 
 def build(node: Any, kind: type[T], path: str) -> T:

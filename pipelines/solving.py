@@ -26,8 +26,10 @@ def solve_targets(job: Job, forward: Counted, ledger: Ledger, folder: str) -> No
     write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
 
 
-def solved(job: Job, targets: Targets, forward: Counted, solver: Solver, dtype: torch.dtype) -> Solution:
-    """Invert `forward` at every valid target."""
+def solved(
+    job: Job, targets: Targets, forward: Counted, solver: Solver, dtype: torch.dtype, margin: float = 0.0
+) -> Solution:
+    """Invert `forward` at every valid target; `margin` is left free at each wall of the box."""
     task, device = job.task, job.settings.hardware.device()
     targets = targets.only_valid()
     starts = None
@@ -38,7 +40,7 @@ def solved(job: Job, targets: Targets, forward: Counted, solver: Solver, dtype: 
     problem = InverseProblem(
         targets.targets.to(device, dtype),
         targets.conditions.to(device, dtype),
-        task.box,
+        task.box.shrunk(margin) if margin else task.box,
         task.tolerance,
         float(torch.linalg.vector_norm(span)),
         starts,
