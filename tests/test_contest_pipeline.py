@@ -180,3 +180,24 @@ def stored_runs(repository: Repository) -> list[Any]:
     experiment = client.get_experiment_by_name("aimback-neural-adjoint")
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("methods.second_order.margin=0.5", r"methods.second_order: ?\S*margin: in \[0, 0.5\)|margin: in \[0, 0.5\)"),
+        ("+methods.direct.sover=1", "methods.direct.sover: unknown key; did you mean methods.direct.solver"),
+        ("groups.ours=[dircet]", "methods.dircet: unknown key; did you mean methods.direct"),
+        ("group=theirs", "groups.theirs: unknown key"),
+        ("sweep=[5]", "sweep: numbers of examples of at least 10"),
+    ],
+)
+def test_a_wrong_setting_of_the_contest_is_named(override: str, message: str) -> None:
+    from aimback.errors import UserError
+    from pipelines.settings import Settings
+
+    with (
+        hydra.initialize_config_dir(str(CONF), version_base="1.3"),
+        pytest.raises(UserError, match=message),
+    ):
+        Settings(hydra.compose("contest", overrides=[override])).check()
