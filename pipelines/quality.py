@@ -14,8 +14,8 @@ _TARGETS = 500
 def main(job: Job) -> None:
     from aimback.surrogate.training import train_surrogate, validation_mse  # seconds
 
-    settings, task, hardware = job.settings, job.task, job.settings.hardware
-    device = hardware.device()
+    settings, task, device = job.settings, job.task, job.settings.hardware.device()
+    method = settings.methods["second_order"]
     dataset = load_dataset(job.made("data/dataset.npz"), task)
     # More than the contest's own: a mean of squares hangs on its few greatest.
     targets = draw_targets(task, _TARGETS, job.generator("quality targets"), device)
@@ -31,9 +31,8 @@ def main(job: Job) -> None:
             job.root / "checkpoints" / job.name,
         )
         error = validation_mse(surrogate, dataset)
-        forward = Counted(surrogate.to(device, hardware.torch_dtype), Ledger(), simulates=False)
-        method = settings.methods["second_order"]
-        solution = solved(job, targets, forward, settings.solver, hardware.torch_dtype, method.margin)
+        forward = Counted(surrogate.to(device, method.torch_dtype), Ledger(), simulates=False)
+        solution = solved(job, targets, forward, method.solver, method.torch_dtype, method.margin)
         answers = r_t(resimulate(task, targets, solution, device))
         rows.append((examples, error, float(answers[0, 0])))
     save_table(job.outputs / "quality" / "quality.csv", ("examples", "validation_mse", "r_1"), rows)

@@ -235,7 +235,10 @@ def _method(part: Mapping[str, Any], path: str) -> Method:
     forward = _value(f"{path}.forward", str, part.get("forward"))
     dtype = _value(f"{path}.dtype", Literal["float32", "float64"], part.get("dtype"))
     margin = _value(f"{path}.margin", float, part.get("margin"))
-    return Method(forward, dtype, margin, solver)
+    try:
+        return Method(forward, dtype, margin, solver)
+    except UserError as error:
+        raise UserError(_placed(path, str(error), part)) from error
 
 
 def build(node: Any, kind: type[T], path: str) -> T:

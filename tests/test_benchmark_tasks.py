@@ -243,7 +243,7 @@ def test_conventions_by_hand() -> None:
 
 @pytest.mark.parametrize("convention", ["ren2020", "kruse2021"])
 def test_arm_reaches_as_far_as_an_optimiser_finds(convention: str) -> None:
-    task = RoboticArm(convention=convention)  # type: ignore[arg-type]
+    task = RoboticArm(convention=convention)
     bounds = [(axis.lower, axis.upper) for axis in task.box.axes]
     for component, axis in enumerate(task.outcomes.axes):
         for sign, end in ((1.0, axis.lower), (-1.0, axis.upper)):

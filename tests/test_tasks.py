@@ -25,7 +25,7 @@ TASKS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "task
 def task(request: pytest.FixtureRequest) -> Task:
     """A task as conf/ describes it."""
     file = Path(__file__).parents[1] / "conf" / "task" / f"{request.param}.yaml"
-    return build(yaml.safe_load(file.read_text())[request.param], Task, f"task.{request.param}")  # type: ignore[type-abstract]
+    return build(yaml.safe_load(file.read_text())[request.param], Task, f"task.{request.param}")
 
 
 def inside(task: Task, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -66,15 +66,17 @@ def test_finite_on_the_closed_box(task: Task, dtype: torch.dtype, device: torch.
 
 
 def test_gradcheck(task: Task) -> None:
-    """Within what discretisation leaves: a grid may follow the controls, which is not differentiated."""
-    controls, conditions = inside(task, 20)
+    """Within what discretisation leaves: a grid may follow the controls, which is not differentiated.
+
+    The rows' sum has the gradient of every row: one backward pass an outcome instead of one a row and outcome.
+    """
+    controls, conditions = inside(task, 8)
     assert torch.autograd.gradcheck(
-        lambda points: task(points, conditions),
+        lambda points: task(points, conditions).sum(0),
         (controls.requires_grad_(),),
         eps=1e-6,
         atol=2e-5,
         rtol=2e-5,
-        fast_mode=True,  # a random direction instead of every row by itself: twenty times as fast
     )
 
 
@@ -217,14 +219,13 @@ def test_a_straight_shot_up_has_its_closed_form() -> None:
 
 def test_gradcheck_is_tight_once_the_integration_is() -> None:
     task = CannonDrag(steps=200)
-    controls, conditions = inside(task, 20)
+    controls, conditions = inside(task, 5)
     assert torch.autograd.gradcheck(
-        lambda points: task(points, conditions),
+        lambda points: task(points, conditions).sum(0),
         (controls.requires_grad_(),),
         eps=1e-6,
         atol=1e-7,
         rtol=1e-7,
-        fast_mode=True,
     )
 
 
@@ -262,4 +263,4 @@ def test_reach_by_formula_and_by_search_agree(height: float) -> None:
 )
 def test_values_out_of_range_are_named(make: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make()  # type: ignore[operator]
+        make()

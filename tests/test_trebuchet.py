@@ -133,7 +133,7 @@ def until(rates: Callable[..., object], start: np.ndarray, event: Callable[..., 
     def crossing(time: float, state: np.ndarray) -> float:
         return event(state)
 
-    crossing.terminal, crossing.direction = True, -1  # type: ignore[attr-defined]
+    crossing.terminal, crossing.direction = True, -1
     solved = solve_ivp(
         lambda _, state: rates(state), (0, 60), start, "DOP853", events=crossing, rtol=1e-12, atol=1e-12, **options
     )
@@ -275,7 +275,7 @@ def test_a_program_row_is_its_own(program: Trebuchet) -> None:
 @pytest.mark.parametrize("integrator", ["exact", "euler60"])
 @pytest.mark.parametrize("points", [2, 7, 80])
 def test_path_from_rest_to_the_ground(integrator: str, points: int) -> None:
-    task = Trebuchet(integrator=integrator)  # type: ignore[arg-type]
+    task = Trebuchet(integrator=integrator)
     shots = batch(drawn(task, 10))
     path = task.trajectory(*shots, points)
     assert path.shape == (10, points, 2)
@@ -289,7 +289,7 @@ def test_path_from_rest_to_the_ground(integrator: str, points: int) -> None:
 @pytest.mark.parametrize("integrator", ["exact", "euler60"])
 def test_what_never_happens_is_infinite_and_what_fails_is_not_a_number(integrator: str) -> None:
     """And neither changes a bit of the others."""
-    task = Trebuchet(integrator=integrator)  # type: ignore[arg-type]
+    task = Trebuchet(integrator=integrator)
     good = batch(drawn(task, 2))
     bad = batch([(0.0, 45.0, 10.0), (0.0, 45.0, -50.0), (0.0, -5.0, 200.0), (0.0, 45.0, math.nan), (math.nan, 45, 200)])
     controls, wind = (torch.cat([some[:1], others, some[1:]]) for some, others in zip(good, bad, strict=True))
@@ -319,11 +319,11 @@ def test_the_sling_lifts_a_heavier_machine_sooner() -> None:
         (lambda: Trebuchet(weight=[10.0, 200.0]), "^weight: 10 lb do not throw"),
         (lambda: Trebuchet(wind=[1.0, -1.0]), "^wind: the lower bound must not exceed"),
         (lambda: Trebuchet(tolerance=0.0), "^tolerance: must be positive"),
-        (lambda: Trebuchet(integrator="rk4"), "^integrator: must be one of exact, euler60, got 'rk4'"),  # type: ignore[arg-type]
-        (lambda: Trebuchet(inertias="swapped"), "^inertias: must be one of interchanged, own"),  # type: ignore[arg-type]
+        (lambda: Trebuchet(integrator="rk4"), "^integrator: must be one of exact, euler60, got 'rk4'"),
+        (lambda: Trebuchet(inertias="swapped"), "^inertias: must be one of interchanged, own"),
         (lambda: Trebuchet(steps=11), "^steps: at least 12"),
     ],
 )
 def test_values_out_of_range_are_named(make: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make()  # type: ignore[operator]
+        make()

@@ -107,12 +107,18 @@ def draw_figures(
         plot_surfaces(file("surfaces"), f"{name}: {wanted}", axes, surfaces, _first_target(task, targets, solutions))
     if len(targets):
         shown = _spread(targets)
-        flights = draw_trajectories(task, targets, solutions, shown)
-        if flights is not None:
+        trajectories = draw_trajectories(task, targets, solutions, shown)
+        if trajectories is not None:
             missed = {route: _array(miss)[shown] for route, miss in misses.items()}
-            goals = _goals(targets, flights, shown)
-            title = f"{name}: {len(shown)} answers fly"
-            plot_trajectories(file("trajectories"), title, flights=flights, goals=goals, misses=missed, unit=unit)
+            goals = _goals(targets, trajectories, shown)
+            plot_trajectories(
+                file("trajectories"),
+                f"{name}: {len(shown)} answers, simulated again",
+                trajectories=trajectories,
+                goals=goals,
+                misses=missed,
+                unit=unit,
+            )
         believed, true = {}, {}
         for route, solution in solutions.items():
             believed[route], true[route] = draw_descent(task, targets, solution, span)
@@ -261,24 +267,24 @@ def plot_trajectories(
     path: Path,
     title: str,
     *,
-    flights: Mapping[str, Array],
+    trajectories: Mapping[str, Array],
     goals: Array,
     misses: Mapping[str, Array],
     unit: str,
 ) -> None:
-    """Answers flying to their targets, a panel a route.
+    """What the answers do when they are simulated again, a panel a route.
 
     Args:
-        flights: by route, `(n_shown, points, 2)`.
+        trajectories: by route, `(n_shown, points, 2)`.
         goals: where they should end, `(n_shown, 2)`.
         misses: by route, `(n_shown,)`.
     """
     with new_figure(path, (10.5, 3.9)) as figure:
-        panels = figure.subplots(1, len(flights), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, (route, lines) in zip(panels, flights.items(), strict=True):
+        panels = figure.subplots(1, len(trajectories), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (route, lines) in zip(panels, trajectories.items(), strict=True):
             for line in lines:
                 axes.plot(line[:, 0], line[:, 1], color=COLOURS[route], lw=1.6)
-            axes.plot(lines[:, -1, 0], lines[:, -1, 1], "o", color=COLOURS[route], ms=5, label="landed", zorder=3)
+            axes.plot(lines[:, -1, 0], lines[:, -1, 1], "o", color=COLOURS[route], ms=5, label="reached", zorder=3)
             axes.plot(*goals.T, "x", color="black", ms=9, mew=1.6, label="target", zorder=4, clip_on=False)
             axes.set_title(f"{route}: misses by at most {misses[route].max():.2g} {unit}")
             axes.set(xlabel=_labelled("x", unit), ylabel=_labelled("y", unit))
@@ -375,10 +381,10 @@ def _spread(targets: Targets) -> Tensor:
     return order[places]
 
 
-def _goals(targets: Targets, flights: Mapping[str, Array], rows: Tensor) -> Array:
-    """Where flights should end, `(n_rows, 2)`; a target of one number is a place on the ground."""
+def _goals(targets: Targets, trajectories: Mapping[str, Array], rows: Tensor) -> Array:
+    """Where trajectories should end, `(n_rows, 2)`; a target of one number is a place on the ground."""
     wanted = _array(targets.targets[rows])
-    ends = next(iter(flights.values()))[:, -1]
+    ends = next(iter(trajectories.values()))[:, -1]
     return wanted[:, :2] if wanted.shape[1] > 1 else np.stack([wanted[:, 0], ends[:, 1]], -1)
 
 

@@ -32,7 +32,7 @@ LISTED = 20
 CAPTIONS = {
     "surfaces": "The loss over two controls for one target, true on the left and through the network on the right: "
     "see whether the descents end on the curve of the true solutions.",
-    "trajectories": "Answers to a few targets, re-simulated: see how far from its cross each one lands.",
+    "trajectories": "Answers to a few targets, re-simulated: see how far from its cross each one ends.",
     "loss": "The same descents twice: left what each route believes, right what is true; where the right one "
     "flattens, the route's own map is the limit and not the solver.",
     "miss": "The share of the targets missed by at most so much: further left is better, and what is left of the "
