@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from torch import nn
 from aimback.dataset import Dataset, simulate_dataset
 from aimback.dual import linearise_by_autograd
 from aimback.errors import UserError
-from aimback.surrogate.network import Surrogate
+from aimback.surrogate.network import _WIDE, Surrogate
 from aimback.surrogate.normalisation import with_batch_norm, without_batch_norm
 from aimback.surrogate.settings import ACTIVATIONS, SurrogateSettings
 from aimback.tasks.cannon_drag import CannonDrag
@@ -91,6 +92,16 @@ def test_linearise_agrees_with_autograd(activation):
     wanted_outcome, wanted_jacobian = linearise_by_autograd(surrogate, controls, conditions)
     assert torch.equal(outcome, wanted_outcome)
     assert torch.equal(outcome, surrogate(controls, conditions))
+    torch.testing.assert_close(jacobian, wanted_jacobian, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("hidden_layers", "hidden_width"), [(0, _WIDE), (2, _WIDE - 1), (2, _WIDE), (1, _WIDE)])
+def test_linearise_agrees_with_autograd_on_either_side_of_wide(hidden_layers, hidden_width):
+    surrogate = untrained(hidden_layers=hidden_layers, hidden_width=hidden_width)
+    controls, conditions = rows(33)
+    outcome, jacobian = surrogate.linearise(controls, conditions)
+    wanted_outcome, wanted_jacobian = linearise_by_autograd(surrogate, controls, conditions)
+    assert torch.equal(outcome, wanted_outcome)
     torch.testing.assert_close(jacobian, wanted_jacobian, rtol=1e-11, atol=1e-12)
 
 
@@ -242,7 +253,7 @@ def test_weights_of_another_standardisation_are_refused(tmp_path: Path):
 
 def test_weights_that_do_not_fit_their_architecture_are_refused(tmp_path: Path):
     path, surrogate = tmp_path / "weights.safetensors", untrained()
-    surrogate.architecture["hidden_width"] = 7
+    surrogate.settings = dataclasses.replace(surrogate.settings, hidden_width=7)
     surrogate.save(path, TASK)
     with pytest.raises(UserError, match="not a surrogate that this version can read"):
         Surrogate.load(path, TASK)
@@ -271,3 +282,10 @@ def test_weights_that_do_not_fit_their_architecture_are_refused(tmp_path: Path):
 def test_settings_name_the_key_and_what_is_allowed(key, value):
     with pytest.raises(UserError, match=f"surrogate.{key} must be"):
         SurrogateSettings(**{key: value})
+
+
+@pytest.mark.parametrize(("key", "value"), [("schedule", "one_cycle"), ("normalisation", "batch")])
+def test_levenberg_marquardt_refuses_what_it_cannot_heed(key, value):
+    settings = {"optimizer": "levenberg_marquardt", "schedule": "constant", key: value}
+    with pytest.raises(UserError, match=f"surrogate.{key} must be .* with surrogate.optimizer: levenberg_marquardt"):
+        SurrogateSettings(**settings)

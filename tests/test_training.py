@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import os
 import signal
@@ -28,6 +29,9 @@ SHORT = TrainingSettings(batch_size=32, max_epochs=6)
 
 # As Ren, Padilla and Malof train: whatever has a state of its own is in here.
 NORMALISED = SurrogateSettings(8, 2, "relu", schedule="plateau", plateau_patience=0, normalisation="batch")
+SECOND_ORDER = SurrogateSettings(
+    4, 2, "tanh", "levenberg_marquardt", learning_rate=10.0, weight_decay=1e-6, schedule="constant"
+)
 
 
 class KilledError(Exception):
@@ -102,7 +106,7 @@ def test_the_seed_decides_the_bits(tmp_path: Path):
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 5, 6])
-@pytest.mark.parametrize("network", [NETWORK, SurrogateSettings(8, 1, optimizer="sgd"), NORMALISED])
+@pytest.mark.parametrize("network", [NETWORK, SurrogateSettings(8, 1, optimizer="sgd"), NORMALISED, SECOND_ORDER])
 def test_killed_after_an_epoch_it_resumes_to_the_same_bits(tmp_path: Path, epoch, network):
     whole = train(tmp_path / "whole", network)
     with pytest.raises(KilledError):
@@ -164,6 +168,82 @@ def test_batch_norm_and_plateau_resume_to_the_same_bits_while_the_rate_falls(tmp
         with pytest.raises(KilledError):
             train(tmp_path / "killed", network, settings, live=killed_at(epoch))
     assert_equal(train(tmp_path / "killed", network, settings), whole)
+
+
+def test_levenberg_marquardt_takes_one_step_an_epoch_and_each_lowers_the_loss(tmp_path: Path):
+    _, history = train(tmp_path, SECOND_ORDER, TrainingSettings(32, 30))
+    assert [(row.epoch, row.step) for row in history] == [(epoch, epoch) for epoch in range(1, 31)]
+    losses = [row.train_loss for row in history]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] / 100
+    # The damping's reciprocal: it starts where it is told to, or below, and goes its own way.
+    assert history[0].learning_rate <= SECOND_ORDER.learning_rate
+    assert len({row.learning_rate for row in history}) > 10
+
+
+def test_levenberg_marquardt_fits_a_smooth_simulator_in_few_epochs(tmp_path: Path):
+    network = SurrogateSettings(12, 2, "tanh", "levenberg_marquardt", learning_rate=100.0, schedule="constant")
+    dataset = simulate_dataset(TASK, 1500, 0.2, torch.Generator().manual_seed(0))
+    surrogate, _ = train(tmp_path, network, TrainingSettings(max_epochs=80), dataset=dataset)
+    span = TASK.outcomes.upper - TASK.outcomes.lower
+    assert validation_mse(surrogate, dataset) ** 0.5 / span.item() < 3e-4
+
+
+def test_levenberg_marquardt_ends_the_training_where_no_step_helps(tmp_path: Path):
+    # A linear map of 3 weights: the first step without damping is the last that can help.
+    network = SurrogateSettings(1, 0, "tanh", "levenberg_marquardt", learning_rate=1e12, schedule="constant")
+    surrogate, history = train(tmp_path, network, TrainingSettings(max_epochs=50, dtype="float64"))
+    assert 2 <= len(history) < 10
+    inputs = surrogate.standardise_inputs(DATASET.controls, DATASET.conditions)[: DATASET.n_training]
+    wanted = surrogate.standardise_outcomes(DATASET.outcomes)[: DATASET.n_training]
+    design = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1)
+    solution = torch.linalg.lstsq(design, wanted).solution[:, 0]
+    (layer,) = surrogate.layers
+    torch.testing.assert_close(torch.cat([layer.weight[0], layer.bias]), solution, rtol=1e-6, atol=1e-9)
+
+
+def test_levenberg_marquardt_killed_beside_an_early_stop(tmp_path: Path):
+    # 20 examples to learn from and as many weights: the validation loss soon rises.
+    dataset = simulate_dataset(TASK, 40, 0.5, torch.Generator().manual_seed(0))
+    network = SurrogateSettings(5, 2, "tanh", "levenberg_marquardt", learning_rate=10.0, schedule="constant")
+    settings = TrainingSettings(max_epochs=200, patience=2)
+    whole = train(tmp_path / "whole", network, settings, dataset=dataset)
+    last = len(whole[1])
+    assert 4 < last < 200
+    for epoch in (2, last - 1, last):
+        with pytest.raises(KilledError):
+            train(tmp_path / "killed", network, settings, dataset=dataset, live=killed_at(epoch))
+    assert_equal(train(tmp_path / "killed", network, settings, dataset=dataset), whole)
+
+
+def test_levenberg_marquardt_refuses_too_many_weights(tmp_path: Path):
+    network = SurrogateSettings(100, 2, "tanh", "levenberg_marquardt", schedule="constant")
+    with pytest.raises(UserError, match=r"allows 5,000 of them, got 10,501; lower surrogate.hidden_width"):
+        train(tmp_path, network)
+
+
+@pytest.mark.parametrize("ends", ["finished", "killed"])
+def test_the_precision_of_matrix_products_is_that_asked_for_and_put_back(tmp_path: Path, ends):
+    seen = []
+
+    def live(step, values):
+        seen.append(torch.get_float32_matmul_precision())
+        if ends == "killed":
+            raise KilledError
+
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(KilledError) if ends == "killed" else contextlib.nullcontext():
+        train(tmp_path, settings=TrainingSettings(32, 2, matmul_precision="medium"), live=live)
+    assert set(seen) == {"medium"}
+    assert torch.get_float32_matmul_precision() == before == "highest"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("batch_size", 0), ("max_epochs", 1.5), ("dtype", "float16"), ("matmul_precision", "low")]
+)
+def test_training_settings_name_the_key_and_what_is_allowed(key, value):
+    with pytest.raises(UserError, match=f"training.{key} must be"):
+        TrainingSettings(**{key: value})
 
 
 def test_plateau_lowers_the_rate_after_patience_epochs_without_a_better_training_loss(tmp_path: Path):

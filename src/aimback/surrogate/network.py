@@ -67,11 +67,6 @@ class Surrogate(nn.Module):
         self.register_buffer("outcome_mean", outcome_mean)
         self.register_buffer("outcome_scale", outcome_scale)
         self.settings = settings
-        self.architecture = {
-            "hidden_width": settings.hidden_width,
-            "hidden_layers": settings.hidden_layers,
-            "activation": settings.activation,
-        }
         layers: list[nn.Module] = []
         width = len(lower)
         for _ in range(settings.hidden_layers):
@@ -99,6 +94,16 @@ class Surrogate(nn.Module):
         surrogate.draw_weights(generator)
         return surrogate
 
+    @property
+    def architecture(self) -> dict[str, int | str]:
+        """The settings that the weights fit."""
+        settings = self.settings
+        return {
+            "hidden_width": settings.hidden_width,
+            "hidden_layers": settings.hidden_layers,
+            "activation": settings.activation,
+        }
+
     def draw_weights(self, generator: torch.Generator) -> None:
         """Fill weights and biases uniformly within 1 / sqrt(inputs), as `nn.Linear` does by itself."""
         with torch.no_grad():
@@ -124,7 +129,8 @@ class Surrogate(nn.Module):
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Outcome `(..., n_outcomes)` and Jacobian by the controls `(..., n_outcomes, n_controls)`, in one pass."""
         # In a wide network products of matrices are all that counts: forwards one a control, backwards one an outcome.
-        backwards = self.settings.hidden_width >= _WIDE and self.outcome_mean.numel() < controls.shape[-1]
+        wide = self.settings.hidden_layers > 0 and self.settings.hidden_width >= _WIDE
+        backwards = wide and self.outcome_mean.numel() < controls.shape[-1]
         outcome, jacobian = self._in_tiles(
             self._backwards if backwards else self._forwards,
             controls,
@@ -139,15 +145,8 @@ class Surrogate(nn.Module):
     def _backwards(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The same numbers by the chain rule from the last layer to the first, as autograd has them; written out,
         because a row's bits must not depend on its place in the batch, and those of autograd do."""
-        value, slopes, weights = self.standardise_inputs(controls, conditions), [], []
-        for layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                value = layer(value)
-                weights.append(layer.weight)
-            else:
-                bent = layer(dual.Dual(value, torch.ones_like(value)[None]))
-                value = bent.value
-                slopes.append(bent.tangent[0])
+        value, _, slopes = layer_by_layer(self.layers, self.standardise_inputs(controls, conditions))
+        weights = [layer.weight for layer in self.layers if isinstance(layer, nn.Linear)]
         first, *inner, last = weights
         rows = []
         for row in last:
@@ -223,6 +222,24 @@ class Surrogate(nn.Module):
         except (safetensors.SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a surrogate that this version can read ({error}); {_CURE}") from error
         return surrogate.to(device=device, dtype=dtype or stored_in).eval().requires_grad_(False)
+
+
+def layer_by_layer(layers: nn.Sequential, inputs: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """What a backward pass through linear layers and activations in turn needs.
+
+    Returns:
+        The outcome `(n, n_outcomes)`; what each linear layer sees; the slope of each activation; all `(n, width)`.
+    """
+    value, seen, slopes = inputs, [], []
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            seen.append(value)
+            value = layer(value)
+        else:
+            bent = layer(dual.Dual(value, torch.ones_like(value)[None]))
+            value = bent.value
+            slopes.append(bent.tangent[0])
+    return value, seen, slopes
 
 
 def _bounds(task: Task) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from aimback.errors import UserError
 
 ACTIVATIONS = ("tanh", "silu", "gelu", "softplus", "relu")
-OPTIMIZERS = ("adam", "adamw", "sgd")
+OPTIMIZERS = ("adam", "adamw", "sgd", "levenberg_marquardt")
 SCHEDULES = ("constant", "cosine", "one_cycle", "plateau")
 NORMALISATIONS = ("none", "batch")
 DTYPES = ("float32", "float64")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,10 @@ class SurrogateSettings:
     Args:
         hidden_width, hidden_layers: neurons a hidden layer, and number of hidden layers (0: a linear map).
         activation: one of `ACTIVATIONS`. Smooth ones fit smooth simulators far better than relu.
-        optimizer: one of `OPTIMIZERS` (sgd with momentum 0.9).
-        learning_rate: the greatest one; `schedule` says how it changes over the training.
+        optimizer: one of `OPTIMIZERS` (sgd with momentum 0.9). levenberg_marquardt solves for all weights at once,
+            from all examples at once: an epoch is one step. For smooth networks of some hundred weights.
+        learning_rate: the greatest one; `schedule` says how it changes over the training. levenberg_marquardt
+            starts from it, as the reciprocal of its damping, and goes on by what each step brought.
         beta2: memory of adam's and adamw's mean square of the gradient, in (0, 1). Their published 0.999
             remembers a thousand steps, which is most of a training as short as these: 0.98 halves the error.
         weight_decay: as the optimizer defines it; 0 for none.
@@ -61,6 +64,14 @@ class SurrogateSettings:
         _number("surrogate.plateau_factor", self.plateau_factor, above=0, below=1)
         _whole("surrogate.plateau_patience", self.plateau_patience, 0)
         _one_of("surrogate.normalisation", self.normalisation, NORMALISATIONS)
+        if self.optimizer == "levenberg_marquardt":
+            # Its damping is its schedule, and a batch norm would mix the examples: no row of a Jacobian each.
+            for key, allowed in (("schedule", "constant"), ("normalisation", "none")):
+                if getattr(self, key) != allowed:
+                    raise UserError(
+                        f"surrogate.{key} must be {allowed} with surrogate.optimizer: levenberg_marquardt, "
+                        f"got {getattr(self, key)!r}"
+                    )
 
 
 @dataclass(frozen=True)
@@ -68,10 +79,13 @@ class TrainingSettings:
     """How long and in which portions the examples are shown.
 
     Args:
-        batch_size: examples an optimizer step; the last batch of an epoch may be smaller.
+        batch_size: examples an optimizer step; the last batch of an epoch may be smaller. Not for optimizer
+            levenberg_marquardt, whose batch is the epoch.
         max_epochs: passes over the training examples.
         patience: stop after this many epochs without a better validation loss; 0 never stops early.
         dtype: one of `DTYPES`; what the network computes in while it is trained.
+        matmul_precision: one of `MATMUL_PRECISIONS`, of float32 matrix products on hardware that has faster ones:
+            see `torch.set_float32_matmul_precision`. It holds for the training alone.
 
     Raises:
         UserError: a value that is not allowed.
@@ -81,12 +95,14 @@ class TrainingSettings:
     max_epochs: int = 200
     patience: int = 0
     dtype: str = "float32"
+    matmul_precision: str = "highest"
 
     def __post_init__(self) -> None:
         _whole("training.batch_size", self.batch_size, 1)
         _whole("training.max_epochs", self.max_epochs, 1)
         _whole("training.patience", self.patience, 0)
         _one_of("training.dtype", self.dtype, DTYPES)
+        _one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
 
 
 def _whole(key: str, value: object, least: int) -> None:

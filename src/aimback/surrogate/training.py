@@ -35,7 +35,8 @@ from aimback.dataset import Dataset
 from aimback.errors import UserError
 from aimback.identity import identity
 from aimback.surrogate import checkpoint as _state
-from aimback.surrogate import network, normalisation
+from aimback.surrogate import levenberg_marquardt, network, normalisation
+from aimback.surrogate.levenberg_marquardt import LevenbergMarquardt
 from aimback.surrogate.network import Surrogate
 from aimback.surrogate.normalisation import LEAST_BATCH, with_batch_norm, without_batch_norm
 from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
@@ -101,7 +102,7 @@ def train_surrogate(
 
     Raises:
         TrainingDiverged: the loss became infinite or NaN; the last good checkpoint is kept.
-        UserError: batch normalisation of batches of a single example.
+        UserError: batch normalisation of batches of a single example, or too many weights for levenberg_marquardt.
         SystemExit: 143, asked to terminate; KeyboardInterrupt: Ctrl-C. Both leave a checkpoint behind.
     """
     folder = work_dir / _key(dataset, task, surrogate_settings, training_settings, seed, accelerator)
@@ -110,6 +111,8 @@ def train_surrogate(
     normalised = surrogate_settings.normalisation == "batch"
     if normalised:
         surrogate.layers = with_batch_norm(surrogate.layers)
+    if surrogate_settings.optimizer == "levenberg_marquardt":
+        training_settings = dataclasses.replace(training_settings, batch_size=dataset.n_training)
     data = SurrogateData(dataset, surrogate, training_settings, seed, LEAST_BATCH if normalised else 1)
     total_steps = training_settings.max_epochs * data.steps_an_epoch
     module = SurrogateModule(surrogate, surrogate_settings, data.batch_size, total_steps)
@@ -121,7 +124,7 @@ def train_surrogate(
         callbacks.append(EarlyStopping("validation_loss", patience=patience, check_on_train_epoch_end=True))
     if on_terminal := sys.stdout.isatty():
         callbacks.append(RichProgressBar())
-    with _quiet():
+    with _quiet(), _matmul_precision(training_settings.matmul_precision):
         trainer = pl.Trainer(
             accelerator=accelerator,
             devices=1,
@@ -188,19 +191,26 @@ class SurrogateModule(pl.LightningModule):
         self.train_loss = torch.zeros((), device=self.device)
 
     def training_step(self, block: tuple[Tensor, Tensor]) -> None:
-        optimizer: LightningOptimizer = self.optimizers()  # type: ignore[assignment]
-        scheduler = self.lr_schedulers()
         total = self.train_loss
         for inputs, outcomes in zip(*(part.split(self.batch_size) for part in block), strict=True):
-            loss = F.mse_loss(self.surrogate.layers(inputs), outcomes)
-            if not torch.isfinite(loss):
-                raise self._diverged(self.global_step + 1, "loss", loss)
-            optimizer.zero_grad()
-            self.manual_backward(loss)
-            optimizer.step()
-            if isinstance(scheduler, LambdaLR):
-                scheduler.step()
-            total += loss.detach() * len(inputs)
+            total += self._step(inputs, outcomes) * len(inputs)
+
+    def _step(self, inputs: Tensor, outcomes: Tensor) -> Tensor:
+        """Move the weights once; the mean squared error before."""
+        optimizer: LightningOptimizer = self.optimizers()  # type: ignore[assignment]
+        if self.settings.optimizer == "levenberg_marquardt":
+            error: Tensor = optimizer.step(inputs=inputs, outcomes=outcomes)
+            return error
+        loss = F.mse_loss(self.surrogate.layers(inputs), outcomes)
+        if not torch.isfinite(loss):
+            raise self._diverged(self.global_step + 1, "loss", loss)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, LambdaLR):
+            scheduler.step()
+        return loss.detach()
 
     def _diverged(self, step: int, what: str, value: Tensor) -> TrainingDiverged:
         return TrainingDiverged(
@@ -227,7 +237,10 @@ class SurrogateModule(pl.LightningModule):
     def _end_of_schedule(self) -> None:
         """Note the rate of the step taken last, and let a schedule that goes by epochs set the next one's."""
         scheduler = self.lr_schedulers()
-        if isinstance(scheduler, ReduceLROnPlateau):
+        if isinstance(optimizer := self.optimizers(use_pl_optimizer=False), LevenbergMarquardt):
+            self.last_learning_rate = optimizer.learning_rate
+            self.trainer.should_stop |= optimizer.stalled
+        elif isinstance(scheduler, ReduceLROnPlateau):
             self.last_learning_rate = scheduler.optimizer.param_groups[0]["lr"]
             scheduler.step(self.train_loss.item())
         else:
@@ -245,6 +258,8 @@ class SurrogateModule(pl.LightningModule):
             "adamw": lambda: torch.optim.AdamW(weights, lr=rate, betas=betas, weight_decay=decay, fused=True),
             "sgd": lambda: torch.optim.SGD(weights, lr=rate, momentum=0.9, weight_decay=decay, fused=True),
         }
+        if settings.optimizer == "levenberg_marquardt":
+            return LevenbergMarquardt(self.surrogate.layers, rate, decay)
         optimizer = optimizers[settings.optimizer]()
         if settings.schedule == "plateau":
             # By the training loss, as Ren, Padilla and Malof (2020) do.
@@ -455,7 +470,7 @@ def _key(
     versions = [metadata.version(package) for package in ("torch", "pytorch-lightning")]
     about = [identity(task), dataset.n_validation, settings, seed, accelerator, *versions]
     digest.update(json.dumps(about, sort_keys=True).encode())
-    for source in (network.__file__, normalisation.__file__, _state.__file__, __file__):
+    for source in (network.__file__, levenberg_marquardt.__file__, normalisation.__file__, _state.__file__, __file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -463,6 +478,17 @@ def _key(
 def _mixed(seed: int, epoch: int) -> int:
     """One seed from two, without the collisions of their sum."""
     return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:8], "little")
+
+
+@contextlib.contextmanager
+def _matmul_precision(precision: str) -> Iterator[None]:
+    """The precision of float32 matrix products, which torch keeps for the whole process, put back afterwards."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager
