@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimback.solve.active_set import step_inside
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver, check_positive
+from aimback.solve.tiny import dot, largest, total
 
 _FIRST_GROWTH = 2.0
 
@@ -42,43 +44,46 @@ class LevenbergMarquardt(Solver):
 
     def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
         damping, _ = memory
-        unit, jacobian = point.unit, point.jacobian
-        moved = torch.zeros_like(unit)
-        free = point.downhill != 0
-        for _ in range(unit.shape[1]):
+        jacobian = point.jacobian
+
+        def step_of(moved: Tensor, free: Tensor) -> Tensor:
             # What the controls on their bounds have not done is left to the free ones.
-            left = point.residual + (jacobian * moved[:, None, :]).sum(-1)
-            step_to = torch.where(free, _damped_step(jacobian * free[:, None, :], left, damping), moved)
-            inside = (unit + step_to).clamp(0, 1) - unit
-            hits = inside != step_to
-            moved = torch.where(free & ~hits, 0.0, inside)
-            free = free & ~hits
-            if not bool(hits.any()):
-                break
-        return (unit + torch.where(free, step_to, moved)).clamp(0, 1), memory
+            left = point.residual + dot(jacobian, moved[:, None, :])
+            return _damped_step(jacobian * free[:, None, :], left, damping)
+
+        return step_inside(point, step_of), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         damping, growth = memory
         moved = trial.unit - point.unit
-        promised = point.loss - (point.residual + (point.jacobian * moved[:, None, :]).sum(-1)).square().sum(-1)
+        promised = point.loss - total((point.residual + dot(point.jacobian, moved[:, None, :])).square())
         gain = (point.loss - trial.loss) / promised
         better = trial.finite & (trial.loss < point.loss)
         eased = damping * (1 - (2 * gain - 1) ** 3).clamp(min=0.1, max=2)
         smallest = torch.finfo(damping.dtype).tiny
         damping = torch.where(better & torch.isfinite(eased), eased, damping * growth).clamp(min=smallest)
         growth = torch.where(better, _FIRST_GROWTH, 2 * growth)
-        # A refused step too short to be told from no step: nothing better lies nearby.
-        still = ~better & (moved.abs().amax(-1) < 4 * torch.finfo(damping.dtype).eps)
+        # A refused step too short to be told from no step, or that promised no more than rounding: nothing
+        # better lies nearby.
+        epsilon = torch.finfo(damping.dtype).eps
+        still = ~better & ((largest(moved) < 4 * epsilon) | (promised.abs() <= epsilon * point.loss))
         return better, still, (damping, growth)
 
 
 def _damped_step(jacobian: Tensor, residual: Tensor, damping: Tensor) -> Tensor:
-    """The minimiser of |r + J d|^2 + damping |d|^2, `(rows, n_controls)`."""
-    transposed = jacobian.transpose(1, 2)
+    """The minimiser of |r + J d|^2 + damping |d|^2, `(rows, n_controls)`.
+
+    Damping below the square root of the rounding error of J J' would leave a singular one, as of two
+    outcomes and a single free control, to rounding noise.
+    """
     outcomes, controls = jacobian.shape[1:]
+    least = torch.finfo(damping.dtype).eps ** 0.5 * total(total(jacobian.square()))
+    damping = torch.maximum(damping, least)
     if outcomes <= controls:
-        return -(transposed @ _solve(_damped(jacobian @ transposed, damping), residual)[..., None])[..., 0]
-    return -_solve(_damped(transposed @ jacobian, damping), (transposed @ residual[..., None])[..., 0])
+        gram = dot(jacobian[:, :, None, :], jacobian[:, None, :, :])
+        return -dot(jacobian, _solve(_damped(gram, damping), residual)[:, :, None], 1)
+    gram = dot(jacobian[:, :, :, None], jacobian[:, :, None, :], 1)
+    return -_solve(_damped(gram, damping), dot(jacobian, residual[:, :, None], 1))
 
 
 def _damped(matrix: Tensor, damping: Tensor) -> Tensor:

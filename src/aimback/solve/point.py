@@ -1,12 +1,14 @@
 """What a solver sees of a start: scaled numbers in the unit cube, and nothing of the world."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from aimback.box import Box
 from aimback.problem import Linearised
+from aimback.solve.tiny import dot, every, total
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,21 @@ class Point:
     jacobian: Tensor
     boundary: float | None = None
 
-    @property
+    @cached_property
     def miss(self) -> Tensor:
         """The relative miss, `(rows,)`."""
-        return self.residual.square().sum(-1).sqrt()
+        return total(self.residual.square()).sqrt()
 
-    @property
+    @cached_property
     def loss(self) -> Tensor:
         """What is descended: the squared relative miss, and what soft walls add to it, `(rows,)`."""
-        loss = self.residual.square().sum(-1)
-        return loss if self.boundary is None else loss + self.boundary * self._outside.sum(-1)
+        loss = total(self.residual.square())
+        return loss if self.boundary is None else loss + self.boundary * total(self._outside)
 
-    @property
+    @cached_property
     def gradient(self) -> Tensor:
         """Of the loss by `unit`, `(rows, n_controls)`."""
-        gradient = 2 * (self.residual[:, :, None] * self.jacobian).sum(1)
+        gradient = 2 * dot(self.residual[:, :, None], self.jacobian, 1)
         if self.boundary is None:
             return gradient
         return gradient + self.boundary * torch.where(self._outside > 0, torch.sign(self.unit - 0.5), 0.0)
@@ -54,7 +56,7 @@ class Point:
         """A proposed position, moved back into the box where that has walls."""
         return unit.clamp(0, 1) if self.boundary is None else unit
 
-    @property
+    @cached_property
     def downhill(self) -> Tensor:
         """The gradient without the components whose descent would go through a wall, `(rows, n_controls)`.
 
@@ -65,10 +67,10 @@ class Point:
         leaves = ((self.unit <= 0) & (gradient > 0)) | ((self.unit >= 1) & (gradient < 0))
         return torch.where(leaves, 0.0, gradient)
 
-    @property
+    @cached_property
     def finite(self) -> Tensor:
         """Rows whose value and derivatives are all numbers, `(rows,)`."""
-        return torch.isfinite(self.residual).all(-1) & torch.isfinite(self.jacobian).all(-1).all(-1)
+        return every(torch.isfinite(self.residual)) & every(every(torch.isfinite(self.jacobian)))
 
     def __getitem__(self, rows: Tensor) -> "Point":
         return Point(self.unit[rows], self.residual[rows], self.jacobian[rows], self.boundary)

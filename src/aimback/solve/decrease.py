@@ -1,0 +1,51 @@
+"""What a trial point must bring to be moved to, and how far to try next where it does not."""
+
+import torch
+from torch import Tensor
+
+from aimback.solve.point import Point
+from aimback.solve.tiny import dot, largest, total
+
+_ENOUGH = 1e-4  # share of the promised decrease, Nocedal & Wright (2006), (3.4) and algorithm 4.1
+
+
+def judge_decrease(point: Point, trial: Point, promised: Tensor) -> tuple[Tensor, Tensor]:
+    """-> which rows go to the trial point, which have nothing left to gain, `(rows,)` each.
+
+    A row goes where the loss falls by a share of what was promised. Where it is flat to rounding, as
+    around a closest approach, only the gradient still tells what is lower, and the row goes where that
+    is smaller (the idea of Hager, Zhang 2005, (4.1)). A refused row is at rest if its step was too short
+    to be told from none, or promised no more than rounding.
+
+    Args:
+        promised: the decrease of the loss that the solver's model foretold, `(rows,)`.
+    """
+    epsilon = torch.finfo(promised.dtype).eps
+    drop = point.loss - trial.loss
+    flat = drop.abs() <= 4 * epsilon * point.loss
+    calmer = largest(trial.downhill) < largest(point.downhill)
+    better = trial.finite & ((drop > _ENOUGH * promised.abs()) | (flat & calmer))
+    tiny = largest(trial.unit - point.unit) < 4 * epsilon
+    return better, ~better & (tiny | (promised.abs() <= epsilon * point.loss))
+
+
+def lowest_share(point: Point, trial: Point) -> Tensor:
+    """The share of a refused step to try next, `(rows,)`, between a tenth and a half.
+
+    There the parabola through both losses and the slope at the point is lowest, Nocedal & Wright (3.58).
+    """
+    slope = dot(point.gradient, trial.unit - point.unit)
+    share = -slope / (2 * (trial.loss - point.loss - slope))
+    return torch.where(torch.isfinite(share), share, 0.5).clamp(0.1, 0.5)
+
+
+def adapt_length(point: Point, trial: Point, promised: Tensor, better: Tensor, length: Tensor) -> Tensor:
+    """The trust length after a step, `(rows,)`: longer where the model foretold well, shorter where it did not.
+
+    Nocedal & Wright, algorithm 4.1, with its quarter and three quarters.
+    """
+    far = total((trial.unit - point.unit).square()).sqrt()
+    drop = point.loss - trial.loss
+    longer = torch.where(drop > 0.75 * promised, torch.maximum(length, 2 * far), length)
+    shorter = lowest_share(point, trial) * torch.minimum(far, length)
+    return torch.where(better & (drop >= 0.25 * promised), longer, shorter)
