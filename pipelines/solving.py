@@ -2,35 +2,53 @@
 
 import dataclasses
 import json
+import logging
 
 import torch
 
+from aimback.compiled import Compiler
+from aimback.errors import UserError
 from aimback.files import write_text
 from aimback.ledger import Counted, Ledger
 from aimback.problem import InverseProblem, Solution
 from aimback.solution import save_solution
+from aimback.solve.advance import NotCompilable
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.targets import Targets, load_targets
+from pipelines.ending import ROOT
 from pipelines.progress import progress_bar
 from pipelines.stage import Job
 
+log = logging.getLogger(__name__)
 
-def solve_targets(job: Job, forward: Counted, ledger: Ledger, folder: str) -> None:
-    """Invert `forward` at every valid target and write the solution and the ledger into `folder`."""
+
+def solve_targets(job: Job, forward: Counted, ledger: Ledger, folder: str, about: str | None = None) -> None:
+    """Invert `forward` at every valid target and write the solution and the ledger into `folder`.
+
+    Args:
+        about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
+    """
     result = f"{folder}/solution.npz"
     targets = load_targets(job.made("data/targets.npz"), job.task)
     with job.metered(result):
-        solution = solved(job, targets, forward, job.settings.solver, job.settings.hardware.torch_dtype)
+        solution = solved(job, targets, forward, job.settings.solver, job.settings.hardware.torch_dtype, about=about)
     save_solution(job.outputs / result, solution, job.task)
     write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
 
 
 def solved(
-    job: Job, targets: Targets, forward: Counted, solver: Solver, dtype: torch.dtype, margin: float = 0.0
+    job: Job,
+    targets: Targets,
+    forward: Counted,
+    solver: Solver,
+    dtype: torch.dtype,
+    margin: float = 0.0,
+    about: str | None = None,
 ) -> Solution:
-    """Invert `forward` at every valid target; `margin` is left free at each wall of the box."""
-    task, device = job.task, job.settings.hardware.device()
+    """Invert `forward` at every valid target; `margin` is left free at each wall of the box. `about`: see above."""
+    task, hardware = job.task, job.settings.hardware
+    device = hardware.device()
     targets = targets.only_valid()
     starts = None
     if solver.starts_from == "prior":
@@ -45,5 +63,14 @@ def solved(
         float(torch.linalg.vector_norm(span)),
         starts,
     )
+    compiler = None
+    if about is not None and hardware.compiles(len(targets) * solver.starts):
+        compiler = Compiler(ROOT / "outputs" / "compiled", about)
     with progress_bar(f"{job.name}: solving", len(targets), "solved") as bar:
-        return solve(forward, problem, solver, job.generator("starts"), progress=bar.reached)
+        try:
+            return solve(forward, problem, solver, job.generator("starts"), bar.reached, compiler)
+        except NotCompilable as error:
+            if hardware.compile != "auto":
+                raise UserError(f"hardware.compile: {job.name}: {error}; hardware.compile=off goes without") from error
+            log.info("%s: not compiled: %s", job.name, error)
+        return solve(forward, problem, solver, job.generator("starts"), bar.reached)

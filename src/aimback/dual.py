@@ -6,8 +6,10 @@ together, at the cost of a few forward evaluations. `torch.func.jacfwd` gives th
 costs about a hundred forward evaluations on the small batches of tiny equations met here.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Union
 
 import torch
@@ -22,12 +24,12 @@ class Dual:
 
     Args:
         value: `(...)`.
-        tangent: `(k, ...)`: one derivative of the same shape a direction, leading.
+        tangent: `(k, ...)`: one derivative of the same shape a direction, leading; a tensor or an `Each`.
     """
 
     __slots__ = ("tangent", "value")
 
-    def __init__(self, value: Tensor, tangent: Tensor) -> None:
+    def __init__(self, value: Tensor, tangent: Any) -> None:
         self.value = value
         self.tangent = tangent
 
@@ -85,7 +87,7 @@ class Dual:
         pairs = zip(self.value.unbind(_from_end(dim)), self.tangent.unbind(dim), strict=True)
         return tuple(Dual(value, tangent) for value, tangent in pairs)
 
-    def _as_wide_as(self, value: Tensor) -> Tensor:
+    def _as_wide_as(self, value: Tensor) -> Any:
         # Adding a constant leaves the tangent alone, unless the constant widened the value.
         return self.tangent if value.shape == self.value.shape else self.tangent.expand(-1, *value.shape)
 
@@ -103,18 +105,127 @@ class Dual:
         return rule(*args, **(kwargs or {}))
 
 
+class Each:
+    """k tensors in the place of one with k rows: what is done to it is done to each of them.
+
+    One operation on all rows is what an interpreter wants. A compiler wants them apart: then values
+    and tangents have the same shape, and it fuses the arithmetic of a whole step into one loop.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self.parts = tuple(parts)
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self.parts), *self.parts[0].shape))
+
+    def __getitem__(self, index: tuple[Any, ...]) -> "Each":
+        _all_rows, *inner = index
+        return Each([part[tuple(inner)] for part in self.parts])
+
+    def __neg__(self) -> "Each":
+        return Each([-part for part in self.parts])
+
+    def __add__(self, other: Any) -> "Each":
+        return _for_each(operator.add, self, other)
+
+    def __mul__(self, other: Any) -> "Each":
+        return _for_each(operator.mul, self, other)
+
+    def __truediv__(self, other: Any) -> "Each":
+        return _for_each(operator.truediv, self, other)
+
+    def __sub__(self, other: Any) -> "Each":
+        return _for_each(operator.sub, self, other)
+
+    __rmul__ = __mul__
+
+    def unbind(self, dim: int) -> Iterator["Each"]:
+        return (Each(parts) for parts in zip(*(part.unbind(dim) for part in self.parts), strict=True))
+
+    def expand(self, _rows: int, *shape: int) -> "Each":
+        return Each([part.expand(*shape) for part in self.parts])
+
+    def new_zeros(self, _rows: int, *shape: int) -> "Each":
+        return Each([part.new_zeros(*shape) for part in self.parts])
+
+    def movedim(self, _first: int, last: int) -> Tensor:
+        """Where the rows are asked for as a dimension again."""
+        return torch.stack(self.parts, dim=last)
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> "Each":
+        return _for_each(function, *args, **(kwargs or {}))
+
+
+def _for_each(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Each:
+    def part(argument: Any, index: int) -> Any:
+        if isinstance(argument, Each):
+            return argument.parts[index]
+        return [part(one, index) for one in argument] if isinstance(argument, list) else argument
+
+    flat = [one for argument in args for one in (argument if isinstance(argument, list) else [argument])]
+    count = next(len(one.parts) for one in flat if isinstance(one, Each))
+    return Each([function(*(part(argument, index) for argument in args), **kwargs) for index in range(count)])
+
+
 def seed(values: Tensor) -> Dual:
     """The variables to differentiate by: `(..., k)` -> a Dual whose tangents are the unit vectors."""
     directions = values.shape[-1]
     unit = torch.eye(directions, dtype=values.dtype, device=values.device)
+    if torch.compiler.is_compiling():
+        return Dual(values, Each([row.expand(values.shape) for row in unit]))
     unit = unit.reshape(directions, *([1] * (values.ndim - 1)), directions)
     return Dual(values, unit.expand(directions, *values.shape))
+
+
+def alike(operands: Sequence[Any]) -> tuple[Any, ...]:
+    """Tensors only, or, as soon as one of them is a Dual, Duals only: constants with tangents of zero."""
+    some = next((one for one in operands if isinstance(one, Dual)), None)
+    if some is None:
+        return tuple(operands)
+    directions = some.tangent.shape[0]
+    return tuple(
+        one if isinstance(one, Dual) else Dual(one, some.tangent.new_zeros(directions, *one.shape)) for one in operands
+    )
+
+
+def take_apart(operands: Sequence[Any]) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], tuple[Any, ...]]]:
+    """The tensors of some Duals and tensors, and how to put others of the same number together alike."""
+    tensors: list[Tensor] = []
+    for operand in operands:
+        parts = operand.tangent.parts if isinstance(operand, Dual) else ()
+        tensors += [_value(operand), *parts]
+
+    def together(others: Sequence[Tensor]) -> tuple[Any, ...]:
+        left = iter(others)
+        return tuple(
+            Dual(next(left), Each([next(left) for _ in operand.tangent.parts]))
+            if isinstance(operand, Dual)
+            else next(left)
+            for operand in operands
+        )
+
+    return tensors, together
 
 
 def value_of(operand: Any) -> Tensor:
     """The number alone, cut off from every derivative."""
     value: Tensor = operand.value if isinstance(operand, Dual) else operand
     return value.detach()
+
+
+def unrecorded() -> contextlib.AbstractContextManager[Any]:
+    """`torch.no_grad()`, except in a traced program, which records nothing anyway."""
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else torch.no_grad()
 
 
 def linearise(forward: Callable[[Any, Tensor], Any], controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +240,7 @@ def linearise(forward: Callable[[Any, Tensor], Any], controls: Tensor, condition
     Raises:
         TypeError: the map uses an operation without a rule.
     """
-    with torch.no_grad():
+    with unrecorded():
         outcome = forward(seed(controls), conditions)
     return outcome.value, outcome.tangent.movedim(0, -1)
 
@@ -165,7 +276,7 @@ def _where(condition: Tensor, x: Operand, y: Operand) -> Dual:
     shape = torch.broadcast_shapes(*(part.shape for part in (condition, x, y) if hasattr(part, "shape")))
     directions = next(part.tangent.shape[0] for part in (x, y) if isinstance(part, Dual))
 
-    def tangent(part: Operand) -> Tensor | float:
+    def tangent(part: Operand) -> Any:
         return part.tangent.expand(directions, *shape) if isinstance(part, Dual) else 0.0
 
     return Dual(torch.where(condition, _value(x), _value(y)), torch.where(condition, tangent(x), tangent(y)))

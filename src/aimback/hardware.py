@@ -8,6 +8,9 @@ import torch
 
 from aimback.errors import UserError
 
+# Compiling takes half a minute and saves some 25 us a start on cannon_drag (benchmarks/RESULTS.md).
+_STARTS_WORTH_COMPILING = 1_000_000
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -17,6 +20,8 @@ class Hardware:
         accelerator: "gpu" (CUDA), "cpu", or "auto": CUDA where there is one.
         dtype: precision of simulations and of solving.
         threads: CPU threads of one operation, at least 1.
+        compile: whether the steps through a simulator are compiled: "on", "off", or "auto": where so many
+            starts are on the CPU that it pays even the first time. (YAML reads a bare on as true.)
 
     Raises:
         UserError: no such number of threads.
@@ -25,6 +30,7 @@ class Hardware:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     dtype: Literal["float32", "float64"] = "float64"
     threads: int = 1
+    compile: Literal["auto", "on", "off"] | bool = "auto"
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -33,6 +39,13 @@ class Hardware:
     @property
     def torch_dtype(self) -> torch.dtype:
         return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def compiles(self, starts: int) -> bool:
+        """Whether to compile for so many starts. By their number alone, not by what a cache happens to hold:
+        the last bits of the answers depend on it."""
+        if self.compile == "auto":
+            return starts >= _STARTS_WORTH_COMPILING and self.device().type == "cpu"
+        return self.compile in {"on", True}
 
     def device(self) -> torch.device:
         """The device.

@@ -34,21 +34,22 @@ class Counted:
     """
 
     def __init__(self, forward: Linearised, ledger: Ledger, *, simulates: bool) -> None:
-        self._forward = forward
+        self.forward = forward
         self._ledger = ledger
         self._simulates = simulates
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        self._count(controls)
-        return self._forward(controls, conditions)
+        self.count(controls.shape[:-1].numel())
+        return self.forward(controls, conditions)
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        self._ledger.gradients += self._count(controls)
-        return self._forward.linearise(controls, conditions)
+        self.count(controls.shape[:-1].numel(), gradients=True)
+        return self.forward.linearise(controls, conditions)
 
-    def _count(self, controls: Tensor) -> int:
-        rows = controls.shape[:-1].numel()
+    def count(self, rows: int, *, gradients: bool = False) -> None:
+        """Enter evaluations, made here or by a program compiled from `forward`."""
         self._ledger.evaluations += rows
+        if gradients:
+            self._ledger.gradients += rows
         if self._simulates:
             self._ledger.simulations += rows
-        return rows

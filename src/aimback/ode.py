@@ -7,14 +7,17 @@ chooses; nothing in it branches on a value, except for the one question whether 
 settled on their event.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aimback.dual import Dual, value_of
+from aimback.dual import Dual, alike, unrecorded, value_of
+from aimback.loop import loop
 
 # A component is a Tensor or a Dual; the arithmetic that both share is all that is used of it.
 State = tuple[Any, ...]
@@ -25,7 +28,7 @@ Motion = Callable[..., tuple[Derivative, Measure]]
 
 _COARSE_STEPS = 6
 _CLOSING_STEPS = 2
-_MAX_PASSES = 6
+_FINEST_STEPS = 32 * _COARSE_STEPS
 _SETTLED = 0.1  # of the duration: how far the closing steps are trusted to carry
 _NEWTON_STEPS = 2
 
@@ -42,25 +45,74 @@ def rk4_step(derivative: Derivative, state: State, step: Any) -> State:
     return state
 
 
-def steps_along(derivative: Derivative, state: State, times: Iterable[Tensor]) -> Iterator[State]:
-    """The states at `times` (increasing, the first being the start), one RK4 step between each two."""
-    times = iter(times)
-    before = next(times)
+@dataclass(frozen=True)
+class Grid:
+    """`steps + 1` times from 0 to `duration`, `t_i = duration * (i / steps)^power`.
+
+    Args:
+        steps: a number, or in a traced loop a tensor of an even one.
+        duration: `(...)`; power: `(...)`, None for even steps.
+    """
+
+    steps: Any
+    duration: Tensor
+    power: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(self.steps + 1))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """The time of a number, or in a traced loop of a tensor of one."""
+        if isinstance(index, Tensor):
+            index = index.to(torch.float64)
+        elif index == 0:
+            return torch.zeros_like(self.duration)
+        share = index / self.steps
+        if self.power is None:
+            return torch.mul(self.duration, share)
+        return self.duration * torch.exp(
+            self.power * (torch.log(share) if isinstance(share, Tensor) else math.log(share))
+        )
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return (self.steps, self.duration) if self.power is None else (self.steps, self.duration, self.power)
+
+
+def steps_along(derivative: Derivative, state: State, times: Grid) -> Iterator[State]:
+    """The states at all `times`, the start among them, one RK4 step between each two."""
     yield state
-    for time in times:
+    for before, time in itertools.pairwise(times):
         state = rk4_step(derivative, state, time - before)
-        before = time
         yield state
 
 
-def integrate(derivative: Derivative, state: State, times: Iterable[Tensor]) -> State:
+def integrate(derivative: Derivative, state: State, times: Grid) -> State:
     """The state at the last of `times`; see `steps_along`."""
-    for reached in steps_along(derivative, state, times):
-        state = reached
-    return state
+    width = len(state)
+
+    def goes_on(index: Any, *rest: Any) -> Any:
+        return index < Grid(*rest[1 + width :]).steps
+
+    def steps(index: Any, before: Tensor, *rest: Any) -> tuple[Any, ...]:
+        state, times = rest[:width], Grid(*rest[width:])
+        for _ in range(at_once):
+            index = index + 1
+            time = times[index]
+            state = rk4_step(derivative, state, time - before)
+            before = time
+        return index, before, *state
+
+    # In a compiled loop two steps a turn cost less than one and one.
+    even = isinstance(times.steps, Tensor) or times.steps % 2 == 0
+    at_once = 2 if even and torch.compiler.is_compiling() else 1
+    if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
+        state = alike(state)
+    _, _, *reached = loop(goes_on, steps, (0, times[0], *state), times.parts)
+    return tuple(reached)
 
 
-def graded_times(duration: Tensor, steps: int, rate: Tensor) -> list[Tensor]:
+def graded_times(duration: Tensor, steps: Any, rate: Tensor) -> Grid:
     """A grid from 0 to `duration` that is the finer at its start, the faster the motion decays there.
 
     `t_i = duration * (i / steps)^p` with `p = 1 + log(1 + rate * duration) / 3`: uniform where
@@ -71,9 +123,7 @@ def graded_times(duration: Tensor, steps: int, rate: Tensor) -> list[Tensor]:
     Args:
         duration: `(...)`; rate: the initial relative decay of the speed per unit of time, `(...)`.
     """
-    power = 1 + torch.log1p(rate * duration) / 3
-    inner = [duration * torch.exp(power * math.log(index / steps)) for index in range(1, steps)]
-    return [torch.zeros_like(duration), *inner, duration]
+    return Grid(steps, duration, 1 + torch.log1p(rate * duration) / 3)
 
 
 def integrate_to_event(
@@ -99,7 +149,7 @@ def integrate_to_event(
         The state at the event and the event time. Where no event was found, both are infinite.
     """
     start: State = tuple(value_of(component) for component in state)
-    with torch.no_grad():
+    with unrecorded():
         duration, found = _event_time(derivative, start, time_to_event, guess, rate)
     reached = integrate(derivative, state, graded_times(duration, steps, rate))
     gap = time_to_event(reached, derivative(reached))
@@ -134,14 +184,14 @@ def integrate_to_crossing(
         and the time are of no use.
     """
     derivative, crossing = motion(*parameters)
-    with torch.no_grad():
+    with unrecorded():
         derivative_alone, crossing_alone = motion(*(value_of(parameter) for parameter in parameters))
         start: State = tuple(value_of(component) for component in state)
         duration, missing = _crossing_time(derivative_alone, crossing_alone, start, pace, horizon)
-    reached = integrate(derivative, state, even_times(duration, steps))
+    reached = integrate(derivative, state, Grid(steps, duration))
 
     def gap(at: State) -> tuple[Any, Tensor]:
-        with torch.no_grad():
+        with unrecorded():
             slope = _slope(derivative_alone, crossing_alone, tuple(value_of(component) for component in at))
         # The slope needs no derivative of its own: it multiplies what is nought at the crossing.
         length = -crossing(at) / slope
@@ -151,11 +201,6 @@ def integrate_to_crossing(
     reached = rk4_step(derivative, reached, left_over)
     carrier, _ = gap(reached)
     return rk4_step(derivative, reached, carrier), duration + left_over + carrier, missing
-
-
-def even_times(duration: Tensor, steps: int) -> list[Tensor]:
-    """`steps + 1` times from 0 to `duration`, evenly spaced."""
-    return [duration * (index / steps) for index in range(steps + 1)]
 
 
 def _crossing_time(
@@ -192,14 +237,16 @@ def _slope(derivative: Derivative, crossing: Measure, state: State) -> Tensor:
 
 
 def _event_time(
-    derivative: Derivative, state: State, time_to_event: TimeToEvent, duration: Tensor, rate: Tensor
+    derivative: Derivative, state: State, time_to_event: TimeToEvent, guess: Tensor, rate: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The event time to coarse-grid accuracy, from a guess, and where one was found."""
-    guess = duration
-    found = torch.zeros_like(duration, dtype=torch.bool)
-    for attempt in range(_MAX_PASSES):
-        # Who has not settled yet may need a finer grid.
-        steps = _COARSE_STEPS * 2**attempt
+
+    def goes_on(steps: Any, _: Tensor, found: Tensor, *__: Tensor) -> Any:
+        return (steps <= _FINEST_STEPS) & ~found.all()
+
+    def attempt(
+        steps: Any, duration: Tensor, found: Tensor, guess: Tensor, rate: Tensor, *state: Tensor
+    ) -> tuple[Any, ...]:
         reached = integrate(derivative, state, graded_times(duration, steps, rate))
         candidate = duration
         for _ in range(_CLOSING_STEPS):
@@ -211,9 +258,11 @@ def _event_time(
         candidate = torch.where(torch.isfinite(candidate), candidate, guess)
         # A sample that has settled keeps its time: how long others take changes no bit of it.
         duration = torch.where(found, duration, candidate)
-        found = found | settles
-        if bool(found.all()):
-            break
+        # Who has not settled yet may need a finer grid.
+        return 2 * steps, duration, found | settles
+
+    nowhere = torch.zeros_like(guess, dtype=torch.bool)
+    _, duration, found = loop(goes_on, attempt, (_COARSE_STEPS, guess, nowhere), (guess, rate, *state))
     return duration, found
 
 

@@ -1,5 +1,6 @@
 """The trebuchet: a counterweight swings an arm, the arm a sling, the sling lets a projectile fly."""
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from aimback import ode
 from aimback.box import Axis, Box, axis
 from aimback.dual import linearise, value_of
 from aimback.errors import UserError
+from aimback.tasks.accuracy import chosen_steps, spread_points
 from aimback.tasks.checks import positive
 from aimback.tasks.reach import search_reach
 from aimback.tasks.trebuchet_motion import (
@@ -32,6 +34,9 @@ from aimback.tasks.trebuchet_program import EulerProgram
 
 Integrator = Literal["exact", "euler60"]
 Inertias = Literal["interchanged", "own"]
+_STEPS = 48
+_MOST_STEPS = 96  # that an accuracy may take: beyond, the fine grid that it is measured by takes seconds
+_BESIDE_THE_KINK = (0.0, -0.003, 0.003, -0.01, 0.01, -0.03, 0.03)  # of the speed along the ground
 _LOOKS = 200  # for the end of a stage, before giving up
 _GRID = 17  # shots a control to see what distances the box spans
 _MARGIN = 0.01  # of that span, for what lies between the shots
@@ -76,7 +81,9 @@ class Trebuchet:
         inertias: "interchanged": arm and counterweight have each other's moment of inertia, as in the
             published program; "own": each has its own, as it is stated there.
         steps: Runge-Kutta steps of the swing, at least 12; the ground takes a third of them, the flight
-            half; not used by "euler60".
+            half; not used by "euler60". None is 48, or as many as `accuracy` takes.
+        accuracy: how far a distance may be off in m, anywhere in the box and under any of its winds, for
+            want of steps; None asks for nothing. See `chosen_steps`; the number is the attribute `steps`.
 
     Raises:
         UserError: a value outside these ranges, named.
@@ -90,7 +97,8 @@ class Trebuchet:
         tolerance: float = 0.05,
         integrator: Integrator = "exact",
         inertias: Inertias = "interchanged",
-        steps: int = 48,
+        steps: int | None = None,
+        accuracy: float | None = None,
     ) -> None:
         self.box = Box([axis("release_angle", "rad", release_angle), axis("weight", "lb", weight)])
         self.conditions = Box([axis("wind", "m/s", wind, fixed=True)])
@@ -105,24 +113,22 @@ class Trebuchet:
         for name, value, allowed in (("integrator", integrator, Integrator), ("inertias", inertias, Inertias)):
             if value not in get_args(allowed):
                 raise UserError(f"{name}: must be one of {', '.join(get_args(allowed))}, got {value!r}")
-        if steps < 12:
-            raise UserError(f"steps: at least 12 Runge-Kutta steps a swing, got {steps}")
+        if accuracy is not None and integrator != "exact":
+            raise UserError(f"accuracy: {integrator} has its own steps; give integrator: exact, or accuracy: null")
         self.integrator = integrator
         self.inertias = inertias
-        self.steps = int(steps)
+        self.steps = chosen_steps(
+            steps, accuracy, self._in_steps, self._sample, default=_STEPS, least=12, most=_MOST_STEPS, unit="m"
+        )
         self._solver: StageSolver = _RungeKutta(self.steps) if integrator == "exact" else EulerProgram()
         self.outcomes = Box([self._span()])
 
     def __call__(self, controls: Any, conditions: Tensor) -> Any:
         """The distance in m, `(..., 1)`, of `(release_angle, weight)` in `(..., 2)`."""
-        release_angle, weight = controls.unbind(-1)
         wind = conditions[..., 0]
-        mass = weight * POUND
-        cocked = rest(value_of(weight))
-        lifted, _, no_lift = self._solver.to_event(self._sliding, (mass,), cocked)
-        thrown, _, no_release = self._solver.to_event(self._swinging, (mass, release_angle), lifted)
+        thrown, no_throw = self._throw(controls)
         (x, *_), time, no_landing = self._solver.to_event(flying, (), _launched(thrown, wind))
-        missing = _first(self._slack(value_of(mass), cocked), no_lift, no_release, no_landing)
+        missing = _first(no_throw, no_landing)
         return torch.stack([torch.where(missing == 0, x + wind * time, missing)], dim=-1)
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,6 +165,37 @@ class Trebuchet:
         flight = self._solver.path(flying, (), _launched(state, wind), points - len(path))
         path += [(x + wind * time, height - PIVOT_HEIGHT) for time, (x, height, *_) in flight]
         return torch.stack([torch.stack(pair, dim=-1) for pair in path], dim=-2)
+
+    def _throw(self, controls: Any) -> tuple[ode.State, Tensor]:
+        """The machine as it lets the projectile go, and what is missing of that; see `ode.integrate_to_crossing`."""
+        release_angle, weight = controls.unbind(-1)
+        mass = weight * POUND
+        cocked = rest(value_of(weight))
+        lifted, _, no_lift = self._solver.to_event(self._sliding, (mass,), cocked)
+        thrown, _, no_release = self._solver.to_event(self._swinging, (mass, release_angle), lifted)
+        return thrown, _first(self._slack(value_of(mass), cocked), no_lift, no_release)
+
+    def _in_steps(self, steps: int) -> "Trebuchet":
+        """The same machine, its stages in so many steps."""
+        other = copy.copy(self)
+        other._solver = _RungeKutta(steps)
+        return other
+
+    @torch.no_grad()
+    def _sample(self) -> tuple[Tensor, Tensor]:
+        """Controls and wind where the error of the steps is looked for.
+
+        A grid, and shots under a wind as fast as they, or nearly so: at their apex the projectile stands
+        still in the air, where the drag, k |V| V, has a kink and the method is of third order only.
+        """
+        controls, wind = spread_points(self.box, self.conditions, counts=(7, 7, 5))
+        (shots,) = spread_points(self.box, counts=(7, 7))
+        thrown, _ = self._in_steps(_STEPS)._throw(shots)
+        _, _, along, _ = projectile(thrown)
+        beside = along[:, None] * (1 + torch.tensor(_BESIDE_THE_KINK, dtype=along.dtype))
+        with_it = beside.nan_to_num().clamp(*self.conditions.bounds(along))
+        again = shots[:, None].expand(-1, with_it.shape[1], -1)
+        return torch.cat([controls, again.flatten(0, 1)]), torch.cat([wind, with_it.reshape(-1, 1)])
 
     def _span(self) -> Axis:
         """What a grid of shots spans at the ends of the wind, widened a little."""
@@ -211,7 +248,7 @@ class _RungeKutta:
         stage = motion(*parameters)
         derivative, _ = _by_its_clock(stage)
         between = math.ceil(self._steps(stage) / points)
-        times = ode.even_times(ticks, points * between)
+        times = ode.Grid(points * between, ticks)
         states = ode.steps_along(derivative, (*state, torch.zeros_like(ticks)), times)
         for *reached, time in itertools.islice(states, between, None, between):
             yield time, tuple(reached)
