@@ -4,8 +4,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from aimback.files import sha256, write_text
-from aimback.hardware import device_name
+from aimback.hardware import device_name, peak_memory
 from aimback.tasks.base import Task
 from pipelines.entry import entry
 from pipelines.settings import Settings
@@ -84,7 +82,7 @@ class Job:
             torch.cuda.synchronize(device)
         self.measured[name or self.stage] = {
             "seconds": time.perf_counter() - began,
-            "peak_memory_bytes": _peak_memory(device),
+            "peak_memory_bytes": peak_memory(device),
             "device": device_name(device),
             "threads": torch.get_num_threads(),
             "result": result,
@@ -117,10 +115,3 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
             job.write_meters()
 
     return main
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # Of the process so far; in kilobytes, except on macOS.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
