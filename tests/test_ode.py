@@ -43,7 +43,7 @@ def test_one_step_is_differentiable_by_its_length() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.5, 40.0])
 def test_grid_is_graded(rate: float) -> None:
     duration = torch.tensor([2.0], dtype=T)
-    times = torch.cat(ode.graded_times(duration, 10, torch.tensor([rate], dtype=T)))
+    times = torch.cat(list(ode.graded_times(duration, 10, torch.tensor([rate], dtype=T))))
     steps = times.diff()
     assert (float(times[0]), float(times[-1])) == (0, 2)
     if rate == 0:

@@ -88,7 +88,11 @@ def steps_along(derivative: Derivative, state: State, times: Grid) -> Iterator[S
 
 
 def integrate(derivative: Derivative, state: State, times: Grid) -> State:
-    """The state at the last of `times`; see `steps_along`."""
+    """The state at the last of `times`; see `steps_along`.
+
+    Memory does not grow with the number of steps: a `Dual` carries its value and a tangent a control,
+    (1 + n_controls) states a sample in all, where a backward pass would keep every step.
+    """
     width = len(state)
 
     def goes_on(index: Any, *rest: Any) -> Any:

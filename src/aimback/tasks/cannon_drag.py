@@ -1,5 +1,6 @@
 """A cannon in air: quadratic drag relative to a horizontal wind."""
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +12,14 @@ from aimback import ode
 from aimback.box import Box, axis
 from aimback.dual import value_of
 from aimback.errors import UserError
+from aimback.problem import ForwardMap
+from aimback.tasks.accuracy import chosen_steps, spread_points
 from aimback.tasks.cannon import STANDARD_GRAVITY, Cannon, distance_axis
 from aimback.tasks.reach import search_reach
+
+_STEPS = 16
+_MOST_STEPS = 256  # that an accuracy may take: beyond, the fine grid that it is measured by takes seconds
+_BESIDE_THE_KINK = (0.0, -0.003, 0.003, -0.01, 0.01, -0.03, 0.03)  # of the speed
 
 
 class CannonDrag(Cannon):
@@ -25,7 +32,9 @@ class CannonDrag(Cannon):
         speed, angle, launch_height, gravity, tolerance: see `Cannon`.
         drag: k in 1/m, not negative; 0 is the vacuum.
         wind: `[lower, upper]` in m/s that the wind is drawn from.
-        steps: Runge-Kutta steps of a flight, at least 4.
+        steps: Runge-Kutta steps of a flight, at least 4; None is 16, or as many as `accuracy` takes.
+        accuracy: how far a distance may be off in m, anywhere in the box and under any of its winds, for
+            want of steps; None asks for nothing. See `chosen_steps`; the number is the attribute `steps`.
     """
 
     def __init__(
@@ -37,20 +46,29 @@ class CannonDrag(Cannon):
         tolerance: float = 0.01,
         drag: float = 0.05,
         wind: Sequence[float] = (-2.0, 2.0),
-        steps: int = 16,
+        steps: int | None = None,
+        accuracy: float | None = None,
     ) -> None:
         super().__init__(speed, angle, launch_height, gravity, tolerance)
         self.drag = float(drag)
-        self.steps = int(steps)
         if not 0 <= self.drag < math.inf:
             raise UserError(f"drag: must be finite and not negative, got {drag:g} 1/m")
-        if self.steps < 4:
-            raise UserError(f"steps: at least 4 Runge-Kutta steps a flight, got {steps}")
         self.conditions = Box([axis("wind", "m/s", wind, fixed=True)])
+        self.steps = chosen_steps(
+            steps,
+            accuracy,
+            self._in_steps,
+            self._truth_in,
+            self._sample,
+            default=_STEPS,
+            least=4,
+            most=_MOST_STEPS,
+            unit="m",
+        )
         low, high = self.reach(torch.stack(self.conditions.bounds(self.box.lower)))
         if not bool(torch.isfinite(torch.cat([low, high])).all()):
             raise UserError(
-                f"steps: {steps} Runge-Kutta steps cannot follow so fast a ball in so thick an air; take more"
+                f"steps: {self.steps} Runge-Kutta steps cannot follow so fast a ball in so thick an air; take more"
             )
         self.outcomes = Box([distance_axis(low, high)])
 
@@ -69,11 +87,52 @@ class CannonDrag(Cannon):
         wind = conditions[..., 0]
         start, rate = self._launch(controls, wind)
         _, duration = self._fly(start, rate)
-        times = [duration * (index / (points - 1)) for index in range(points)]
+        times = ode.Grid(points - 1, duration)
         states = ode.steps_along(self._derivative, start, times)
         return torch.stack(
             [torch.stack([x + wind * t, y], dim=-1) for t, (x, y, *_) in zip(times, states, strict=True)], dim=-2
         )
+
+    def _in_steps(self, steps: int) -> "CannonDrag":
+        """The same cannon, its flights in so many steps."""
+        other = copy.copy(self)
+        other.steps = steps
+        return other
+
+    def _truth_in(self, steps: int) -> ForwardMap:
+        """The same cannon, each flight followed anew up to the time at which the one before has landed.
+
+        Where the landing was searched for on too coarse a grid, the step that closes the gap is a long
+        one, and its error stays whatever the number of steps: here the gap closes to nothing.
+        """
+        coarse = self._in_steps(steps // 4)
+
+        def fly(controls: Tensor, conditions: Tensor) -> Tensor:
+            wind = conditions[..., 0]
+            start, rate = self._launch(controls, wind)
+            end, time = coarse._fly(start, rate)
+            for number in (steps // 4, steps):
+                reached = ode.integrate(self._derivative, start, ode.graded_times(time, number, rate))
+                gap = time_to_ground(reached, self._derivative(reached))
+                end, time = ode.rk4_step(self._derivative, reached, gap), time + gap
+            return torch.stack([end[0] + wind * time], dim=-1)
+
+        return fly
+
+    def _sample(self) -> tuple[Tensor, Tensor]:
+        """Controls and wind where the error of the steps is looked for.
+
+        A grid, and flights that go straight up and down as the moving air sees them, or nearly so. At
+        their apex the ball stands still in the air, where the drag, k |V| V, has a kink: there the
+        method is of third order only, in a layer too thin for a grid.
+        """
+        controls, wind = spread_points(self.box, self.conditions, counts=(9, 17, 5))
+        speed, angle = self.box.axes
+        fast, blown = spread_points(Box([speed]), self.conditions, counts=(17, 9))
+        along = (blown / fast).nan_to_num() + torch.tensor(_BESIDE_THE_KINK, dtype=fast.dtype)
+        steep = torch.acos(along.clamp(-1, 1)).clamp(angle.lower, angle.upper)
+        upright = torch.stack([fast.expand_as(steep), steep], dim=-1).flatten(0, 1)
+        return torch.cat([controls, upright]), torch.cat([wind, blown.expand_as(steep).reshape(-1, 1)])
 
     def _launch(self, controls: Any, wind: Tensor) -> tuple[ode.State, Tensor]:
         """The state at the muzzle and the rate at which drag alone would slow the ball there, in 1/s.
@@ -87,11 +146,13 @@ class CannonDrag(Cannon):
         return state, self.drag * torch.hypot(value_of(state[2]), value_of(state[3]))
 
     def _fly(self, start: ode.State, rate: Tensor) -> tuple[ode.State, Any]:
-        rise = value_of(start[3])
-        # Chudinov (Eur. J. Phys. 25, 2004): apex height and flight time within some per cent.
-        apex = rise * rise / (2 * self.gravity + rate * rise)
-        guess = torch.sqrt(2 * apex / self.gravity) + torch.sqrt(2 * (apex + self.launch_height) / self.gravity)
+        guess = self._flight_time(value_of(start[3]), rate)
         return ode.integrate_to_event(self._derivative, start, time_to_ground, guess, steps=self.steps, rate=rate)
+
+    def _flight_time(self, rise: Tensor, rate: Tensor) -> Tensor:
+        """Within some per cent, by the apex height of Chudinov (Eur. J. Phys. 25, 2004)."""
+        apex = rise * rise / (2 * self.gravity + rate * rise)
+        return torch.sqrt(2 * apex / self.gravity) + torch.sqrt(2 * (apex + self.launch_height) / self.gravity)
 
     def _derivative(self, state: ode.State) -> ode.State:
         _, _, along, up = state

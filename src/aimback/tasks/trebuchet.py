@@ -118,7 +118,15 @@ class Trebuchet:
         self.integrator = integrator
         self.inertias = inertias
         self.steps = chosen_steps(
-            steps, accuracy, self._in_steps, self._sample, default=_STEPS, least=12, most=_MOST_STEPS, unit="m"
+            steps,
+            accuracy,
+            self._in_steps,
+            self._in_steps,  # for the truth too: where a stage ends is found to some 1e-8 m by any number of steps
+            self._sample,
+            default=_STEPS,
+            least=12,
+            most=_MOST_STEPS,
+            unit="m",
         )
         self._solver: StageSolver = _RungeKutta(self.steps) if integrator == "exact" else EulerProgram()
         self.outcomes = Box([self._span()])
@@ -190,10 +198,11 @@ class Trebuchet:
         """
         controls, wind = spread_points(self.box, self.conditions, counts=(7, 7, 5))
         (shots,) = spread_points(self.box, counts=(7, 7))
-        thrown, _ = self._in_steps(_STEPS)._throw(shots)
+        thrown, missing = self._in_steps(_STEPS)._throw(shots)
+        _check_thrown(shots, missing == 0)
         _, _, along, _ = projectile(thrown)
         beside = along[:, None] * (1 + torch.tensor(_BESIDE_THE_KINK, dtype=along.dtype))
-        with_it = beside.nan_to_num().clamp(*self.conditions.bounds(along))
+        with_it = beside.clamp(*self.conditions.bounds(along))
         again = shots[:, None].expand(-1, with_it.shape[1], -1)
         return torch.cat([controls, again.flatten(0, 1)]), torch.cat([wind, with_it.reshape(-1, 1)])
 
@@ -204,9 +213,7 @@ class Trebuchet:
         wind = torch.stack(self.conditions.bounds(unit))
         with torch.no_grad():
             shots = self(controls.expand(2, -1, -1), wind[:, None].expand(-1, len(controls), -1))
-        if not bool(torch.isfinite(shots).all()):
-            angle, weight = controls[(~torch.isfinite(shots)).any(0)[:, 0]][0].tolist()
-            raise UserError(f"weight: {weight:g} lb do not throw at release_angle {angle:g} rad; give a narrower box")
+        _check_thrown(controls, torch.isfinite(shots).all(0)[:, 0])
         low, high = float(shots.min()), float(shots.max())
         margin = _MARGIN * (high - low)
         return Axis("distance", "m", low - margin, high + margin)
@@ -284,6 +291,12 @@ def _launched(state: ode.State, wind: Tensor) -> ode.State:
     """The projectile let go, seen from the moving air."""
     x, y, along, up = projectile(state)
     return x, y + PIVOT_HEIGHT, along - wind, up
+
+
+def _check_thrown(controls: Tensor, thrown: Tensor) -> None:
+    if not bool(thrown.all()):
+        angle, weight = controls[~thrown][0].tolist()
+        raise UserError(f"weight: {weight:g} lb do not throw at release_angle {angle:g} rad; give a narrower box")
 
 
 def _first(*missing: Tensor) -> Tensor:
