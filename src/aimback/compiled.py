@@ -50,7 +50,7 @@ class Compiler:
     about: str
 
     def __call__(self, advance: Advance) -> Step:
-        """The same step, compiled: half a minute the first time, milliseconds after.
+        """The same step, compiled: about a minute the first time, milliseconds after.
 
         Raises:
             NotCompilable: not on the CPU, no C++ compiler, or operations that cannot be traced.

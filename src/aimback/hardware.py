@@ -11,8 +11,8 @@ import torch
 
 from aimback.errors import UserError
 
-# Compiling takes half a minute and saves some 25 us a start on cannon_drag (benchmarks/RESULTS.md).
-_STARTS_WORTH_COMPILING = 1_000_000
+# Compiling takes about a minute and saves some 25 us a start on cannon_drag (benchmarks/RESULTS.md).
+_STARTS_WORTH_COMPILING = 3_000_000
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ Motion = Callable[..., tuple[Derivative, Measure]]
 
 _COARSE_STEPS = 6
 _CLOSING_STEPS = 2
+_MOST_PASSES = 12  # of the fine grid; one is the rule
 _FINEST_STEPS = 32 * _COARSE_STEPS
 _SETTLED = 0.1  # of the duration: how far the closing steps are trusted to carry
 _NEWTON_STEPS = 2
@@ -50,7 +51,7 @@ class Grid:
     """`steps + 1` times from 0 to `duration`, `t_i = duration * (i / steps)^power`.
 
     Args:
-        steps: a number, or in a traced loop a tensor of an even one.
+        steps: a number, or in a traced loop a tensor of one.
         duration: `(...)`; power: `(...)`, None for even steps.
     """
 
@@ -98,21 +99,14 @@ def integrate(derivative: Derivative, state: State, times: Grid) -> State:
     def goes_on(index: Any, *rest: Any) -> Any:
         return index < Grid(*rest[1 + width :]).steps
 
-    def steps(index: Any, before: Tensor, *rest: Any) -> tuple[Any, ...]:
+    def step(index: Any, before: Tensor, *rest: Any) -> tuple[Any, ...]:
         state, times = rest[:width], Grid(*rest[width:])
-        for _ in range(at_once):
-            index = index + 1
-            time = times[index]
-            state = rk4_step(derivative, state, time - before)
-            before = time
-        return index, before, *state
+        time = times[index + 1]
+        return index + 1, time, *rk4_step(derivative, state, time - before)
 
-    # In a compiled loop two steps a turn cost less than one and one.
-    even = isinstance(times.steps, Tensor) or times.steps % 2 == 0
-    at_once = 2 if even and torch.compiler.is_compiling() else 1
     if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
         state = alike(state)
-    _, _, *reached = loop(goes_on, steps, (0, times[0], *state), times.parts)
+    _, _, *reached = loop(goes_on, step, (0, times[0], *state), times.parts)
     return tuple(reached)
 
 
@@ -136,9 +130,10 @@ def integrate_to_event(
     """Follow the motion until an event, each sample to its own time.
 
     The event time is found without derivatives on a coarse grid, then the motion is integrated to
-    that time on the fine one, and a last step, whose *length* is differentiable, closes the small
-    gap that is left. Its length carries the implicit-function gradient of the event time, so the
-    final state has the exact derivative of the discrete motion, the moving event included.
+    that time on the fine one, again if that shows the event to be more than a step away, and a last
+    step, whose *length* is differentiable, closes the small gap that is left. Its length carries the
+    implicit-function gradient of the event time, so the final state has the exact derivative of the
+    discrete motion, the moving event included.
 
     Args:
         derivative: state -> rate of change, autonomous.
@@ -155,9 +150,30 @@ def integrate_to_event(
     start: State = tuple(value_of(component) for component in state)
     with unrecorded():
         duration, found = _event_time(derivative, start, time_to_event, guess, rate)
-    reached = integrate(derivative, state, graded_times(duration, steps, rate))
-    gap = time_to_event(reached, derivative(reached))
-    end = rk4_step(derivative, reached, gap)
+    width = len(state)
+
+    def goes_on(passes: Any, _: Tensor, far: Tensor, *__: Any) -> Any:
+        return (passes == 0) | ((passes < _MOST_PASSES) & far.any())
+
+    def follow(passes: Any, duration: Tensor, far: Tensor, gap: Any, *rest: Any) -> tuple[Any, ...]:
+        state, found, rate = rest[width : 2 * width], *rest[2 * width :]
+        duration = torch.where(far, (duration + value_of(gap)).clamp(min=0), duration)
+        reached = integrate(derivative, state, graded_times(duration, steps, rate))
+        gap = time_to_event(reached, derivative(reached))
+        # A gap longer than a step is more than one step can close: the coarse search was wrong there. Who is not
+        # far keeps its time, and so its bits.
+        far = found & (value_of(gap).abs() * steps > duration)
+        return passes + 1, duration, far, gap, *reached
+
+    nought = torch.zeros_like(duration)
+    carried = (nought, *state)
+    if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
+        carried = alike(carried)
+    _, duration, far, gap, *reached = loop(
+        goes_on, follow, (0, duration, torch.zeros_like(found), *carried), (*carried[1:], found, rate)
+    )
+    end = rk4_step(derivative, tuple(reached), gap)
+    found = found & ~far
     never = torch.full_like(duration, torch.inf)
     return tuple(torch.where(found, part, never) for part in end), torch.where(found, duration + gap, never)
 

@@ -1,0 +1,87 @@
+"""aimback's direct route through its public door, `solve`; start to finish, the problem's checks included."""
+
+import atexit
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimback import dual
+from aimback.box import Box
+from aimback.compiled import Compiler
+from aimback.problem import InverseProblem
+from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+from aimback.solve.multistart import solve
+from aimback.tasks.cannon_drag import CannonDrag
+from benchmarks.cannon import FINE_STEPS, Aim, Array, Cannon
+
+PRECISION = 5e-7  # of the span
+
+
+class OneSpeed:
+    """The cannon fired at one speed: what is left to choose is the angle."""
+
+    def __init__(self, task: CannonDrag, speed: float) -> None:
+        self.task, self.speed = task, speed
+        self.box = Box([axis for axis in task.box.axes if axis.name == "angle"])
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        speed = torch.full_like(dual.value_of(controls), self.speed)
+        return self.task(torch.cat([speed, controls], dim=-1), conditions)
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        return dual.linearise(self, controls, conditions)
+
+
+def one_start(cannon: Cannon) -> Aim:
+    task = CannonDrag(steps=FINE_STEPS)
+    return partial(_aim, OneSpeed(task, cannon.speed), task, 1)
+
+
+def two_starts(cannon: Cannon) -> Aim:
+    task = CannonDrag(steps=FINE_STEPS)
+    return partial(_aim, OneSpeed(task, cannon.speed), task, 2)
+
+
+def compiled(cannon: Cannon) -> Aim:
+    """One start, its step compiled, anew for each process: what is kept between them is not used."""
+    task = CannonDrag(steps=FINE_STEPS)
+    return partial(_aim, OneSpeed(task, cannon.speed), task, 1, compiler=_fresh_compiler())
+
+
+def compiled_both_controls(_: Cannon) -> Aim:
+    task = CannonDrag(steps=FINE_STEPS)
+    return partial(_aim, task, task, 1, compiler=_fresh_compiler())
+
+
+def both_controls(_: Cannon) -> Aim:
+    """The pipeline's own problem: speed and angle are both free. Answers are `(n, 2)`."""
+    task = CannonDrag(steps=FINE_STEPS)
+    return partial(_aim, task, task, 1)
+
+
+def _fresh_compiler() -> Compiler:
+    folder = tempfile.mkdtemp(prefix="aimback-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Compiler(Path(folder), "cannon_drag")
+
+
+def _aim(
+    forward: OneSpeed | CannonDrag,
+    task: CannonDrag,
+    starts: int,
+    targets: Array,
+    wind: Array,
+    compiler: Compiler | None = None,
+) -> Array:
+    span = float(task.outcomes.upper - task.outcomes.lower)
+    wanted, given = torch.from_numpy(targets)[:, None], torch.from_numpy(wind)[:, None]
+    problem = InverseProblem(wanted, given, forward.box, 2 * PRECISION * span, span)
+    solver = LevenbergMarquardt(starts=starts, precision=PRECISION)
+    solution = solve(forward, problem, solver, torch.Generator().manual_seed(1), compiler=compiler)
+    answers = solution.controls[torch.arange(len(wanted)), solution.best()].numpy()
+    return np.asarray(answers[:, 0] if answers.shape[1] == 1 else answers)
