@@ -133,11 +133,12 @@ def test_a_program_is_compiled_once_and_for_one_purpose(folder: Path, monkeypatc
 
 
 @needs_compiler
-def test_what_cannot_be_traced_says_so(tmp_path: Path) -> None:
+def test_what_cannot_be_traced_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The trebuchet looks for its events as far as it must, which only the numbers tell."""
     task = Trebuchet()
-    with pytest.raises(NotCompilable):
+    with pytest.raises(NotCompilable, match="it looks for an event"):
         Compiler(tmp_path, "")(Advance(task, asked(task, 20), LevenbergMarquardt()))
+    assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,6 +8,7 @@ a few loops. The arithmetic is the same, the last bits are not: a compiler contr
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import logging
 import os
@@ -135,7 +136,8 @@ def _compile(advance: Advance, path: Path) -> None:
     rows = _LANES * torch.export.Dim("groups", min=1, max=_TILE // _LANES)
     tensors = [_rows_last(part).contiguous() for part in front.tensors()]
     try:
-        with torch.no_grad(), _quiet():
+        # What fails to be traced is printed to the error stream, all of it.
+        with torch.no_grad(), _quiet(), contextlib.redirect_stderr(io.StringIO()):
             program = torch.export.export(
                 _Traced(advance),
                 (torch.tensor(1.0, dtype=torch.float64), *tensors),
@@ -144,6 +146,8 @@ def _compile(advance: Advance, path: Path) -> None:
             )
             with written_whole(path) as temporary:
                 torch._inductor.aoti_compile_and_package(program, package_path=str(temporary))
+    except NotImplementedError as error:
+        raise NotCompilable(str(error)) from error
     except UserError:
         raise
     except Exception as error:  # whatever torch's tracing and compiling raise, the eager step still works

@@ -203,6 +203,8 @@ def integrate_to_crossing(
         found, infinity where it never came, NaN where the arithmetic failed before; there the state
         and the time are of no use.
     """
+    if torch.compiler.is_compiling():
+        raise NotImplementedError("it looks for an event for as long as that takes, which no compiled loop does yet")
     derivative, crossing = motion(*parameters)
     with unrecorded():
         derivative_alone, crossing_alone = motion(*(value_of(parameter) for parameter in parameters))
