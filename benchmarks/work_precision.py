@@ -81,8 +81,7 @@ def precision_by_steps() -> str:
             f"drag has a kink. The truth is DOP853 at a tolerance of {TRUTH:g}. Time of a shot without its Jacobian, "
             f"{number(_TIMED)} at once. Steps are graded by the decay of the speed, or even.",
             _error_table(errors["default"], prices),
-            "The same for a cannon of up to 50 m/s in air of k = 0.5/m, where the grading is needed. A floor under the "
-            "errors is the search for the landing, whose grid is graded or even too, but no finer with the steps:",
+            "The same for a cannon of up to 50 m/s in air of k = 0.5/m, where the grading is needed:",
             _error_table(errors["thick air"]),
             plot_precision("work_precision.png", errors, prices, promises),
             "What `CannonDrag(accuracy=...)` promises, and the worst of the first table's shots:",

@@ -11,7 +11,7 @@ import torch
 
 from aimback.errors import UserError
 
-# Compiling takes about a minute and saves some 25 us a start on cannon_drag (benchmarks/RESULTS.md).
+# Compiling takes about a minute and saves 25 to 45 us a start on cannon_drag (benchmarks/RESULTS.md).
 _STARTS_WORTH_COMPILING = 3_000_000
 
 
