@@ -115,7 +115,7 @@ def landing(task: CannonDrag, speed: float, angle: float, wind: float) -> float:
     def ground(_: float, state: Array) -> float:
         return float(state[1])
 
-    ground.terminal, ground.direction = True, -1  # type: ignore[attr-defined]
+    ground.terminal, ground.direction = True, -1
     start = [0.0, task.launch_height, speed * math.cos(angle), speed * math.sin(angle)]
     # Steps short of any flight, or SciPy sees no sign change of a short hop.
     hop = 0.01 * speed * math.sin(angle) / task.gravity + 1e-9

@@ -140,11 +140,11 @@ def test_both_may_be_given_where_they_agree() -> None:
 
 def test_a_config_gives_either() -> None:
     node = {"_target_": "aimback.tasks.cannon_drag.CannonDrag", "steps": None, "accuracy": 1e-5}
-    task = build(node, Task, "task.cannon_drag")  # type: ignore[type-abstract]
+    task = build(node, Task, "task.cannon_drag")
     assert isinstance(task, CannonDrag)
     assert task.steps == CannonDrag(accuracy=1e-5).steps
     with pytest.raises(UserError, match=r"^task\.cannon_drag\.steps: 16 are too few for an accuracy of 1e-05 m"):
-        build(node | {"steps": 16}, Task, "task.cannon_drag")  # type: ignore[type-abstract]
+        build(node | {"steps": 16}, Task, "task.cannon_drag")
 
 
 @pytest.mark.parametrize(

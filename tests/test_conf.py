@@ -129,7 +129,7 @@ def test_a_wrong_value_is_one_line_that_names_the_key(compose: Any, override: st
 )
 def test_a_target_that_is_no_solver_of_ours_is_refused(target: object) -> None:
     with pytest.raises(UserError, match="must name a Solver of aimback"):
-        build({"_target_": target, "command": "exit"}, Solver, "solver")  # type: ignore[type-abstract]
+        build({"_target_": target, "command": "exit"}, Solver, "solver")
 
 
 def test_refusing_a_target_imports_nothing(tmp_path: Path) -> None:
@@ -215,4 +215,4 @@ def test_params_yaml_is_composed_from_conf() -> None:
     assert first == f"{HEADER}{digest_of_conf()}", "conf/ was edited: run `dvc repro compose` and commit params.yaml"
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         composed = OmegaConf.to_container(hydra.compose("config"), resolve=True)
-    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == {**composed, "targets_sha256": None}  # type: ignore[dict-item]
+    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == {**composed, "targets_sha256": None}

@@ -156,8 +156,8 @@ def test_measures_by_hand() -> None:
     assert result["arrived_fraction"] == 1
     assert (result["simulations"], result["evaluations"], result["gradients"]) == (7, 9, 5)
     assert result["training_examples"] == 3
-    assert result["status"]["solved"] == 3  # type: ignore[index]
-    assert result["status"]["missed"] == 2  # type: ignore[index]
+    assert result["status"]["solved"] == 3
+    assert result["status"]["missed"] == 2
 
 
 def test_where_no_start_arrived_there_are_no_steps_to_tell() -> None:

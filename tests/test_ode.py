@@ -67,7 +67,7 @@ def dop853(task: CannonDrag, speed: float, angle: float, wind: float) -> tuple[f
     def ground(_: float, state: np.ndarray) -> float:
         return float(state[1])
 
-    ground.terminal, ground.direction = True, -1  # type: ignore[attr-defined]
+    ground.terminal, ground.direction = True, -1
     start = [0.0, task.launch_height, speed * math.cos(angle), speed * math.sin(angle)]
     # Steps short of any flight, or SciPy sees no sign change of a short hop.
     hop = 0.01 * (speed * math.sin(angle) + math.sqrt(task.launch_height)) / task.gravity + 1e-9

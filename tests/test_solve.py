@@ -265,10 +265,10 @@ def test_cma_es_outlives_failed_simulations() -> None:
             return torch.where(controls[..., :1] > self.above, math.nan, task(controls, conditions))
 
     problem = vacuum_problem(torch.tensor([[1.0], [2.0]], dtype=T))
-    solution = solve(Poisoned(5.0), problem, CmaEs(starts=4), seeded())  # type: ignore[arg-type]
+    solution = solve(Poisoned(5.0), problem, CmaEs(starts=4), seeded())
     assert bool((solution.start_status == StartStatus.ARRIVED).any(1).all())
     assert bool((solution.controls[solution.start_status == StartStatus.ARRIVED][:, 0] <= 5).all())
-    nowhere = solve(Poisoned(-1.0), problem, CmaEs(starts=4), seeded())  # type: ignore[arg-type]
+    nowhere = solve(Poisoned(-1.0), problem, CmaEs(starts=4), seeded())
     assert nowhere.start_status.unique().tolist() == [StartStatus.NOT_FINITE]
 
 
@@ -300,7 +300,7 @@ def test_soft_walls_hold_by_their_price(boundary: float | None, answer: float) -
     box = Box([Axis("x", "", 0.0, 1.0)])
     problem = InverseProblem(torch.tensor([[1.5]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-3, 1.0)
     solver = Adam(starts=4, max_steps=600, step_size=0.1, decay=0.98, boundary=boundary)
-    solution = solve(Line(), problem, solver, seeded())  # type: ignore[arg-type]
+    solution = solve(Line(), problem, solver, seeded())
     torch.testing.assert_close(solution.controls, torch.full((1, 4, 1), answer, dtype=T), rtol=0, atol=1e-3)
     expected = torch.full((1, 4), 1.5 - answer, dtype=T)
     torch.testing.assert_close(solution.believed_miss, expected, rtol=0, atol=1e-3)
@@ -316,7 +316,7 @@ def test_steps_shrink_on_a_plateau() -> None:
     box = Box([Axis("x", "", 0.0, 1.0)])
     problem = InverseProblem(torch.tensor([[1.0]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-3, 1.0)
     solver = Adam(starts=1, max_steps=9, step_size=0.1, decay=1.0, plateau_patience=2, boundary=0.0)
-    path = solve(Hopeless(), problem, solver, seeded()).history.controls[:, 0, 0, 0]  # type: ignore[arg-type]
+    path = solve(Hopeless(), problem, solver, seeded()).history.controls[:, 0, 0, 0]
     expected = torch.tensor([0.1] * 3 + [0.05] * 3 + [0.025] * 3, dtype=T)
     torch.testing.assert_close(path.diff(), expected, rtol=1e-6, atol=0)
 
@@ -341,7 +341,7 @@ def test_steps_shrink_on_a_plateau() -> None:
 )
 def test_settings_out_of_range_are_named(make: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make()  # type: ignore[operator]
+        make()
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ def prepare(cannon: Cannon) -> Aim:
     coarse, fine = np.diff(cannon.shares(COARSE_STEPS)), np.diff(cannon.shares(FINE_STEPS))
 
     @njit(fastmath=True, error_model="numpy", inline="always")
-    def slope(u, v, ua, va):  # type: ignore[no-untyped-def]
+    def slope(u, v, ua, va):
         fast = math.sqrt(u * u + v * v)
         air, by_angle = -drag * fast, -drag * (u * ua + v * va) / fast
         return air * u, air * v - gravity, by_angle * u + air * ua, by_angle * v + air * va
 
     @njit(fastmath=True, error_model="numpy")
-    def fly(lengths, time, x, y, u, v, xa, ya, ua, va):  # type: ignore[no-untyped-def]
+    def fly(lengths, time, x, y, u, v, xa, ya, ua, va):
         """Move places, velocities and their derivatives by the angle, `(lanes,)` each, in place."""
         for length in lengths:
             for i in range(_LANES):
@@ -46,7 +46,7 @@ def prepare(cannon: Cannon) -> Aim:
                 va[i] = va1 + sixth * (dva1 + 2 * (dva2 + dva3) + dva4)
 
     @njit(fastmath=True, error_model="numpy")
-    def newton(angle, target, wind):  # type: ignore[no-untyped-def]
+    def newton(angle, target, wind):
         time = 1.9 * speed * np.sin(angle) / gravity
         for turn in range(5):
             u, v = speed * np.cos(angle), speed * np.sin(angle)
@@ -61,7 +61,7 @@ def prepare(cannon: Cannon) -> Aim:
                 time[i] -= (xa[i] * y[i] - ya[i] * over) / determinant
 
     @njit
-    def aim_all(angle, targets, wind):  # type: ignore[no-untyped-def]
+    def aim_all(angle, targets, wind):
         for row in range(0, len(targets), _LANES):
             lanes = slice(row, row + _LANES)
             newton(angle[lanes], targets[lanes], wind[lanes])

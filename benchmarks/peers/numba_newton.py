@@ -13,13 +13,13 @@ def prepare(cannon: Cannon) -> Aim:
     coarse, fine = np.diff(cannon.shares(COARSE_STEPS)), np.diff(cannon.shares(FINE_STEPS))
 
     @njit(fastmath=True, error_model="numpy")
-    def slope(u, v, ua, va):  # type: ignore[no-untyped-def]
+    def slope(u, v, ua, va):
         fast = math.sqrt(u * u + v * v)
         air, by_angle = -drag * fast, -drag * (u * ua + v * va) / fast
         return air * u, air * v - gravity, by_angle * u + air * ua, by_angle * v + air * va
 
     @njit(fastmath=True, error_model="numpy")
-    def fly(angle, time, wind, lengths):  # type: ignore[no-untyped-def]
+    def fly(angle, time, wind, lengths):
         """Place, its derivative by the angle, and velocity (its derivative by the time), seen from the air."""
         c, s = math.cos(angle), math.sin(angle)
         x = y = xa = ya = 0.0
@@ -43,7 +43,7 @@ def prepare(cannon: Cannon) -> Aim:
         return x, y, xa, ya, u, v
 
     @njit(fastmath=True, error_model="numpy")
-    def newton(angle, target, wind):  # type: ignore[no-untyped-def]
+    def newton(angle, target, wind):
         time = 1.9 * speed * math.sin(angle) / gravity
         for turn in range(5):
             x, y, xa, ya, u, v = fly(angle, time, wind, coarse if turn < 3 else fine)
@@ -54,7 +54,7 @@ def prepare(cannon: Cannon) -> Aim:
         return angle
 
     @njit
-    def aim_all(first, targets, wind):  # type: ignore[no-untyped-def]
+    def aim_all(first, targets, wind):
         angles = np.empty_like(targets)
         for row in range(len(targets)):
             angles[row] = newton(first[row], targets[row], wind[row])

@@ -20,7 +20,7 @@ def distance(cannon: Cannon, angle: float, wind: float, method: str, tolerance: 
     def ground(_: float, state: Array) -> float:
         return float(state[1])
 
-    ground.terminal, ground.direction = True, -1  # type: ignore[attr-defined]
+    ground.terminal, ground.direction = True, -1
     start = [0.0, 0.0, cannon.speed * math.cos(angle), cannon.speed * math.sin(angle)]
     flown = solve_ivp(flight, (0, 10), start, method=method, rtol=tolerance, atol=tolerance, events=ground)
     return float(flown.y_events[0][0][0])
