@@ -15,11 +15,10 @@ from aimback.evaluate import (
 )
 from aimback.files import write_text
 from aimback.ledger import Ledger
+from aimback.routes import ROUTES
 from aimback.solution import load_solution
 from aimback.targets import load_targets
 from pipelines.stage import Job, stage
-
-ROUTES = {"surrogate": "invert", "direct": "optimise"}
 
 
 @stage
@@ -28,7 +27,8 @@ def main(job: Job) -> None:
     targets = load_targets(job.made("data/targets.npz"), task)
     metrics, answers, steps, candidates = {}, {}, [], []
     with job.metered("evaluate/answers.csv"):
-        for route, folder in ROUTES.items():
+        for route, stages in ROUTES.items():
+            folder = stages.solving
             solution = load_solution(job.made(f"{folder}/solution.npz"), task)
             ledger = Ledger(**json.loads(job.made(f"{folder}/ledger.json").read_text(encoding="utf-8")))
             truth = resimulate(task, targets, solution, device)

@@ -6,10 +6,10 @@ import math
 import torch
 
 from aimback.plots import draw_figures
+from aimback.routes import ROUTES
 from aimback.solution import load_solution
 from aimback.surrogate.network import Surrogate
 from aimback.targets import load_targets
-from pipelines.evaluate import ROUTES
 from pipelines.stage import Job, stage
 
 
@@ -18,7 +18,7 @@ def main(job: Job) -> None:
     task = job.task
     targets = load_targets(job.made("data/targets.npz"), task)
     surrogate = Surrogate.load(job.made("surrogate/weights.safetensors"), task, dtype=torch.float64)
-    solutions = {route: load_solution(job.made(f"{folder}/solution.npz"), task) for route, folder in ROUTES.items()}
+    solutions = {name: load_solution(job.made(f"{route.solving}/solution.npz"), task) for name, route in ROUTES.items()}
     history = _columns(job, "surrogate/history.csv")
     with job.metered("figures/miss.png"):
         draw_figures(

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from aimback.dataset import load_dataset
 from aimback.files import sha256
-from aimback.report import ROUTES, TaskResult, note, read_result, route_metrics, verdict, write_report
+from aimback.report import TaskResult, note, read_result, route_metrics, verdict, write_report
+from aimback.routes import ROUTES
 from aimback.targets import load_targets
 from aimback.tracking import Data, Model, Run
 from pipelines.runs import params, training_key

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 import aimback
 from aimback.dataset import LEAST_EXAMPLES
+from aimback.diagnose.settings import DiagnoseSettings
 from aimback.errors import UserError
 from aimback.hardware import Hardware
 from aimback.solve.solver import Solver
@@ -219,12 +220,16 @@ class Settings:
         return self._part("hardware", Hardware)
 
     @cached_property
+    def diagnose(self) -> DiagnoseSettings:
+        return self._part("diagnose", DiagnoseSettings)
+
+    @cached_property
     def tracking(self) -> TrackingSettings:
         return self._part("tracking", TrackingSettings)
 
 
 _ROOT = (
-    *("task", "data", "surrogate", "training", "solver", "hardware", "tracking"),
+    *("task", "data", "surrogate", "training", "solver", "diagnose", "hardware", "tracking"),
     *("seed", "targets", "targets_sha256", "inputs", "only", "methods", "groups", "group", "sweep"),
 )
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"aimback.report", "aimback.plots", "aimback.tracking"},
     {"aimback.evaluate", "aimback.diagnose"},
     {"aimback.surrogate"},
-    {"aimback.dataset", "aimback.targets", "aimback.solution"},
+    {"aimback.dataset", "aimback.targets", "aimback.solution", "aimback.routes"},
     {"aimback.archive"},
     {"aimback.identity", "aimback.compiled"},
     {"aimback.solve", "aimback.tasks", "aimback.hardware"},
@@ -103,7 +103,7 @@ def test_what_belongs_at_the_rim_stays_there(package: str) -> None:
 def test_a_stage_that_trains_nothing_does_not_import_lightning() -> None:
     training = PACKAGES["aimback"] / "surrogate" / "training.py"
     users = [file.stem for file in PACKAGES["pipelines"].glob("*.py") if training in closure(file)]
-    assert sorted(users) == ["quality", "train"]
+    assert sorted(users) == ["quality", "replicate", "train"]
 
 
 def test_no_module_is_called_utils() -> None:

@@ -19,9 +19,9 @@ import jinja2
 
 from aimback.errors import UserError
 from aimback.files import sha256, write_text
+from aimback.routes import ROUTES
 from aimback.tasks.base import Task
 
-ROUTES = ("surrogate", "direct")
 DASH = "—"
 NEVER = "never"
 # Differences below these are called a tie: they are within what another seed or a busy machine makes.
@@ -42,10 +42,7 @@ CAPTIONS = {
 }
 
 # The stages that each route pays for, by what the seconds are called.
-_STAGES = {
-    "surrogate": {"seconds_generate": "generate", "seconds_train": "train", "seconds_solve": "invert"},
-    "direct": {"seconds_solve": "optimise"},
-}
+_STAGES = {name: {**route.fixed, "seconds_solve": route.solving} for name, route in ROUTES.items()}
 
 
 @dataclass(frozen=True)
@@ -159,7 +156,7 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
             for result in results
         ],
         "summary": summary(results),
-        "routes": ROUTES,
+        "routes": list(ROUTES),
         "rule": RULE,
     }
     write_text(page, environment(autoescape=True).get_template("report.html").render(content))
@@ -173,7 +170,7 @@ def note(result: TaskResult) -> str:
     return (
         environment(autoescape=False)
         .get_template("note.md")
-        .render(result={"verdict": verdict(result), "rows": table(result)}, routes=ROUTES, rule=RULE)
+        .render(result={"verdict": verdict(result), "rows": table(result)}, routes=list(ROUTES), rule=RULE)
     )
 
 
@@ -439,7 +436,7 @@ def _read_unsolved(path: Path) -> list[Unsolved]:
                 continue
             place = f"line {row['line']}" if row["line"] else f"drawn {int(row['target']) + 1}"
             invalid = bool(row["problem"])
-            if invalid and row["route"] != ROUTES[0]:
+            if invalid and row["route"] != list(ROUTES)[0]:
                 continue  # said once: no route can do anything about it
             reason = row["problem"] or f"miss {number(float(row['miss'])) if row['miss'] else DASH}"
             unsolved.append(Unsolved(place, "both" if invalid else row["route"], row["status"], reason))

@@ -1,0 +1,50 @@
+"""Measure every claim about the two routes, and decide it."""
+
+import json
+
+from aimback.archive import write_arrays
+from aimback.diagnose.examine import examine
+from aimback.diagnose.subject import Subject
+from aimback.files import write_text
+from aimback.routes import ROUTES
+from aimback.solution import load_solution
+from aimback.surrogate.network import Surrogate
+from aimback.targets import load_targets
+from pipelines.stage import Job, stage
+
+
+@stage
+def main(job: Job) -> None:
+    task, settings, device = job.task, job.settings.diagnose, job.settings.hardware.device()
+    weights = ["surrogate/weights", *(f"replicas/{number}" for number in range(1, settings.replicas + 1))]
+    subject = Subject(
+        task=task,
+        networks=[
+            Surrogate.load(job.made(f"{file}.safetensors"), task, device, job.settings.hardware.torch_dtype)
+            for file in weights
+        ],
+        targets=load_targets(job.made("data/targets.npz"), task).only_valid(),
+        solutions={
+            name: load_solution(job.made(f"{route.solving}/solution.npz"), task) for name, route in ROUTES.items()
+        },
+        solver=job.settings.solver,
+        generator=lambda purpose: job.generator(f"diagnose: {purpose}"),
+        settings=settings,
+        device=device,
+    )
+    written = job.outputs / "diagnose"
+    with job.metered("diagnose/metrics.json"):
+        diagnosis = examine(subject)
+        claims = [claim for claim, _ in diagnosis]
+        write_text(
+            written / "metrics.json",
+            json.dumps({claim.key: claim.metrics() for claim in claims}, indent=1, allow_nan=False) + "\n",
+        )
+    write_text(written / "claims.json", json.dumps({claim.key: claim.texts() for claim in claims}, indent=1) + "\n")
+    (written / "pictures").mkdir(exist_ok=True)
+    for claim, pictures in diagnosis:
+        write_arrays(written / "pictures" / f"{claim.key}.npz", pictures, task)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""All claims, one after the other."""
+
+from collections.abc import Callable
+
+from aimback.diagnose.claim import Claim
+from aimback.diagnose.subject import Pictures, Subject
+
+Examination = Callable[[Subject], tuple[Claim, Pictures]]
+
+# Each module measures one claim; in the order of their keys.
+EXAMINATIONS: tuple[Examination, ...] = ()
+
+
+def examine(subject: Subject) -> list[tuple[Claim, Pictures]]:
+    """Every claim decided, with the arrays of its pictures."""
+    return [examination(subject) for examination in EXAMINATIONS]
