@@ -2,13 +2,19 @@
 
 from collections.abc import Callable
 
+from aimback.diagnose import conditioning, gradients, minima, roughness
 from aimback.diagnose.claim import Claim
 from aimback.diagnose.subject import Pictures, Subject
 
 Examination = Callable[[Subject], tuple[Claim, Pictures]]
 
 # Each module measures one claim; in the order of their keys.
-EXAMINATIONS: tuple[Examination, ...] = ()
+EXAMINATIONS: tuple[Examination, ...] = (
+    roughness.examine,
+    minima.examine,
+    conditioning.examine,
+    gradients.examine,
+)
 
 
 def examine(subject: Subject) -> list[tuple[Claim, Pictures]]:

@@ -1,0 +1,190 @@
+"""C6: is the true loss free of ill-conditioning?"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from aimback.diagnose import landscape
+from aimback.diagnose.claim import Claim, estimate
+from aimback.diagnose.subject import Pictures, Subject
+from aimback.diagnose.summary import median, medians, quantile, share, sureness
+from aimback.problem import Linearised
+from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+
+_ILL = 1e-3  # a condition number of a thousand
+_SOLVER = LevenbergMarquardt()
+_POINTS = 2048  # along all descents, at most
+_ROUNDING = 1e-8  # what the differences in a second derivative leave uncertain, of the greatest eigenvalue
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """The loss's Hessian by the unit box, at the solutions that were found and along the descents to them.
+
+    Attributes:
+        eigenvalues: at solutions, ascending, `(targets, starts, n_controls)`; NaN where none was found.
+        effective: condition number of J'J on the row space of J, at solutions, `(targets, starts)`.
+        singular: the least and the greatest singular value of J at solutions, `(targets, starts, 2)`.
+        on_the_way: eigenvalues along the descents, ascending, `(n, n_controls)`.
+        effective_on_the_way: `(n,)`.
+        left_out: points of the descents where outcome, Jacobian or Hessian is not finite.
+    """
+
+    eigenvalues: Tensor
+    effective: Tensor
+    singular: Tensor
+    on_the_way: Tensor
+    effective_on_the_way: Tensor
+    left_out: int
+
+    @property
+    def evenness(self) -> Tensor:
+        """The least over the greatest |eigenvalue| at solutions, `(targets, starts)`: 0 singular, 1 a bowl."""
+        return _evenness(self.eigenvalues)
+
+    @property
+    def negative(self) -> float | None:
+        """The share of the descents' points with an eigenvalue below zero by more than rounding."""
+        least, size = self.on_the_way[:, 0], self.on_the_way.abs().amax(-1)
+        return share(least < -_ROUNDING * size, least.isfinite())
+
+
+def examine(subject: Subject) -> tuple[Claim, Pictures]:
+    """Eigenvalues of the loss's Hessian, 2 (J'J + sum r_k H_k), at solutions and along descents by Levenberg-Marquardt.
+
+    At a solution the residuals r are zero and the Hessian is 2 J'J, whose rank is at most the number of
+    outcomes: with more controls than outcomes it is singular, whatever the task. What a descent meets is
+    then its condition on the row space of J (greatest over least nonzero singular value, squared).
+    """
+    true, *learned = (_curvature(subject, forward) for forward in (subject.task, *subject.networks))
+    own = learned[0]
+    number = estimate(
+        [true.evenness], medians, subject.generator("conditioning: bootstrap"), subject.settings.resamples
+    )
+    claim = Claim(
+        key="C6",
+        says="The true loss is not ill-conditioned.",
+        measure="least over greatest |eigenvalue| of the true loss's Hessian at its solutions, median over solutions",
+        number=number,
+        rule=(
+            f"holds where the ratio and its interval over targets lie above {_ILL:g}, a condition number below "
+            f"{1 / _ILL:g}; does not hold where they do not, so never where the Hessian is singular"
+        ),
+        verdict=number.against(_ILL),
+        because=_because(subject, true) if number.value is not None else "No solution was found to look at.",
+        details={
+            "evenness_surrogate": median(own.evenness),
+            "effective_condition": median(true.effective),
+            "effective_condition_max": quantile(true.effective, 1),
+            "effective_condition_surrogate": median(own.effective),
+            "effective_condition_surrogate_max": quantile(own.effective, 1),
+            "singular_value_least": median(true.singular[..., 0]),
+            "singular_value_greatest": median(true.singular[..., 1]),
+            "condition_on_the_way": _condition(true),
+            "condition_on_the_way_surrogate": _condition(own),
+            "negative_curvature": true.negative,
+            "negative_curvature_surrogate": own.negative,
+            "solutions": int(true.evenness.isfinite().sum()),
+            "starts_left_out": int((~true.evenness.isfinite()).sum()),
+            "points_left_out": true.left_out,
+        },
+    )
+    return claim, {
+        f"{name}_{route}": values.numpy()
+        for route, of in (("direct", true), ("surrogate", own))
+        for name, values in (
+            ("condition", of.effective_on_the_way),
+            ("hessian_condition", 1 / _evenness(of.on_the_way)),
+            ("eigenvalues", of.eigenvalues[of.evenness.isfinite()]),
+        )
+    }
+
+
+def _because(subject: Subject, true: Curvature) -> str:
+    controls, outcomes = len(subject.task.box), len(subject.task.outcomes)
+    value, effective = median(true.evenness), median(true.effective)
+    on_rows = (
+        "1, as it is by definition with one outcome"
+        if outcomes == 1
+        else f"{effective or 1:.3g} in the median and {quantile(true.effective, 1) or 1:.3g} at most"
+    )
+    if controls > outcomes:
+        return (
+            f"As stated the claim is false: with {_count(controls, 'control')} and {_count(outcomes, 'outcome')} the "
+            f"Hessian of the true loss is singular at every solution (least over greatest eigenvalue {value:.1g}). "
+            f"The fair question is its effective condition number, on the row space of the Jacobian: {on_rows}."
+        )
+    return (
+        f"The least eigenvalue of the true loss's Hessian at a solution is {value:.3g} of the greatest; its condition "
+        f"number on the row space of the Jacobian is {on_rows}."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _condition(curvature: Curvature) -> float | None:
+    evenness = median(_evenness(curvature.on_the_way))
+    return 1 / evenness if evenness else None
+
+
+def _evenness(eigenvalues: Tensor) -> Tensor:
+    sizes = eigenvalues.abs()
+    return sizes.amin(-1) / sizes.amax(-1)
+
+
+def _curvature(subject: Subject, forward: Linearised) -> Curvature:
+    box, targets = subject.task.box, subject.few()
+    solution = subject.solve(forward, targets, replace(_SOLVER, starts=subject.settings.starts), "conditioning: starts")
+    # Off the solution by a tolerance, what is singular would not look so.
+    exact = (solution.believed_miss <= _SOLVER.precision * subject.span).cpu()
+    rows, _ = torch.nonzero(exact, as_tuple=True)
+    values, singular, effective = _spectra(subject, forward, box.to_unit(solution.controls.cpu().double())[exact], rows)
+
+    def spread(part: Tensor) -> Tensor:
+        everywhere = torch.full((*exact.shape, *part.shape[1:]), torch.nan, dtype=torch.float64)
+        everywhere[exact] = part
+        return everywhere
+
+    path = solution.history.controls.cpu().double()
+    steps = torch.arange(len(path))[:, None, None]
+    moving = steps < solution.steps.cpu()[: path.shape[1]]
+    _, way_rows, _ = torch.nonzero(moving, as_tuple=True)
+    points = box.to_unit(path[moving])
+    some = slice(None, None, -(-len(points) // _POINTS) or 1)
+    on_the_way, _, effective_on_the_way = _spectra(subject, forward, points[some], way_rows[some])
+    known = on_the_way.isfinite().all(-1)
+    return Curvature(
+        spread(values),
+        spread(effective),
+        spread(singular[:, [-1, 0]]),
+        on_the_way[known],
+        effective_on_the_way[known],
+        int((~known).sum()),
+    )
+
+
+def _spectra(subject: Subject, forward: Linearised, unit: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues of the Hessian `(n, n_controls)`, singular values of J `(n, k)`, effective condition number `(n,)`.
+
+    NaN where something is not finite; the condition number also where J is zero.
+
+    Args:
+        rows: which target each point belongs to, `(n,)`.
+    """
+    targets = subject.few()
+    hessian, jacobian = landscape.hessians(subject, forward, unit, targets.conditions[rows], targets.targets[rows])
+    known = hessian.flatten(1).isfinite().all(-1) & jacobian.flatten(1).isfinite().all(-1)
+    values, singular = (
+        torch.full((len(unit), size), torch.nan, dtype=torch.float64)
+        for size in (unit.shape[1], min(jacobian.shape[1:]))
+    )
+    values[known] = torch.linalg.eigvalsh(hessian[known])
+    singular[known] = torch.linalg.svdvals(jacobian[known])
+    # As in a numerical rank: what is zero but for rounding counts as zero.
+    nonzero = singular > max(jacobian.shape[1:]) * torch.finfo(singular.dtype).eps * singular[:, :1]
+    least = torch.where(nonzero, singular, torch.inf).amin(-1)
+    effective = (singular[:, 0] / least).square()
+    return values, singular, torch.where(nonzero.any(-1), effective, torch.nan)

@@ -1,0 +1,112 @@
+"""C7: is the gradient right?"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimback.box import Axis, Box
+from aimback.diagnose import landscape
+from aimback.diagnose.claim import Claim, estimate
+from aimback.diagnose.subject import Pictures, Subject
+from aimback.diagnose.summary import mean, median, quantile, share, sureness
+from aimback.problem import Linearised
+
+_POINTS = 1024
+_SCALES = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 1e-2)  # unit-box lengths; the last is twice the one before
+_RIGHT = 0.95
+
+
+def examine(subject: Subject) -> tuple[Claim, Pictures]:
+    """Jacobians against central differences over several scales, at random points of the box.
+
+    The verdict looks at hundredths of the box, the steps of a solver: a gradient can be right for every
+    infinitesimal step and tell nothing of where the outcome jumps or has teeth. Curvature is allowed for: the
+    differences over the two greatest scales are extrapolated, so their error is of fourth order (Richardson
+    1911). Sums over the box, not medians, because a jump is met by few of the points.
+    """
+    task = subject.task
+    generator = subject.generator("gradients: points")
+    # All that is differenced stays inside the box.
+    room = Box([Axis(axis.name, "", 0.0, 1.0) for axis in task.box.axes]).shrunk(_SCALES[-1])
+    unit = room.sample(_POINTS, generator)
+    conditions = task.conditions.sample(_POINTS, generator)
+    _, jacobian = landscape.linearise(subject, task, unit, conditions)
+    differences = _differences(subject, unit, conditions)
+    half, whole = differences[-2:]
+    slope = (4 * half - whole) / 3
+    known = torch.stack([part.flatten(1).isfinite().all(-1) for part in (jacobian, slope, *differences)]).all(0)
+    size = _size(slope)[known]
+    error = _size(slope - jacobian)[known]
+    by_scale = torch.stack([_size(difference - jacobian)[known] for difference in differences]) / size.mean()
+    number = estimate(
+        [torch.stack([error, size], dim=-1)],
+        _told,
+        subject.generator("gradients: bootstrap"),
+        subject.settings.resamples,
+    )
+    cosines = [_cosine(subject, network, unit, conditions, jacobian) for network in subject.networks]
+    alike = cosines[0]
+    medians = [middle for cosine in cosines if (middle := median(cosine)) is not None]
+    if number.value is None:
+        because = "The outcome does not change, or is not finite, at any of the points looked at."
+    else:
+        because = (
+            f"Over a hundredth of the box the simulator's gradient tells {100 * number.value:.4g} % of how the outcome "
+            f"really changes ({sureness(number)} as a share)."
+        )
+    if medians:
+        because += f" The network's gradient has a cosine of {medians[0]:.4g} with it in the median."
+    claim = Claim(
+        key="C7",
+        says="The gradient through the simulator is right.",
+        measure="share of the outcome's change over a hundredth of the box that the simulator's gradient tells",
+        number=number,
+        rule=(
+            f"holds where the share and its interval over points lie above {_RIGHT}; does not hold where they do not: 0 "
+            "is a gradient that tells nothing, as beside jumps, and -1 one of the wrong sign"
+        ),
+        verdict=number.against(_RIGHT),
+        because=because,
+        details={
+            **{f"error_at_{scale:g}": mean(errors) for scale, errors in zip(_SCALES, by_scale, strict=True)},
+            "cosine_median": median(alike),
+            "cosine_p10": quantile(alike, 0.1),
+            "cosine_below_half": share(alike < 0.5, alike.isfinite()),
+            "cosine_median_least": min(medians, default=None),
+            "points": _POINTS,
+            "points_left_out": _POINTS - int(known.sum()),
+        },
+    )
+    return claim, {
+        "scales": np.array(_SCALES),
+        "relative_error": by_scale.numpy(),
+        "cosine": alike[alike.isfinite()].numpy(),
+    }
+
+
+def _differences(subject: Subject, unit: Tensor, conditions: Tensor) -> list[Tensor]:
+    """Central differences of the simulator at every scale, `(n, n_outcomes, n_controls)` each, in outcome spans."""
+    count, controls = unit.shape
+    scales = torch.tensor(_SCALES, dtype=torch.float64)
+    offsets = scales[:, None, None] * torch.eye(controls, dtype=torch.float64)
+    around = unit + torch.stack([offsets, -offsets])[:, :, :, None]  # two sides, scales, controls, points
+    outcome = landscape.outcomes(
+        subject, subject.task, around.flatten(0, 3), conditions.repeat(2 * len(scales) * controls, 1)
+    )
+    ahead, behind = outcome.unflatten(0, (2, len(scales), controls, count))
+    return list(((ahead - behind) / (2 * scales[:, None, None, None])).permute(0, 2, 3, 1))
+
+
+def _cosine(subject: Subject, network: Linearised, unit: Tensor, conditions: Tensor, jacobian: Tensor) -> Tensor:
+    """Between both Jacobians, all outcomes together, `(n,)`; NaN where one is zero or not finite."""
+    _, learned = landscape.linearise(subject, network, unit, conditions)
+    return (learned * jacobian).sum((-2, -1)) / (_size(learned) * _size(jacobian))
+
+
+def _size(jacobian: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(jacobian)
+
+
+def _told(sample: Tensor) -> Tensor:
+    error, size = sample.sum(-2).unbind(-1)
+    return 1 - error / size

@@ -1,0 +1,154 @@
+"""C4: do the minima of the two losses coincide?"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from aimback.diagnose import landscape
+from aimback.diagnose.claim import Claim, estimate
+from aimback.diagnose.subject import Pictures, Subject
+from aimback.diagnose.summary import median, medians, quantile, sureness
+from aimback.problem import Linearised, Solution
+from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+from aimback.targets import Targets
+
+# Its steps tend to the shortest ones, so it ends near the solution that is nearest; whatever the run's own solver is.
+_PROJECTOR = LevenbergMarquardt()
+_PICTURED = 256  # starts, for the two sets of one target
+
+
+@dataclass(frozen=True)
+class Solutions:
+    """Of every target from every start, `(targets, starts, n_controls)` in the unit box; NaN where none was found."""
+
+    unit: Tensor
+
+    @property
+    def found(self) -> Tensor:
+        """`(targets, starts)`."""
+        return torch.isfinite(self.unit).all(-1)
+
+    def distance(self, others: "Solutions") -> Tensor:
+        """To the nearest of the others of the same target, `(targets, starts)`; NaN where one side has none."""
+        between = torch.linalg.vector_norm(self.unit[:, :, None] - others.unit[:, None], dim=-1)
+        nearest = between.nan_to_num(nan=torch.inf).amin(-1)
+        return torch.where(nearest.isfinite(), nearest, torch.nan)
+
+
+@dataclass(frozen=True)
+class Valley:
+    """A network's solutions against the true ones, `(targets, starts)` each; NaN where there is nothing to measure.
+
+    Attributes:
+        miss: true miss at the network's solutions, in the outcome's unit.
+        out: unit-box lengths from them to the nearest true solution.
+        back: unit-box lengths from true solutions to the network's nearest.
+    """
+
+    miss: Tensor
+    out: Tensor
+    back: Tensor
+
+
+def examine(subject: Subject) -> tuple[Claim, Pictures]:
+    """Find solutions of both maps from the same starts, and carry each to the other map's solution set.
+
+    To first order the true miss in tolerances is also the distance between the sets over the distance
+    that a hit may have, tolerance / slope; with several outcomes it is at most that.
+    """
+    targets = subject.few()
+    starts = subject.settings.starts
+    true = _solve(subject, subject.task, targets, starts)
+    valleys = [_valley(subject, network, targets, true, starts) for network in subject.networks]
+    own, tolerance = valleys[0], subject.task.tolerance
+    number = estimate(
+        [valley.miss / tolerance for valley in valleys],
+        medians,
+        subject.generator("minima: bootstrap"),
+        subject.settings.resamples,
+    )
+    apart = median(own.out)
+    if number.value is None or apart is None:
+        because = "The network, or the simulator, has no solution for any of the targets looked at."
+    else:
+        because = (
+            f"At the network's solutions the true miss is {number.value:.3g} tolerances ({sureness(number)}), "
+            f"{quantile(own.miss, 1) or 0:.3g} {_unit(subject)}at most; they lie {apart:.2g} box lengths from the true "
+            f"ones, {quantile(own.out, 1) or 0:.2g} at most."
+        )
+    claim = Claim(
+        key="C4",
+        says="The minima of the two losses do not coincide.",
+        measure="true miss at the network's solutions over the tolerance, median over solutions",
+        number=number,
+        rule=(
+            "holds where the ratio, its interval over targets and that of every network lie above 1: a typical "
+            "solution of the network is no solution; does not hold where none of them does"
+        ),
+        verdict=number.against(1.0),
+        because=because,
+        details={
+            "distance_median": apart,
+            "distance_max": quantile(own.out, 1),
+            "distance_back_median": median(own.back),
+            "distance_back_max": quantile(own.back, 1),
+            "valley_miss_median": median(own.miss),
+            "valley_miss_p90": quantile(own.miss, 0.9),
+            "valley_miss_max": quantile(own.miss, 1),
+            "solutions": int(own.miss.isfinite().sum()),
+            "starts_left_out": int((~own.miss.isfinite()).sum()),
+        },
+    )
+    return claim, _picture(subject, own)
+
+
+def _solve(subject: Subject, forward: Linearised, targets: Targets, starts: int) -> Solutions:
+    """From the same starts for every forward map."""
+    solution = subject.solve(forward, targets, replace(_PROJECTOR, starts=starts), "minima: starts")
+    return _found(subject, solution)
+
+
+def _carried(subject: Subject, forward: Linearised, targets: Targets, begin: Solutions) -> Solutions:
+    """The solutions of `forward` near those of another map."""
+    middle = torch.full_like(begin.unit, 0.5)  # stands in where there is none, and is left out again
+    starts = subject.task.box.from_unit(torch.where(begin.found[..., None], begin.unit, middle))
+    reached = _found(subject, subject.solve(forward, targets, _PROJECTOR, "minima: carried", starts))
+    return Solutions(torch.where(begin.found[..., None], reached.unit, torch.nan))
+
+
+def _found(subject: Subject, solution: Solution) -> Solutions:
+    hits = solution.believed_miss <= subject.task.tolerance
+    unit = subject.task.box.to_unit(solution.controls.cpu().double())
+    return Solutions(torch.where(hits.cpu()[..., None], unit, torch.nan))
+
+
+def _valley(subject: Subject, network: Linearised, targets: Targets, true: Solutions, starts: int) -> Valley:
+    own = _solve(subject, network, targets, starts)
+    miss = torch.full(own.found.shape, torch.nan, dtype=torch.float64)
+    rows, _ = torch.nonzero(own.found, as_tuple=True)
+    outcome = landscape.outcomes(subject, subject.task, own.unit[own.found], targets.conditions[rows])
+    missed = torch.linalg.vector_norm(outcome * subject.span - targets.targets[rows], dim=-1)
+    miss[own.found] = torch.where(missed.isfinite(), missed, torch.nan)
+    return Valley(
+        miss,
+        out=own.distance(_carried(subject, subject.task, targets, own)),
+        back=true.distance(_carried(subject, network, targets, true)),
+    )
+
+
+def _unit(subject: Subject) -> str:
+    unit = subject.task.outcomes.axes[0].unit
+    return f"{unit} " if unit else ""
+
+
+def _picture(subject: Subject, own: Valley) -> Pictures:
+    """Both solution sets of the first target, in the units of the controls; and what was measured of all."""
+    first = subject.few()
+    first = Targets(first.targets[:1], first.conditions[:1], first.lines[:1], first.problems[:1])
+    pictures = {}
+    for name, forward in (("true_set", subject.task), ("surrogate_set", subject.networks[0])):
+        solutions = _solve(subject, forward, first, _PICTURED)
+        pictures[name] = subject.task.box.from_unit(solutions.unit[solutions.found]).numpy()
+    measured = own.miss.isfinite() & own.out.isfinite()
+    return pictures | {"distance": own.out[measured].numpy(), "valley_miss": own.miss[measured].numpy()}

@@ -1,0 +1,39 @@
+"""Samples in a few numbers and words; what could not be measured is NaN, and left out."""
+
+from torch import Tensor
+
+from aimback.diagnose.claim import Estimate
+
+
+def quantile(values: Tensor, share: float) -> float | None:
+    """Of all that is finite; None where nothing is."""
+    finite = values[values.isfinite()]
+    return float(finite.quantile(share)) if finite.numel() else None
+
+
+def median(values: Tensor) -> float | None:
+    return quantile(values, 0.5)
+
+
+def mean(values: Tensor) -> float | None:
+    """Of all that is finite; None where nothing is."""
+    finite = values[values.isfinite()].double()
+    return float(finite.mean()) if finite.numel() else None
+
+
+def share(flags: Tensor, among: Tensor) -> float | None:
+    """Of those `among` that are flagged; None where there are none."""
+    return mean(flags[among].double())
+
+
+def medians(sample: Tensor) -> Tensor:
+    """The median of `(..., n, m)` over its last two dimensions, `(...)`: a statistic for `estimate`."""
+    middle: Tensor = sample.flatten(-2).nanquantile(0.5, dim=-1)
+    return middle
+
+
+def sureness(number: Estimate) -> str:
+    """The interval, and the spread over networks where there are several: "95 % interval 1 to 2, networks 1 to 3"."""
+    words = f"95 % interval {number.low:.3g} to {number.high:.3g}"
+    seeds = [seed for seed in number.seeds if seed is not None]
+    return words if len(seeds) < 2 else f"{words}, networks {min(seeds):.3g} to {max(seeds):.3g}"
