@@ -49,6 +49,11 @@ class Targets:
         valid = self.valid
         return Targets(self.targets[valid], self.conditions[valid], self.lines[valid], ("",) * int(valid.sum()))
 
+    def first(self, count: int) -> "Targets":
+        """The first rows, or all where there are no more."""
+        rows = slice(count)
+        return Targets(self.targets[rows], self.conditions[rows], self.lines[rows], self.problems[rows])
+
 
 def draw_targets(
     task: Task,

@@ -8,7 +8,7 @@ from torch import Tensor
 from aimback.diagnose import landscape
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.subject import Pictures, Subject
-from aimback.diagnose.summary import median, medians, quantile, share, sureness
+from aimback.diagnose.summary import median, medians, quantile, share
 from aimback.problem import Linearised
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 

@@ -144,7 +144,7 @@ def _merged(lowest: Tensor, sides: Tensor, height: Tensor, prominence: float) ->
 def _least(corners: Tensor) -> Tensor:
     """The least length of a linear vector field over each cell, from its corners `(..., k, n_outcomes)`, k <= 3."""
     if corners.shape[-2] == 1:
-        return torch.linalg.vector_norm(corners[..., 0, :], dim=-1)
+        return _length(corners[..., 0, :])
     if corners.shape[-2] == 2:
         return _least_between(*corners.unbind(-2))
     a, b, c = corners.unbind(-2)
@@ -157,11 +157,16 @@ def _least(corners: Tensor) -> Tensor:
     size = uu * vv - uv * uv
     s, t = (uv * av - vv * au) / size, (uv * au - uu * av) / size
     inside = (s >= 0) & (t >= 0) & (s + t <= 1)  # never where it divided by zero
-    within = torch.linalg.vector_norm(a + s[..., None] * u + t[..., None] * v, dim=-1)
+    within = _length(a + s[..., None] * u + t[..., None] * v)
     return torch.where(inside, torch.minimum(within, least), least)
 
 
 def _least_between(a: Tensor, b: Tensor) -> Tensor:
     way = b - a
     share = (-(a * way).sum(-1) / way.square().sum(-1)).nan_to_num(nan=0.0).clamp(0, 1)
-    return torch.linalg.vector_norm(a + share[..., None] * way, dim=-1)
+    return _length(a + share[..., None] * way)
+
+
+def _length(vector: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(vector, dim=-1)
+    return length

@@ -51,8 +51,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         because = "The outcome does not change, or is not finite, at any of the points looked at."
     else:
         because = (
-            f"Over a hundredth of the box the simulator's gradient tells {100 * number.value:.4g} % of how the outcome "
-            f"really changes ({sureness(number)} as a share)."
+            f"The simulator's gradient gets {1 - number.value:.2g} of the outcome's change over a hundredth of the box "
+            f"wrong, or tells {number.value:.4g} of it ({sureness(number)})."
         )
     if medians:
         because += f" The network's gradient has a cosine of {medians[0]:.4g} with it in the median."
@@ -62,13 +62,13 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         measure="share of the outcome's change over a hundredth of the box that the simulator's gradient tells",
         number=number,
         rule=(
-            f"holds where the share and its interval over points lie above {_RIGHT}; does not hold where they do not: 0 "
-            "is a gradient that tells nothing, as beside jumps, and -1 one of the wrong sign"
+            f"holds where the share and its interval over points lie above {_RIGHT}; does not hold where none of them "
+            "does: a gradient that tells nothing has 0, as between jumps, and one of the wrong sign -1"
         ),
         verdict=number.against(_RIGHT),
         because=because,
         details={
-            **{f"error_at_{scale:g}": mean(errors) for scale, errors in zip(_SCALES, by_scale, strict=True)},
+            **{f"error_at_{scale:.0e}": mean(errors) for scale, errors in zip(_SCALES, by_scale, strict=True)},
             "cosine_median": median(alike),
             "cosine_p10": quantile(alike, 0.1),
             "cosine_below_half": share(alike < 0.5, alike.isfinite()),
@@ -100,11 +100,13 @@ def _differences(subject: Subject, unit: Tensor, conditions: Tensor) -> list[Ten
 def _cosine(subject: Subject, network: Linearised, unit: Tensor, conditions: Tensor, jacobian: Tensor) -> Tensor:
     """Between both Jacobians, all outcomes together, `(n,)`; NaN where one is zero or not finite."""
     _, learned = landscape.linearise(subject, network, unit, conditions)
-    return (learned * jacobian).sum((-2, -1)) / (_size(learned) * _size(jacobian))
+    cosine: Tensor = (learned * jacobian).sum((-2, -1)) / (_size(learned) * _size(jacobian))
+    return cosine
 
 
 def _size(jacobian: Tensor) -> Tensor:
-    return torch.linalg.matrix_norm(jacobian)
+    size: Tensor = torch.linalg.matrix_norm(jacobian)
+    return size
 
 
 def _told(sample: Tensor) -> Tensor:

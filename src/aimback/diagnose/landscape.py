@@ -39,11 +39,10 @@ def second_derivatives(subject: Subject, forward: Linearised, unit: Tensor, cond
     centre = unit.clamp(_STEP, 1 - _STEP)
     offsets = _STEP * torch.eye(controls, dtype=unit.dtype)
     around = torch.stack([centre[:, None] + offsets, centre[:, None] - offsets])
-    _, jacobian = linearise(
-        subject, forward, around.flatten(0, 2), conditions.repeat(2, 1, 1).flatten(0, 1).repeat_interleave(controls, 0)
-    )
+    given = conditions.repeat_interleave(controls, 0).repeat(2, 1)
+    _, jacobian = linearise(subject, forward, around.flatten(0, 2), given)
     ahead, behind = jacobian.unflatten(0, (2, count, controls))
-    bent = (ahead - behind).movedim(1, -1) / (2 * _STEP)
+    bent: Tensor = (ahead - behind).movedim(1, -1) / (2 * _STEP)
     return (bent + bent.mT) / 2
 
 

@@ -144,8 +144,7 @@ def _unit(subject: Subject) -> str:
 
 def _picture(subject: Subject, own: Valley) -> Pictures:
     """Both solution sets of the first target, in the units of the controls; and what was measured of all."""
-    first = subject.few()
-    first = Targets(first.targets[:1], first.conditions[:1], first.lines[:1], first.problems[:1])
+    first = subject.targets.first(1)
     pictures = {}
     for name, forward in (("true_set", subject.task), ("surrogate_set", subject.networks[0])):
         solutions = _solve(subject, forward, first, _PICTURED)

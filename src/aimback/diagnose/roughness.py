@@ -1,7 +1,5 @@
 """C3: is the true loss smoother than the loss through the network?"""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -19,54 +17,38 @@ _TARGETS = 8
 _MARGIN = 1.05
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A network's loss against the true one, slice by slice, `(targets, slices)`; NaN where the true one is flat.
-
-    Attributes:
-        bend: variation of the gradient along the grid's lines, network over truth.
-        variation: total variation along the grid's lines, network over truth.
-        dead_ends, dead_ends_true: prominent local minima that are no solutions.
-        spurious: dead ends that the truth does not have.
-        left_out: points of all slices where either outcome is not finite.
-    """
-
-    bend: Tensor
-    variation: Tensor
-    dead_ends: Tensor
-    dead_ends_true: Tensor
-    spurious: Tensor
-    left_out: int
-
-
 def examine(subject: Subject) -> tuple[Claim, Pictures]:
     """Compare both losses, the squared relative miss, along the grid lines of slices of the box.
 
     A slice is the box itself with two controls (a line with one); with more, a square of one box length
     around a random point, in random directions, cut to the box. They are the same for every target and map.
     """
-    targets = _first(subject.few(), _TARGETS)
+    targets = subject.few().first(_TARGETS)
     slices = _slices(subject)
-    truth = _residuals(subject, subject.task, slices, targets)
-    compared = [
-        _compare(subject, slices, truth, _residuals(subject, network, slices, targets)) for network in subject.networks
-    ]
-    own = compared[0]
+    residuals = [_residuals(subject, forward, slices, targets) for forward in (subject.task, *subject.networks)]
+    # Points are compared where every map has an outcome.
+    known = torch.stack([torch.isfinite(residual).all(-1) for residual in residuals]).all(0)
+    residuals = [torch.where(known[..., None], residual, torch.nan) for residual in residuals]
+    true, *learned = (_loss_on_grid(subject, residual) for residual in residuals)
+    bend, variation = _variation(true, 2), _variation(true, 1)
     number = estimate(
-        [one.bend for one in compared],
+        [_over(_variation(loss, 2), bend) for loss in learned],
         medians,
         subject.generator("roughness: bootstrap"),
         subject.settings.resamples,
     )
-    spurious = [mean(one.spurious) for one in compared]
+    # A descent that must climb by more than the tolerance to get on has come to a dead end.
+    mesh = Mesh.line(subject.settings.points) if len(subject.task.box) == 1 else Mesh.square(subject.settings.points)
+    hit = subject.task.tolerance / subject.span
+    true_basins, *learned_basins = (basins(residual.flatten(0, 1), mesh, hit) for residual in residuals)
+    spurious = [found.beyond(true_basins).double() for found in learned_basins]
     if number.value is None:
-        because = "On no slice can both losses be compared."
+        because = "On no slice can the losses be compared."
     else:
         because = (
             f"The gradient of the loss through the network varies {number.value:.3g} times as much as that of the "
-            f"true loss ({sureness(number)}); the network adds {spurious[0]:.2g} dead ends a slice."
+            f"true loss ({sureness(number)}); the network adds {float(spurious[0].mean()):.2g} dead ends a slice."
         )
-    variation = median(own.variation)
     claim = Claim(
         key="C3",
         says="The true loss is smoother than the loss through the network.",
@@ -79,43 +61,44 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         verdict=number.against(_MARGIN),
         because=because,
         details={
-            "excess_variation": None if variation is None else variation - 1,
-            "spurious_minima": spurious[0],
-            "spurious_minima_most": max((count for count in spurious if count is not None), default=None),
-            "dead_ends_surrogate": mean(own.dead_ends),
-            "dead_ends_true": mean(own.dead_ends_true),
-            "slices": own.bend.numel(),
-            "points_left_out": own.left_out,
+            "excess_variation": median(_over(_variation(learned[0], 1) - variation, variation)),
+            # Of the difference of both losses: it adds up what their own bends may hide in each other.
+            "bend_of_difference": median(_over(_variation(learned[0] - true, 2), bend)),
+            "spurious_minima": mean(spurious[0]),
+            "spurious_minima_most": max(float(counts.mean()) for counts in spurious),
+            "dead_ends_surrogate": mean(learned_basins[0].dead_ends.sum(-1)),
+            "dead_ends_true": mean(true_basins.dead_ends.sum(-1)),
+            "slices": bend.numel(),
+            "points_left_out": int((~known & torch.isfinite(slices).all(-1)).sum()),
         },
     )
     return claim, _picture(subject)
 
 
-def _first(targets: Targets, count: int) -> Targets:
-    rows = slice(count)
-    return Targets(targets.targets[rows], targets.conditions[rows], targets.lines[rows], targets.problems[rows])
-
-
 def _slices(subject: Subject) -> Tensor:
-    """Points of the unit box on grids, row by row, `(slices, points ** 1 or 2, n_controls)`; NaN outside the box."""
+    """Points of the unit box on grids, row by row, `(slices, n_points, n_controls)`; NaN outside the box."""
     controls, settings = len(subject.task.box), subject.settings
     along = torch.linspace(0, 1, settings.points, dtype=torch.float64)
     if controls == 1:
         return along[None, :, None]
-    grid = torch.cartesian_prod(along, along).flip(-1)
     if controls == 2:
-        return grid[None]
+        return _grid(along)[None]
     generator = subject.generator("roughness: slices")
     centres = torch.rand(settings.planes, 1, controls, generator=generator, dtype=torch.float64)
     random = torch.randn(settings.planes, controls, 2, generator=generator, dtype=torch.float64)
     directions, _ = torch.linalg.qr(random)
-    points = centres + (grid - 0.5) @ directions.mT
+    points = centres + _grid(along - 0.5) @ directions.mT
     inside = ((points >= 0) & (points <= 1)).all(-1, keepdim=True)
     return torch.where(inside, points, torch.nan)
 
 
+def _grid(along: Tensor) -> Tensor:
+    """All pairs (x, y), x the faster, `(n * n, 2)`."""
+    return torch.cartesian_prod(along, along).flip(-1)
+
+
 def _residuals(subject: Subject, forward: ForwardMap, slices: Tensor, targets: Targets) -> Tensor:
-    """(outcome - target) / span on every slice, `(targets, slices, points, n_outcomes)`; NaN outside the box."""
+    """(outcome - target) / span on every slice, `(targets, slices, n_points, n_outcomes)`; NaN outside the box."""
     inside = torch.isfinite(slices).all(-1)
     points = slices[inside]
     # Without conditions all targets see the same outcomes.
@@ -129,39 +112,25 @@ def _residuals(subject: Subject, forward: ForwardMap, slices: Tensor, targets: T
     return residual
 
 
-def _compare(subject: Subject, slices: Tensor, truth: Tensor, network: Tensor) -> Comparison:
-    known = torch.isfinite(truth).all(-1, keepdim=True) & torch.isfinite(network).all(-1, keepdim=True)
-    truth, network = (torch.where(known, residual, torch.nan) for residual in (truth, network))
-    line = len(subject.task.box) == 1
-    side = subject.settings.points
-    shape = (side,) if line else (side, side)
-    true_loss, loss = (residual.square().sum(-1).unflatten(-1, shape) for residual in (truth, network))
-
-    mesh = Mesh.line(side) if line else Mesh.square(side)
-    # A tolerance that no grid can show would make minima of what is only between its points.
-    hit = subject.task.tolerance / subject.span
-    true_basins, its_basins = (basins(residual.flatten(0, 1), mesh, hit) for residual in (truth, network))
-    counts = (
-        its_basins.dead_ends.sum(-1),
-        true_basins.dead_ends.sum(-1),
-        its_basins.beyond(true_basins),
-    )
-    dead_ends, dead_ends_true, spurious = (count.unflatten(0, true_loss.shape[:2]) for count in counts)
-    inside = torch.isfinite(slices).all(-1)
-    return Comparison(
-        bend=_varies(loss, 2, len(shape)) / _varies(true_loss, 2, len(shape)),
-        variation=_varies(loss, 1, len(shape)) / _varies(true_loss, 1, len(shape)),
-        dead_ends=dead_ends,
-        dead_ends_true=dead_ends_true,
-        spurious=spurious,
-        left_out=int((~known[..., 0] & inside).sum()),
-    )
+def _loss_on_grid(subject: Subject, residual: Tensor) -> Tensor:
+    """`(targets, slices, n_points, n_outcomes)` -> `(targets, slices, points)`, or `(..., points, points)`."""
+    sides = [subject.settings.points] * min(len(subject.task.box), 2)
+    loss: Tensor = residual.square().sum(-1).unflatten(-1, sides)
+    return loss
 
 
-def _varies(loss: Tensor, order: int, axes: int) -> Tensor:
-    """The sum of absolute differences of this order along all grid lines: 1 the variation, 2 that of the gradient."""
-    sums = [loss.diff(n=order, dim=axis).abs().nansum(tuple(range(-axes, 0))) for axis in range(-axes, 0)]
-    return torch.stack(sums).sum(0)
+def _variation(loss: Tensor, order: int) -> Tensor:
+    """The sum of absolute differences of this order along all grid lines, `(targets, slices)`.
+
+    Order 1 is the loss's own total variation; order 2, but for the spacing, that of its gradient.
+    """
+    axes = range(2, loss.ndim)
+    return torch.stack([loss.diff(n=order, dim=axis).abs().nansum(tuple(axes)) for axis in axes]).sum(0)
+
+
+def _over(part: Tensor, whole: Tensor) -> Tensor:
+    """The ratio; NaN where the whole is zero."""
+    return torch.where(whole > 0, part / whole, torch.nan)
 
 
 def _picture(subject: Subject) -> Pictures:
@@ -169,18 +138,20 @@ def _picture(subject: Subject) -> Pictures:
     task, settings = subject.task, subject.settings
     answer = subject.solutions["direct"]
     rest = answer.controls[0, answer.best()[0]].double()
-    unit = torch.linspace(0, 1, settings.points, dtype=torch.float64)
     shown = min(len(task.box), 2)
-    grid = unit[:, None] if shown == 1 else torch.cartesian_prod(unit, unit).flip(-1)
+    along = torch.linspace(0, 1, settings.points, dtype=torch.float64)
+    grid = along[:, None] if shown == 1 else _grid(along)
     points = task.box.to_unit(rest).repeat(len(grid), 1)
     points[:, :shown] = grid
-    axes = task.box.from_unit(unit[:, None].expand(-1, len(task.box)))
-    pictures = {name: axes[:, index].numpy() for index, name in enumerate(("axis_x", "axis_y")[:shown])}
-    first = _first(subject.targets, 1)
-    for name, forward in (("true", subject.task), ("surrogate", subject.networks[0])):
-        residual = _residuals(subject, forward, points[None], first)[0, 0]
-        pictures[name] = residual.square().sum(-1).reshape([settings.points] * shown).numpy()
-    return pictures | {
+    axes = task.box.from_unit(along[:, None].expand(-1, len(task.box)))
+    first = subject.targets.first(1)
+    losses = {
+        name: _loss_on_grid(subject, _residuals(subject, forward, points[None], first))[0, 0].numpy()
+        for name, forward in (("true", task), ("surrogate", subject.networks[0]))
+    }
+    return {
+        **{name: axes[:, index].numpy() for index, name in enumerate(("axis_x", "axis_y")[:shown])},
+        **losses,
         "target": first.targets[0].numpy(),
         "condition": first.conditions[0].numpy(),
         "rest": rest.numpy(),

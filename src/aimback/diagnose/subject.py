@@ -40,9 +40,7 @@ class Subject:
 
     def few(self) -> Targets:
         """The targets that are looked at closely."""
-        rows = slice(self.settings.targets)
-        wanted = self.targets
-        return Targets(wanted.targets[rows], wanted.conditions[rows], wanted.lines[rows], wanted.problems[rows])
+        return self.targets.first(self.settings.targets)
 
     @property
     def span(self) -> float:

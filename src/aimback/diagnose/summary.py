@@ -34,6 +34,7 @@ def medians(sample: Tensor) -> Tensor:
 
 def sureness(number: Estimate) -> str:
     """The interval, and the spread over networks where there are several: "95 % interval 1 to 2, networks 1 to 3"."""
-    words = f"95 % interval {number.low:.3g} to {number.high:.3g}"
+    ends = ["unknown" if end is None else f"{end:.3g}" for end in (number.low, number.high)]
+    words = f"95 % interval {' to '.join(ends)}"
     seeds = [seed for seed in number.seeds if seed is not None]
     return words if len(seeds) < 2 else f"{words}, networks {min(seeds):.3g} to {max(seeds):.3g}"
