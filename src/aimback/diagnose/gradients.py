@@ -8,7 +8,7 @@ from aimback.box import Axis, Box
 from aimback.diagnose import landscape
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.subject import Pictures, Subject
-from aimback.diagnose.summary import mean, median, quantile, share, sureness
+from aimback.diagnose.summary import median, quantile, share, sureness
 from aimback.problem import Linearised
 
 _POINTS = 1024
@@ -68,7 +68,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         verdict=number.against(_RIGHT),
         because=because,
         details={
-            **{f"error_at_{scale:.0e}": mean(errors) for scale, errors in zip(_SCALES, by_scale, strict=True)},
+            **{f"error_at_{scale:.0e}": median(errors) for scale, errors in zip(_SCALES, by_scale, strict=True)},
             "cosine_median": median(alike),
             "cosine_p10": quantile(alike, 0.1),
             "cosine_below_half": share(alike < 0.5, alike.isfinite()),
