@@ -140,7 +140,7 @@ def test_a_ripple_adds_bends_and_dead_ends() -> None:
 
 
 def test_a_ripple_below_the_tolerance_is_no_dead_end() -> None:
-    """0.002 sin(200 pi x) moves the miss by less than a hit may be off; the loss bends with it all the same."""
+    """0.002 sin(60 pi x) moves the miss by less than a hit may be off; the loss bends with it all the same."""
     task = one(lambda x: x, controls=1)
     rippled = one(lambda x: x + 0.002 * torch.sin(60 * math.pi * x), controls=1)
     claim, _ = roughness.examine(subject(task, rippled, targets=[-0.5, -0.5]))
@@ -209,7 +209,7 @@ def test_a_valley_is_one_minimum_however_it_runs_through_the_grid() -> None:
 
 
 def test_solutions_between_the_points_of_two_outcomes() -> None:
-    """(sin 9x + y, cos 7y - x) is linear between the points, so its zeros inside a cell are found there."""
+    """A linear field is what it is taken for between the points, and its zero is found inside a cell."""
     along = torch.linspace(0, 1, 61, dtype=T)
     x, y = torch.meshgrid(along, along, indexing="xy")
     field = torch.stack([x - 0.3071, y - 0.6043], dim=-1).reshape(1, -1, 2)
@@ -220,7 +220,7 @@ def test_solutions_between_the_points_of_two_outcomes() -> None:
 
 @pytest.mark.parametrize(("prominence", "count"), [(0.05, 3), (0.15, 2), (0.35, 1)])
 def test_only_prominent_minima_count(prominence: float, count: int) -> None:
-    """Pits at 1.0, 1.1 and 1.2 behind passes of 1.5 and 1.3: persistences infinite, 0.4... and 0.1."""
+    """Pits at 1.0, 1.1 and 1.2 behind passes of 1.4 and 1.3: their persistences are infinite, 0.3 and 0.1."""
     heights = torch.tensor([2.0, 1.0, 1.4, 1.1, 1.3, 1.2, 2.0], dtype=T)
     found = basins(heights[None, :, None], Mesh.line(7), prominence)
     assert int(found.minima.sum()) == count
@@ -309,14 +309,28 @@ def test_more_controls_than_outcomes_make_the_hessian_singular() -> None:
     assert claim.details["effective_condition"] == claim.details["effective_condition_max"] == 1
     assert "false: with 2 controls and 1 outcome" in claim.because
     assert pictures["eigenvalues_direct"].shape == (24, 2)
+    np.testing.assert_array_equal(pictures["condition_direct"], 1)
+    assert 10 < claim.details["condition_on_the_way"] < 1e8  # off the valley the Hessian is regular
 
 
-@pytest.mark.parametrize(("sign", "share"), [(-1.0, 1.0), (1.0, 0.0)])
-def test_share_of_negative_curvature(sign: float, share: float) -> None:
-    """f = -(x^2 + y^2) stays above -1.999 on the way there, so its own bend counts against; and the other way."""
+def test_a_condition_beyond_rounding_is_not_told() -> None:
+    """Of a linear outcome the Hessian is singular everywhere."""
+    claim, _ = conditioning.examine(subject(one(lambda x, y: x + 2 * y), targets=[0.5, 1.5]))
+    assert claim.details["condition_on_the_way"] == pytest.approx(1e8)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_share_of_negative_curvature(sign: float) -> None:
+    """At r^2 = x^2 + y^2 and target 1 the loss (r^2 - 1)^2 bends by 4 (r^2 - 1) along the circle: down inside."""
     task = one(lambda x, y: sign * (x * x + y * y))
-    claim, _ = conditioning.examine(subject(task, targets=[1.999 * sign if sign < 0 else 0.001] * 2))
-    assert claim.details["negative_curvature"] == pytest.approx(share, abs=0.03)
+    about = subject(task, targets=[sign] * 8)
+    claim, _ = conditioning.examine(about)
+    descents = about.solve(task, about.targets, LevenbergMarquardt(starts=8), "conditioning: starts")
+    path = descents.history.controls
+    moving = torch.arange(len(path))[:, None, None] < descents.steps
+    inside = path[moving].square().sum(-1) < 1
+    assert 0.1 < float(inside.double().mean()) < 0.9
+    assert claim.details["negative_curvature"] == pytest.approx(float(inside.double().mean()))
 
 
 def test_one_control_is_as_well_conditioned_as_can_be() -> None:
@@ -324,6 +338,8 @@ def test_one_control_is_as_well_conditioned_as_can_be() -> None:
     assert (claim.number.value, claim.verdict) == (1, "holds")
 
 
+# torch's own: making a pattern of the batching rules, torch.func scripts some on first use.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("task", [CannonVacuum(), SineWave(), RoboticArm()], ids=lambda task: type(task).__name__)
 def test_hessians_against_torch_func(task: Task) -> None:
     generator = seeded("hessians")
@@ -338,16 +354,13 @@ def test_hessians_against_torch_func(task: Task) -> None:
 
     truth = torch.func.vmap(torch.func.hessian(loss))(unit, targets)
     measured, _ = landscape.hessians(subject(task, targets=targets.tolist()), task, unit, conditions, targets)
-    torch.testing.assert_close(measured, truth, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(measured, truth, rtol=1e-5, atol=1e-4)  # of eigenvalues up to some hundred
 
 
 def test_second_derivatives_next_to_a_wall_stay_inside() -> None:
-    """sqrt is not real outside the box."""
-    task = one(lambda x, y: (x * (1 - x)).sqrt().nan_to_num(posinf=torch.nan) * 0 + x * y * y)
+    task = one(lambda x, y: torch.where((x < 0) | (y > 1), torch.nan, x * y * y))
     corner = torch.tensor([[0.0, 1.0]], dtype=T)
-    bent = landscape.second_derivatives(
-        subject(one(lambda x, y: x * y * y), targets=[0.1, 0.2]), task, corner, corner[:, :0]
-    )
+    bent = landscape.second_derivatives(subject(task, targets=[0.1, 0.2]), task, corner, corner[:, :0])
     torch.testing.assert_close(bent[0, 0], torch.tensor([[0.0, 2.0], [2.0, 0.0]], dtype=T), atol=1e-3, rtol=0)
 
 
@@ -430,7 +443,10 @@ def test_the_same_seed_gives_the_same_claim(examine: Examination) -> None:
         np.testing.assert_array_equal(values, claims[1][1][name])
 
 
-@pytest.mark.parametrize("file", TASKS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=[pytest.mark.slow] if file.stem == "trebuchet" else [], id=file.stem) for file in TASKS],
+)
 def test_every_task_is_examined_to_the_end(file: Path) -> None:
     task = build(yaml.safe_load(file.read_text())[file.stem], Task, "task")
     settings = replace(SETTINGS, targets=2, starts=2, points=8, planes=1, resamples=100)

@@ -25,6 +25,8 @@ def test_drawn_targets_are_reachable():
     assert len(targets) == 30
     assert targets.valid.all()
     assert (targets.lines == 0).all()
+    assert targets.first(3).targets.equal(targets.targets[:3])
+    assert (len(targets.first(3)), len(targets.first(99))) == (3, 30)
     assert ((targets.targets >= least - slack) & (targets.targets <= greatest + slack)).all()
 
 

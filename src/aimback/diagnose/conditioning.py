@@ -8,7 +8,7 @@ from torch import Tensor
 from aimback.diagnose import landscape
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.subject import Pictures, Subject
-from aimback.diagnose.summary import median, medians, quantile, share
+from aimback.diagnose.summary import figure, median, medians, quantile, share
 from aimback.problem import Linearised
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 
@@ -42,6 +42,11 @@ class Curvature:
     def evenness(self) -> Tensor:
         """The least over the greatest |eigenvalue| at solutions, `(targets, starts)`: 0 singular, 1 a bowl."""
         return _evenness(self.eigenvalues)
+
+    @property
+    def condition_on_the_way(self) -> Tensor:
+        """The greatest over the least |eigenvalue| along the descents, `(n,)`, as far as it can be told."""
+        return 1 / _evenness(self.on_the_way).clamp(min=_ROUNDING)
 
     @property
     def negative(self) -> float | None:
@@ -81,8 +86,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
             "effective_condition_surrogate_max": quantile(own.effective, 1),
             "singular_value_least": median(true.singular[..., 0]),
             "singular_value_greatest": median(true.singular[..., 1]),
-            "condition_on_the_way": _condition(true),
-            "condition_on_the_way_surrogate": _condition(own),
+            "condition_on_the_way": median(true.condition_on_the_way),
+            "condition_on_the_way_surrogate": median(own.condition_on_the_way),
             "negative_curvature": true.negative,
             "negative_curvature_surrogate": own.negative,
             "solutions": int(true.evenness.isfinite().sum()),
@@ -95,7 +100,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         for route, of in (("direct", true), ("surrogate", own))
         for name, values in (
             ("condition", of.effective_on_the_way),
-            ("hessian_condition", 1 / _evenness(of.on_the_way)),
+            ("hessian_condition", of.condition_on_the_way),
             ("eigenvalues", of.eigenvalues[of.evenness.isfinite()]),
         )
     }
@@ -103,31 +108,28 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
 
 def _because(subject: Subject, true: Curvature) -> str:
     controls, outcomes = len(subject.task.box), len(subject.task.outcomes)
-    value, effective = median(true.evenness), median(true.effective)
-    on_rows = (
-        "1, as it is by definition with one outcome"
-        if outcomes == 1
-        else f"{effective or 1:.3g} in the median and {quantile(true.effective, 1) or 1:.3g} at most"
-    )
+    ratio = figure(median(true.evenness))
+    effective = "1 by definition, with one outcome"
+    if outcomes > 1:
+        effective = f"{figure(median(true.effective))} in the median and {figure(quantile(true.effective, 1))} at most"
     if controls > outcomes:
-        return (
+        words = (
             f"As stated the claim is false: with {_count(controls, 'control')} and {_count(outcomes, 'outcome')} the "
-            f"Hessian of the true loss is singular at every solution (least over greatest eigenvalue {value:.1g}). "
-            f"The fair question is its effective condition number, on the row space of the Jacobian: {on_rows}."
+            f"Hessian of the true loss is singular at every solution (least over greatest eigenvalue {ratio}). "
+            f"The fair question is its effective condition number, on the row space of the Jacobian: {effective}."
         )
-    return (
-        f"The least eigenvalue of the true loss's Hessian at a solution is {value:.3g} of the greatest; its condition "
-        f"number on the row space of the Jacobian is {on_rows}."
-    )
+    else:
+        words = (
+            f"At a solution the least eigenvalue of the true loss's Hessian is {ratio} of the greatest; its effective "
+            f"condition number is {effective}."
+        )
+    if true.negative is not None:
+        words += f" On the way there, {100 * true.negative:.0f} % of the points have negative curvature."
+    return words
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _condition(curvature: Curvature) -> float | None:
-    evenness = median(_evenness(curvature.on_the_way))
-    return 1 / evenness if evenness else None
 
 
 def _evenness(eigenvalues: Tensor) -> Tensor:

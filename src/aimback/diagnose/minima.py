@@ -8,14 +8,14 @@ from torch import Tensor
 from aimback.diagnose import landscape
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.subject import Pictures, Subject
-from aimback.diagnose.summary import median, medians, quantile, sureness
+from aimback.diagnose.summary import figure, median, medians, quantile, sureness
 from aimback.problem import Linearised, Solution
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.targets import Targets
 
 # Its steps tend to the shortest ones, so it ends near the solution that is nearest; whatever the run's own solver is.
 _PROJECTOR = LevenbergMarquardt()
-_PICTURED = 256  # starts, for the two sets of one target
+_PICTURED = 128  # starts, for the two sets of one target
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Solutions:
     def found(self) -> Tensor:
         """`(targets, starts)`."""
         return torch.isfinite(self.unit).all(-1)
+
+    def joined(self, others: "Solutions") -> "Solutions":
+        """Of the same targets, from more starts."""
+        return Solutions(torch.cat([self.unit, others.unit], dim=1))
 
     def distance(self, others: "Solutions") -> Tensor:
         """To the nearest of the others of the same target, `(targets, starts)`; NaN where one side has none."""
@@ -68,14 +72,13 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         subject.generator("minima: bootstrap"),
         subject.settings.resamples,
     )
-    apart = median(own.out)
-    if number.value is None or apart is None:
-        because = "The network, or the simulator, has no solution for any of the targets looked at."
+    if number.value is None:
+        because = "There is no target for which the network has a solution that can be simulated."
     else:
         because = (
-            f"At the network's solutions the true miss is {number.value:.3g} tolerances ({sureness(number)}), "
-            f"{quantile(own.miss, 1) or 0:.3g} {_unit(subject)}at most; they lie {apart:.2g} box lengths from the true "
-            f"ones, {quantile(own.out, 1) or 0:.2g} at most."
+            f"At the network's solutions the true miss is {number.value:.3g} tolerances in the median "
+            f"({sureness(number)}). They lie {figure(median(own.out))} box lengths from the true ones, "
+            f"{figure(quantile(own.out, 1))} at most."
         )
     claim = Claim(
         key="C4",
@@ -89,7 +92,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         verdict=number.against(1.0),
         because=because,
         details={
-            "distance_median": apart,
+            "distance_median": median(own.out),
             "distance_max": quantile(own.out, 1),
             "distance_back_median": median(own.back),
             "distance_back_max": quantile(own.back, 1),
@@ -132,14 +135,9 @@ def _valley(subject: Subject, network: Linearised, targets: Targets, true: Solut
     miss[own.found] = torch.where(missed.isfinite(), missed, torch.nan)
     return Valley(
         miss,
-        out=own.distance(_carried(subject, subject.task, targets, own)),
-        back=true.distance(_carried(subject, network, targets, true)),
+        out=own.distance(true.joined(_carried(subject, subject.task, targets, own))),
+        back=true.distance(own.joined(_carried(subject, network, targets, true))),
     )
-
-
-def _unit(subject: Subject) -> str:
-    unit = subject.task.outcomes.axes[0].unit
-    return f"{unit} " if unit else ""
 
 
 def _picture(subject: Subject, own: Valley) -> Pictures:

@@ -32,9 +32,13 @@ def medians(sample: Tensor) -> Tensor:
     return middle
 
 
+def figure(number: float | None) -> str:
+    """Three digits, for people."""
+    return "unknown" if number is None else f"{number:.3g}"
+
+
 def sureness(number: Estimate) -> str:
     """The interval, and the spread over networks where there are several: "95 % interval 1 to 2, networks 1 to 3"."""
-    ends = ["unknown" if end is None else f"{end:.3g}" for end in (number.low, number.high)]
-    words = f"95 % interval {' to '.join(ends)}"
+    words = f"95 % interval {figure(number.low)} to {figure(number.high)}"
     seeds = [seed for seed in number.seeds if seed is not None]
-    return words if len(seeds) < 2 else f"{words}, networks {min(seeds):.3g} to {max(seeds):.3g}"
+    return words if len(seeds) < 2 else f"{words}, networks {figure(min(seeds))} to {figure(max(seeds))}"
