@@ -218,6 +218,32 @@ def test_solutions_between_the_points_of_two_outcomes() -> None:
     assert float(found.lowest[found.minima]) == pytest.approx(0, abs=1e-15)
 
 
+@pytest.mark.parametrize("prominence", [0.05, 0.2, 0.4])
+def test_prominent_minima_against_a_flood_point_by_point(prominence: float) -> None:
+    side = 20
+    heights = 1 + torch.rand(side * side, generator=seeded("heights"), dtype=T)
+    found = basins(heights[None, :, None], Mesh.square(side), prominence)
+    # Kruskal's way: the water rises over the points, and where two lakes meet the shallower one ends.
+    lake: dict[int, int] = {}
+
+    def bottom(at: int) -> int:
+        return at if lake[at] == at else bottom(lake[at])
+
+    levels, kept = heights.tolist(), 0
+    for at in heights.argsort().tolist():
+        lake[at] = at
+        row, column = divmod(at, side)
+        for down, right in ((0, 1), (1, 0), (1, -1), (0, -1), (-1, 0), (-1, 1)):
+            there = (row + down) * side + column + right
+            if not (0 <= row + down < side and 0 <= column + right < side and there in lake):
+                continue
+            deep, shallow = sorted((bottom(at), bottom(there)), key=levels.__getitem__)
+            kept += deep != shallow and levels[at] - levels[shallow] > prominence
+            lake[shallow] = deep
+    kept += 1  # the deepest of all never ends
+    assert int(found.minima.sum()) == kept
+
+
 @pytest.mark.parametrize(("prominence", "count"), [(0.05, 3), (0.15, 2), (0.35, 1)])
 def test_only_prominent_minima_count(prominence: float, count: int) -> None:
     """Pits at 1.0, 1.1 and 1.2 behind passes of 1.4 and 1.3: their persistences are infinite, 0.3 and 0.1."""

@@ -39,14 +39,14 @@ class Curvature:
     left_out: int
 
     @property
-    def evenness(self) -> Tensor:
+    def reciprocal_condition(self) -> Tensor:
         """The least over the greatest |eigenvalue| at solutions, `(targets, starts)`: 0 singular, 1 a bowl."""
-        return _evenness(self.eigenvalues)
+        return _reciprocal_condition(self.eigenvalues)
 
     @property
     def condition_on_the_way(self) -> Tensor:
         """The greatest over the least |eigenvalue| along the descents, `(n,)`, as far as it can be told."""
-        return 1 / _evenness(self.on_the_way).clamp(min=_ROUNDING)
+        return 1 / _reciprocal_condition(self.on_the_way).clamp(min=_ROUNDING)
 
     @property
     def negative(self) -> float | None:
@@ -65,12 +65,15 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     true, *learned = (_curvature(subject, forward) for forward in (subject.task, *subject.networks))
     own = learned[0]
     number = estimate(
-        [true.evenness], medians, subject.generator("conditioning: bootstrap"), subject.settings.resamples
+        [true.reciprocal_condition], medians, subject.generator("conditioning: bootstrap"), subject.settings.resamples
     )
     claim = Claim(
         key="C6",
         says="The true loss is not ill-conditioned.",
-        measure="least over greatest |eigenvalue| of the true loss's Hessian at its solutions, median over solutions",
+        measure=(
+            "reciprocal condition number, least over greatest |eigenvalue|, of the true loss's Hessian, median over "
+            "its solutions"
+        ),
         number=number,
         rule=(
             f"holds where the ratio and its interval over targets lie above {_ILL:g}, a condition number below "
@@ -79,7 +82,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         verdict=number.against(_ILL),
         because=_because(subject, true) if number.value is not None else "No solution was found to look at.",
         details={
-            "evenness_surrogate": median(own.evenness),
+            "reciprocal_condition_surrogate": median(own.reciprocal_condition),
             "effective_condition": median(true.effective),
             "effective_condition_max": quantile(true.effective, 1),
             "effective_condition_surrogate": median(own.effective),
@@ -90,8 +93,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
             "condition_on_the_way_surrogate": median(own.condition_on_the_way),
             "negative_curvature": true.negative,
             "negative_curvature_surrogate": own.negative,
-            "solutions": int(true.evenness.isfinite().sum()),
-            "starts_left_out": int((~true.evenness.isfinite()).sum()),
+            "solutions": int(true.reciprocal_condition.isfinite().sum()),
+            "starts_left_out": int((~true.reciprocal_condition.isfinite()).sum()),
             "points_left_out": true.left_out,
         },
     )
@@ -101,14 +104,14 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         for name, values in (
             ("condition", of.effective_on_the_way),
             ("hessian_condition", of.condition_on_the_way),
-            ("eigenvalues", of.eigenvalues[of.evenness.isfinite()]),
+            ("eigenvalues", of.eigenvalues[of.reciprocal_condition.isfinite()]),
         )
     }
 
 
 def _because(subject: Subject, true: Curvature) -> str:
     controls, outcomes = len(subject.task.box), len(subject.task.outcomes)
-    ratio = figure(median(true.evenness))
+    ratio = figure(median(true.reciprocal_condition))
     effective = "1 by definition, with one outcome"
     if outcomes > 1:
         effective = f"{figure(median(true.effective))} in the median and {figure(quantile(true.effective, 1))} at most"
@@ -132,7 +135,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _evenness(eigenvalues: Tensor) -> Tensor:
+def _reciprocal_condition(eigenvalues: Tensor) -> Tensor:
     sizes = eigenvalues.abs()
     return sizes.amin(-1) / sizes.amax(-1)
 

@@ -4,7 +4,8 @@ Between grid points the residual, not the loss, is taken as linear: on a triangl
 segment) the loss is then convex and its minimum known in closed form. A curved valley of solutions is
 thus one minimum at zero, and not a string of pits, however it runs through the grid. A minimum counts
 where it is prominent: every way from it to a lower one climbs by more than a given miss. This is the
-0-dimensional persistence of the sublevel sets (Edelsbrunner, Letscher, Zomorodian 2002).
+0-dimensional persistence of the sublevel sets (Edelsbrunner, Letscher, Zomorodian 2002). One that is no
+solution either is a dead end.
 """
 
 from dataclasses import dataclass
@@ -103,8 +104,9 @@ def basins(residual: Tensor, mesh: Mesh, prominence: float) -> Basins:
 def _merged(lowest: Tensor, sides: Tensor, height: Tensor, prominence: float) -> Tensor:
     """Join each basin that is not prominent with its neighbour over its lowest pass, until all are (Boruvka 1926).
 
-    Of two basins that meet at their lowest pass, the one with the higher bottom ends there, so what is
-    joined is never a prominent minimum with another; and what is left over are the prominent ones.
+    Where two basins meet, the one with the higher bottom ends. At the lowest pass out of one of them, no more
+    than the prominence above its bottom, that is one that does not count, whichever it is; so what is left
+    over are the minima that do.
 
     Args:
         lowest: bottoms, `(n,)`; sides `(m, 2)` and height `(m,)` of the passes, lowest first.

@@ -58,8 +58,8 @@ class Valley:
 def examine(subject: Subject) -> tuple[Claim, Pictures]:
     """Find solutions of both maps from the same starts, and carry each to the other map's solution set.
 
-    To first order the true miss in tolerances is also the distance between the sets over the distance
-    that a hit may have, tolerance / slope; with several outcomes it is at most that.
+    The true miss in tolerances is also, to first order, the distance to the true set over the distance
+    that a hit may have, tolerance / slope; with several outcomes, whose slopes differ, that is at most as much.
     """
     targets = subject.few()
     starts = subject.settings.starts
