@@ -22,7 +22,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     The verdict looks at hundredths of the box, the steps of a solver: a gradient can be right for every
     infinitesimal step and tell nothing of where the outcome jumps or has teeth. Curvature is allowed for: the
     differences over the two greatest scales are extrapolated, so their error is of fourth order (Richardson
-    1911). Sums over the box, not medians, because a jump is met by few of the points.
+    1911). The verdict's number sums over the box, because a jump is met by few of the points; the errors by
+    scale are medians, relative to the mean slope, and show what an infinitesimal look would say.
     """
     task = subject.task
     generator = subject.generator("gradients: points")
@@ -51,8 +52,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         because = "The outcome does not change, or is not finite, at any of the points looked at."
     else:
         because = (
-            f"The simulator's gradient gets {1 - number.value:.2g} of the outcome's change over a hundredth of the box "
-            f"wrong, or tells {number.value:.4g} of it ({sureness(number)})."
+            f"Over a hundredth of the box the simulator's gradient is off by {1 - number.value:.2g} of how the outcome "
+            f"really changes; it tells {number.value:.4g} of it ({sureness(number)})."
         )
     if medians:
         because += f" The network's gradient has a cosine of {medians[0]:.4g} with it in the median."
