@@ -2,14 +2,20 @@
 
 from aimback.identity import identity
 from aimback.ledger import Counted, Ledger
+from aimback.smoothing.smoothed import Smoothed
 from pipelines.solving import solve_targets
 from pipelines.stage import Job, stage
 
 
 @stage
 def main(job: Job) -> None:
-    ledger = Ledger()
-    solve_targets(job, Counted(job.task, ledger, simulates=True), ledger, "optimise", identity(job.task))
+    task, smoothing = job.task, job.settings.smoothing
+    ledger, generator = Ledger(), job.generator("smoothing")
+    forward = Counted(task, ledger, simulates=True)
+    smoothed = [
+        Smoothed(forward, task.box, sigma, smoothing.samples, smoothing.order, generator) for sigma in smoothing.sigmas
+    ]
+    solve_targets(job, forward, ledger, "optimise", identity(task), smoothed)
 
 
 if __name__ == "__main__":

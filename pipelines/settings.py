@@ -24,6 +24,7 @@ from aimback.dataset import LEAST_EXAMPLES
 from aimback.diagnose.settings import DiagnoseSettings
 from aimback.errors import UserError
 from aimback.hardware import Hardware
+from aimback.smoothing.settings import Smoothing
 from aimback.solve.solver import Solver
 from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
 from aimback.tasks.base import Task
@@ -186,6 +187,10 @@ class Settings:
         return self._part("solver", Solver)
 
     @cached_property
+    def smoothing(self) -> Smoothing:
+        return self._part("smoothing", Smoothing)
+
+    @cached_property
     def methods(self) -> dict[str, Method]:
         """The methods of a contest by name; none in the pipeline itself."""
         parts = self._plain("methods", dict[str, dict[str, Any]] | None) or {}
@@ -229,7 +234,7 @@ class Settings:
 
 
 _ROOT = (
-    *("task", "data", "surrogate", "training", "solver", "diagnose", "hardware", "tracking"),
+    *("task", "data", "surrogate", "training", "solver", "smoothing", "diagnose", "hardware", "tracking"),
     *("seed", "targets", "targets_sha256", "inputs", "only", "methods", "groups", "group", "sweep"),
 )
 

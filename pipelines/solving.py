@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 
 import torch
 
@@ -10,9 +11,10 @@ from aimback.compiled import Compiler
 from aimback.errors import UserError
 from aimback.files import write_text
 from aimback.ledger import Counted, Ledger
-from aimback.problem import InverseProblem, Solution
+from aimback.problem import InverseProblem, Linearised, Solution
 from aimback.solution import save_solution
 from aimback.solve.advance import NotCompilable
+from aimback.solve.in_turn import solve_in_turn
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.targets import Targets, load_targets
@@ -23,16 +25,25 @@ from pipelines.stage import Job
 log = logging.getLogger(__name__)
 
 
-def solve_targets(job: Job, forward: Counted, ledger: Ledger, folder: str, about: str | None = None) -> None:
+def solve_targets(
+    job: Job,
+    forward: Counted,
+    ledger: Ledger,
+    folder: str,
+    about: str | None = None,
+    before: Sequence[Linearised] = (),
+) -> None:
     """Invert `forward` at every valid target and write the solution and the ledger into `folder`.
 
     Args:
         about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
+        before: easier maps to descend through first, see `solve_in_turn`; with any, nothing is compiled.
     """
     result = f"{folder}/solution.npz"
     targets = load_targets(job.made("data/targets.npz"), job.task)
     with job.metered(result):
-        solution = solved(job, targets, forward, job.settings.solver, job.settings.hardware.torch_dtype, about=about)
+        dtype = job.settings.hardware.torch_dtype
+        solution = solved(job, targets, forward, job.settings.solver, dtype, about=about, before=before)
     save_solution(job.outputs / result, solution, job.task)
     write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
 
@@ -45,8 +56,9 @@ def solved(
     dtype: torch.dtype,
     margin: float = 0.0,
     about: str | None = None,
+    before: Sequence[Linearised] = (),
 ) -> Solution:
-    """Invert `forward` at every valid target; `margin` is left free at each wall of the box. `about`: see above."""
+    """Invert `forward` at every valid target; `margin` is left free at each wall of the box. The rest: see above."""
     task, hardware = job.task, job.settings.hardware
     device = hardware.device()
     targets = targets.only_valid()
@@ -67,6 +79,8 @@ def solved(
     if about is not None and hardware.compiles(len(targets) * solver.starts):
         compiler = Compiler(ROOT / "outputs" / "compiled", about)
     with progress_bar(f"{job.name}: solving", len(targets), "solved") as bar:
+        if before:
+            return solve_in_turn([*before, forward], problem, solver, job.generator("starts"), bar.reached)
         try:
             return solve(forward, problem, solver, job.generator("starts"), bar.reached, compiler)
         except NotCompilable as error:

@@ -165,6 +165,7 @@ SECTIONS = {
     "surrogate": "surrogate",
     "training": "training",
     "solver": "solver",
+    "smoothing": "smoothing",
 }
 
 

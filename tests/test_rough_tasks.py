@@ -137,7 +137,7 @@ def test_time_of_impact_is_the_balls_own_bounce() -> None:
 
 @pytest.mark.parametrize(("contact", "slope"), [("naive", 1.0), ("time_of_impact", -1.0)])
 def test_the_gradient_is_what_the_contact_makes_of_it(contact: str, slope: float) -> None:
-    """As published: +1 for the naive contact, by dual numbers and by autograd; -1, the truth, for the time of impact."""
+    """As published: +1 for the naive contact; -1, the truth, for the time of impact; by either differentiation."""
     task = BouncingBall(contact=contact)
     heights = line(task, 500)[1:-1]
     _, jacobian = task.linearise(heights, heights[:, :0])

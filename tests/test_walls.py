@@ -19,7 +19,7 @@ LAYERS = [
     {"aimback.surrogate"},
     {"aimback.dataset", "aimback.targets", "aimback.solution", "aimback.routes"},
     {"aimback.archive"},
-    {"aimback.identity", "aimback.compiled"},
+    {"aimback.identity", "aimback.compiled", "aimback.smoothing"},
     {"aimback.solve", "aimback.tasks", "aimback.hardware"},
     {"aimback.ode", "aimback.ledger"},
     {"aimback.loop"},

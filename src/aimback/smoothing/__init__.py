@@ -1,0 +1,1 @@
+"""Randomised smoothing: what the direct route may descend before the simulator itself."""
