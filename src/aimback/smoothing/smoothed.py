@@ -103,7 +103,8 @@ class Smoothed:
         rows = controls.reshape(-1, controls.shape[-1]).split(size)
         given = conditions.expand(*leading, -1).reshape(leading.numel(), conditions.shape[-1]).split(size)
         parts = zip(*(evaluate(*pair) for pair in zip(rows, given, strict=True)), strict=True)
-        return tuple(torch.cat(part).unflatten(0, leading) for part in parts)
+        whole = (torch.cat(part) for part in parts)
+        return tuple(part.reshape(*leading, *part.shape[1:]) for part in whole)
 
 
 def _matched(normal: Tensor) -> Tensor:
