@@ -106,7 +106,8 @@ def test_the_zeroth_order_sees_a_jump_and_the_first_does_not() -> None:
     step = Map(lambda x, _: torch.where((x.value if hasattr(x, "value") else x) > 0.5, x * 0 + 1, x * 0))
     controls, none = rows(0.35, 0.5, 0.6)
     density = torch.exp(-0.5 * ((controls - 0.5) / 0.1) ** 2) / (0.1 * math.sqrt(2 * math.pi))
-    values, slopes = zip(*(smooth(step, line(), 0.1, order, 40_000).linearise(controls, none) for order in ORDERS))
+    looks = [smooth(step, line(), 0.1, order, 40_000).linearise(controls, none) for order in ORDERS]
+    values, slopes = zip(*looks, strict=True)
     torch.testing.assert_close(values[0], torch.special.ndtr((controls - 0.5) / 0.1), rtol=0, atol=0.01)
     torch.testing.assert_close(values[1], values[0], rtol=0, atol=0)
     torch.testing.assert_close(slopes[0][..., 0], density, rtol=0.05, atol=0)
@@ -198,7 +199,7 @@ def descended(
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(("target", "start"), [(0.101, 0.5), (0.101, 0.2), (0.08, 1.22), (0.09, 1.4)])
+@pytest.mark.parametrize(("target", "start"), [(0.101, 0.5), (0.101, 0.2), (0.08, 1.22), (0.09, 1.25)])
 def test_smoothing_gets_over_the_wall(target: float, start: float, order: Order) -> None:
     """From before it and from behind it; the simulator's own gradient stops at the flat stretch between."""
     task = BallWithWall()
