@@ -1,10 +1,13 @@
 """Randomised smoothing against closed forms, and what it is for: tasks whose own gradient leads nowhere."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import Repository
 from torch import Tensor
 
 from aimback.box import Axis, Box
@@ -15,14 +18,16 @@ from aimback.problem import InverseProblem, Linearised, Solution, StartStatus
 from aimback.smoothing import smoothed
 from aimback.smoothing.settings import Order, Smoothing
 from aimback.smoothing.smoothed import Smoothed
+from aimback.solution import load_solution
 from aimback.solve.in_turn import solve_in_turn
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
-from aimback.targets import draw_targets
+from aimback.targets import draw_targets, load_targets
 from aimback.tasks.ball_with_wall import BallWithWall
 from aimback.tasks.base import Task
 from aimback.tasks.bouncing_ball import BouncingBall
 from aimback.tasks.cannon_drag import CannonDrag
+from aimback.tasks.robotic_arm import RoboticArm
 
 T = torch.float64
 ORDERS: tuple[Order, ...] = ("zeroth", "first")
@@ -91,14 +96,14 @@ def test_a_parabola_is_raised_by_the_variance(order: Order) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_wave_is_flattened_as_its_integral_says(order: Order) -> None:
-    """E sin(x + s z) = exp(-s^2 / 2) sin x, to the noise of 20,000 samples."""
+    """E sin(x + s z) = exp(-s^2 / 2) sin x, to the noise of 4000 samples."""
     controls, none = rows(-1.0, 0.3, 1.2)
-    outcome, jacobian = smooth(Map(lambda x, _: torch.sin(x)), line(-5.0, 5.0), 0.05, order, 20_000).linearise(
+    outcome, jacobian = smooth(Map(lambda x, _: torch.sin(x)), line(-5.0, 5.0), 0.05, order, 4000).linearise(
         controls, none
     )
     factor = math.exp(-(0.5**2) / 2)
-    torch.testing.assert_close(outcome, factor * torch.sin(controls), rtol=0, atol=0.01)
-    torch.testing.assert_close(jacobian[..., 0], factor * torch.cos(controls), rtol=0, atol=0.01)
+    torch.testing.assert_close(outcome, factor * torch.sin(controls), rtol=0, atol=0.02)
+    torch.testing.assert_close(jacobian[..., 0], factor * torch.cos(controls), rtol=0, atol=0.02)
 
 
 def test_the_zeroth_order_sees_a_jump_and_the_first_does_not() -> None:
@@ -106,11 +111,11 @@ def test_the_zeroth_order_sees_a_jump_and_the_first_does_not() -> None:
     step = Map(lambda x, _: torch.where((x.value if hasattr(x, "value") else x) > 0.5, x * 0 + 1, x * 0))
     controls, none = rows(0.35, 0.5, 0.6)
     density = torch.exp(-0.5 * ((controls - 0.5) / 0.1) ** 2) / (0.1 * math.sqrt(2 * math.pi))
-    looks = [smooth(step, line(), 0.1, order, 40_000).linearise(controls, none) for order in ORDERS]
+    looks = [smooth(step, line(), 0.1, order, 4000).linearise(controls, none) for order in ORDERS]
     values, slopes = zip(*looks, strict=True)
-    torch.testing.assert_close(values[0], torch.special.ndtr((controls - 0.5) / 0.1), rtol=0, atol=0.01)
+    torch.testing.assert_close(values[0], torch.special.ndtr((controls - 0.5) / 0.1), rtol=0, atol=0.02)
     torch.testing.assert_close(values[1], values[0], rtol=0, atol=0)
-    torch.testing.assert_close(slopes[0][..., 0], density, rtol=0.05, atol=0)
+    torch.testing.assert_close(slopes[0][..., 0], density, rtol=0.1, atol=0)
     assert float(slopes[1].abs().max()) == 0
 
 
@@ -134,6 +139,16 @@ def test_a_wall_leaves_half_of_the_slope_and_is_never_passed(order: Order) -> No
     assert float(outcome[0]) > 6 and float(outcome[1]) < 18
     asked = torch.cat([points.flatten() for points in forward.asked])
     assert (float(asked.min()), float(asked.max())) == (2.0, 6.0)
+
+
+def test_both_orders_agree_where_nothing_jumps() -> None:
+    """Four controls and two outcomes, to the noise of 4000 samples."""
+    task = RoboticArm()
+    controls = task.box.sample(10, seeded(1))
+    looks = [smooth(task, task.box, 0.1, order, 4000).linearise(controls, controls[:, :0]) for order in ORDERS]
+    torch.testing.assert_close(looks[0][0], looks[1][0])
+    torch.testing.assert_close(looks[0][1], looks[1][1], rtol=0, atol=0.1)
+    assert looks[0][1].shape == (10, 2, 4)
 
 
 # ---- a map like any other
@@ -289,7 +304,37 @@ def test_a_map_that_fails_leaves_the_start_where_it_was() -> None:
     torch.testing.assert_close(through.controls, plain.controls, rtol=0, atol=0)
 
 
-# ---- settings
+# ---- the stage, and its settings
+
+
+@pytest.mark.slow
+def test_the_direct_route_takes_the_remedy_that_is_configured(tmp_path: Path) -> None:
+    """And none where none is asked for; twice the same is the same bytes."""
+    repository = Repository(tmp_path, git=False)
+    made = "outputs/by_hand/made"
+    common = ["task=bouncing_ball", "data.examples=20", "data.targets=50", "solver.starts=1"]
+    repository.run("pipelines.generate", *common, f"hydra.run.dir={made}").ok()
+
+    def optimised(name: str, *overrides: str) -> tuple[dict[str, int], float, bytes]:
+        """The ledger, the share of targets that are truly hit, and the file."""
+        folder = f"outputs/by_hand/{name}"
+        given = (*common, f"inputs=[{made}]", f"hydra.run.dir={folder}")
+        repository.run("pipelines.optimise", *given, *overrides).ok()
+        written = repository.root / folder / "bouncing_ball" / "optimise"
+        task = BouncingBall()
+        targets = load_targets(repository.root / made / "bouncing_ball" / "data" / "targets.npz", task)
+        controls = load_solution(written / "solution.npz", task).controls[:, 0]
+        miss = (task(controls, targets.conditions) - targets.targets).abs()
+        share = float((miss <= task.tolerance).double().mean())
+        return json.loads((written / "ledger.json").read_text()), share, (written / "solution.npz").read_bytes()
+
+    off, share_off, _ = optimised("off")
+    assert off["gradients"] == off["simulations"] and share_off < 0.2
+    zeroth, share_on, solution = optimised("zeroth", "smoothing=zeroth_order")
+    assert zeroth["gradients"] < zeroth["simulations"] == zeroth["evaluations"] and share_on > 0.9
+    assert optimised("again", "smoothing=zeroth_order")[2] == solution
+    first, share_first, _ = optimised("first", "smoothing=first_order")
+    assert first["gradients"] == first["simulations"] > 10 * off["simulations"] and share_first < 0.2
 
 
 @pytest.mark.parametrize(
