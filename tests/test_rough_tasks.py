@@ -98,14 +98,18 @@ def test_the_span_is_what_the_box_hits(task: Task) -> None:
     torch.testing.assert_close(outcome.amax(0), high, rtol=0, atol=float(slack))
 
 
-def test_a_blocked_ball_is_drawn_up_to_the_wall() -> None:
+def test_a_blocked_ball_drops_at_the_foot_of_the_wall() -> None:
+    """It never is beyond it, nor above its top there; the ball that passes is."""
     task = BallWithWall()
-    angles = torch.tensor([[0.2], [0.5], [0.9], [1.22]], dtype=T)
-    path = task.trajectory(angles, angles[:, :0], 40)
-    x, y = path[:, -1].unbind(-1)
-    assert x[[1, 3]].tolist() == pytest.approx([0.06, 0.06])
-    assert bool(((y[[1, 3]] > 0) & (y[[1, 3]] <= 0.02)).all())
-    assert y[[0, 2]].tolist() == pytest.approx([0, 0], abs=1e-15)
+    angles = torch.tensor([[0.5], [1.22], [0.2], [0.9]], dtype=T)
+    path = task.trajectory(angles, angles[:, :0], 4001)
+    assert path[:, -1, 0].tolist() == pytest.approx([0.06, 0.06, math.sin(0.4) / 9.81, math.sin(1.8) / 9.81])
+    assert path[:, -1, 1].tolist() == pytest.approx([0, 0, 0, 0], abs=1e-15)
+    at_wall = path[:2, :, 0] == 0.06
+    assert bool(at_wall.any(1).all())
+    assert float(path[:2, :, 1][at_wall].max()) <= 0.02
+    over = path[3, (path[3, :, 0] - 0.06).abs().argmin(), 1]
+    assert float(over) > 0.02
 
 
 # ---- the bounce

@@ -18,7 +18,7 @@ class BallWithWall:
 
     The benchmark is that of Suh, Simchowitz, Zhang, Tedrake ("Do differentiable simulators give better
     policy gradients?", ICML 2022). A ball that comes down before the wall, or flies over its top, lands at
-    `v^2 sin(2 a) / g`. Any other stays where it struck the wall: the distance is that of the wall.
+    `v^2 sin(2 a) / g`. Any other loses its forward speed to the wall and drops at its foot: the distance is the wall's.
 
     As a function of the angle the distance is flat wherever the wall blocks the ball, and jumps at the two
     angles of `jumps`. The gradient is right wherever there is one, and never tells of the jump; it is zero
@@ -99,14 +99,11 @@ class BallWithWall:
         return low.expand(shape), high.expand(shape)
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
-        """The flight from the ground to where it comes down or strikes the wall, `(..., points, 2)`."""
+        """The flight from the ground to the ground, `(..., points, 2)`; the wall leaves the height as it is."""
         (angle,) = controls.unbind(-1)
-        distance = self(controls, conditions)[..., 0]
         forward, rise = self.speed * torch.cos(angle), self.speed * torch.sin(angle)
-        blocked = distance == self.wall_distance
-        end = torch.where(blocked, self.wall_distance / forward, 2 * rise / self.gravity)
-        time = end[..., None] * torch.linspace(0, 1, points).to(controls)
-        x = forward[..., None] * time
+        time = (2 * rise / self.gravity)[..., None] * torch.linspace(0, 1, points).to(controls)
+        x = torch.minimum(forward[..., None] * time, self(controls, conditions))
         y = rise[..., None] * time - 0.5 * self.gravity * time**2
         return torch.stack([x, y], dim=-1)
 
