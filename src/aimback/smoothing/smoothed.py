@@ -1,4 +1,4 @@
-"""A rough forward map seen through a blurred eye: its mean over random perturbations of the controls."""
+"""A smooth forward map made of a rough one: its mean over random perturbations of the controls."""
 
 from collections.abc import Callable
 
@@ -30,11 +30,11 @@ class Smoothed:
     (moment matching: Glasserman 2003, section 4.5), so both Jacobians are exact for a linear f.
 
     A perturbation that would leave the box stops at its wall: a simulator need not work out there, and F is then
-    that of f continued by what it is at the wall. On the wall itself half of the slope across it is left, where
-    reflection would leave none, and no way to or from an answer there.
+    that of f continued by what it is at the wall. On the wall itself half of the slope across it is left; reflection
+    would leave none, and answers on a wall would be lost.
 
-    What is smoothed is the outcome, not the loss. In a jump F has outcomes that f has nowhere near, so
-    its answers have to be carried on to f itself.
+    What is smoothed is the outcome, not the loss: across a jump F has outcomes that f has nowhere near, so its
+    answers are not those of f. They are where to begin with f itself (`solve_in_turn`).
 
     Args:
         forward: f; it is evaluated `samples` times a row.

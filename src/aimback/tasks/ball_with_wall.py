@@ -115,9 +115,9 @@ class BallWithWall:
     def _span(self) -> Axis:
         """All that the box can hit.
 
-        The unhindered distance has one maximum, at pi/4, and angles that clear the wall have no others between
-        them: so the least distance is that of an end of the box, and the greatest that of the angle nearest to
-        pi/4, be it among all or among those over the wall.
+        The unhindered distance has one maximum, at pi/4, and the angles over the wall are an interval. So the least
+        distance is that of an end of the box; the greatest is that of the angle over the wall nearest to pi/4, or,
+        where there is none, of the angle nearest to pi/4 but at most the wall's.
         """
         (elevation,) = self.box.axes
 
