@@ -14,7 +14,7 @@ from aimback.solve.starts import draw_starts
 from aimback.solve.tiny import total
 
 _ROWS = 65_536  # starts in flight at once; bounds the memory, and more are no faster
-_HISTORY_ROWS = 2048  # paths are kept of the starts of the first targets, about so many
+HISTORY_ROWS = 2048  # paths are kept of the starts of the first targets, about so many
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def solve(
         NotCompilable: a compiler is given and cannot do it.
     """
     starts = draw_starts(problem, solver, generator)
-    kept = max(1, _HISTORY_ROWS // solver.starts)
+    kept = max(1, HISTORY_ROWS // solver.starts)
     if isinstance(solver, CmaEs):
         if compiler is not None:
             raise NotCompilable("cma_es is a library's own code")

@@ -1,0 +1,136 @@
+"""C5: does the true loss descend robustly, from any start?"""
+
+import torch
+from torch import Tensor
+
+from aimback.diagnose.claim import Claim, estimate
+from aimback.diagnose.descents import best_size, examined, gradient_ladder, limited, picked, true_miss
+from aimback.diagnose.subject import Pictures, Subject
+from aimback.problem import Linearised
+from aimback.solve.gradient_descent import GradientDescent
+from aimback.solve.solver import Solver
+from aimback.targets import Targets
+
+_LEAST = 0.99
+_TARGETS = 8
+
+
+def examine(subject: Subject) -> tuple[Claim, Pictures]:
+    """From where in the box do descents end in a true hit, through either loss?"""
+    targets, grid = _spread(examined(subject)), _Grid(subject)
+    ladder, limit = gradient_ladder(subject), subject.settings.max_steps
+    sizes = subject.settings.step_sizes
+
+    def hits(forward: Linearised, solver: Solver) -> Tensor:
+        return _hits(subject, forward, targets, solver, grid.starts)
+
+    def descent(steps: Tensor) -> GradientDescent:
+        return GradientDescent(step_size=float(sizes[int(best_size(steps, limit))]))
+
+    direct = hits(subject.task, subject.solver)
+    through = [hits(network, subject.solver) for network in subject.networks]
+    maps = {
+        "direct": direct,
+        "surrogate": through[0],
+        "gradient_direct": hits(subject.task, descent(ladder.direct)),
+        "gradient_surrogate": hits(subject.networks[0], descent(ladder.networks[0])),
+    }
+
+    def share(hit: Tensor) -> Tensor:
+        return hit.mean((-2, -1))
+
+    generator, resamples = subject.generator("basins"), subject.settings.resamples
+    number = estimate([direct], share, generator, resamples)
+    ahead = estimate([direct - hit for hit in through], share, generator, resamples)
+    details: dict[str, float | None] = {name: float(share(hit)) for name, hit in maps.items()}
+    for place, rows in grid.places.items():
+        details |= {f"{name}_{place}": float(share(hit[:, rows])) for name, hit in maps.items()}
+    known = [seed for seed in ahead.seeds if seed is not None]
+    details |= {"ahead": ahead.value, "ahead_low": ahead.low, "ahead_high": ahead.high}
+    details |= {"ahead_least_network": min(known), "ahead_most_network": max(known), "targets": float(len(targets))}
+    claim = Claim(
+        key="C5",
+        says="Through the true loss a descent arrives robustly, from any start.",
+        measure=f"Share of the starts that end in a true hit through the simulator, with the solver as configured: "
+        f"{grid.words}, the same for {len(targets)} targets.",
+        number=number,
+        rule=f"Holds where the share is over {_LEAST:.0%}.",
+        verdict=number.against(_LEAST),
+        because=_because(details, grid.worst_edge(direct)),
+        details=details,
+    )
+    pictures = {name: grid.picture(hit.mean(0)).numpy() for name, hit in maps.items()}
+    return claim, pictures | {name: axis.numpy() for name, axis in grid.axes.items()}
+
+
+class _Grid:
+    """Starts evenly over the closed box of the first two controls, the others in the middle of theirs.
+
+    Attributes:
+        starts: `(n, n_controls)`, in the units of the box; x runs fastest.
+        axes: where they stand along the first controls, by name.
+        edges: the rows on each edge of the box, by its name.
+        places: rows of interest, by name.
+        words: what it is.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        box, points = subject.task.box, subject.settings.basin_points
+        self._points, self._plane = points, min(2, len(box))
+        line = torch.linspace(0, 1, points, dtype=torch.float64)
+        # The last axis of a picture is the first control.
+        plane = torch.stack(torch.meshgrid(*[line] * self._plane, indexing="ij")[::-1], dim=-1).reshape(-1, self._plane)
+        unit = torch.full((len(plane), len(box)), 0.5, dtype=torch.float64)
+        unit[:, : self._plane] = plane
+        self.starts = box.from_unit(unit)
+        steps = box.from_unit(line[:, None].expand(-1, len(box)))
+        self.axes = {f"axis_{name}": steps[:, column] for column, name in zip(range(self._plane), "xy", strict=False)}
+        self.edges = {
+            f"{axis.name} = {bound:.3g} {axis.unit}".rstrip(): plane[:, column] == end
+            for column, axis in enumerate(box.axes[: self._plane])
+            for end, bound in ((0, axis.lower), (1, axis.upper))
+        }
+        outer = (plane - 0.5).abs() == 0.5
+        self.places = {"inside": ~outer.any(-1), "corners": outer.all(-1), "far_corner": (plane == 1).all(-1)}
+        if points == 2:
+            del self.places["inside"]
+        names = " and ".join(box.names[: self._plane])
+        self.words = f"a grid of {' x '.join([str(points)] * self._plane)} starts over {names}, the bounds among them"
+        if self._plane < len(box):
+            self.words += ", the other controls in the middle of the box"
+
+    def picture(self, values: Tensor) -> Tensor:
+        """`(n,)` -> `(points, points)`, or `(points,)` of a single control."""
+        return values.reshape([self._points] * self._plane)
+
+    def worst_edge(self, hits: Tensor) -> tuple[str, float]:
+        """The edge of the box from which the fewest arrive, and their share; hits `(n_targets, n)`."""
+        shares = {name: float(hits[:, rows].mean()) for name, rows in self.edges.items()}
+        return min(shares.items(), key=lambda edge: edge[1])
+
+
+def _spread(targets: Targets) -> Targets:
+    """Some targets, evenly over the ranks of the first outcome."""
+    count = min(_TARGETS, len(targets))
+    order = targets.targets[:, 0].argsort(stable=True)
+    return picked(targets, order[((torch.arange(count) + 0.5) * len(targets) / count).long()])
+
+
+def _hits(subject: Subject, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
+    """Whether the answer of each start is a true hit, 0 or 1, `(n_targets, n_starts)`; starts `(n_starts, n_controls)`."""
+    starts = starts.expand(len(targets), -1, -1)
+    solution = subject.solve(forward, targets, limited(subject, solver), "basins", starts)
+    return (true_miss(subject, targets, solution.controls) <= subject.task.tolerance).double()
+
+
+def _because(details: dict[str, float | None], worst: tuple[str, float]) -> str:
+    def pair(before: str, after: str = "") -> str:
+        return f"{details[f'{before}direct{after}']:.1%} and {details[f'{before}surrogate{after}']:.1%}"
+
+    text = f"{pair('')} of the starts arrive, through the true loss and through the network's"
+    if "direct_inside" in details:
+        text += f"; of those inside the box {pair('', '_inside')}"
+    return (
+        f"{text}; from the far corner {pair('', '_far_corner')}; by gradient descent {pair('gradient_')}. "
+        f"Through the true loss the fewest arrive from the edge {worst[0]}: {worst[1]:.1%}."
+    )

@@ -1,0 +1,160 @@
+"""Descents from the same starts through any forward map, followed by the true simulator."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from aimback.dataset import simulate
+from aimback.diagnose.subject import Subject
+from aimback.problem import Linearised
+from aimback.solve.cma_es import CmaEs
+from aimback.solve.gradient_descent import GradientDescent
+from aimback.solve.multistart import HISTORY_ROWS
+from aimback.solve.point import Point
+from aimback.solve.solver import Memory, Solver
+from aimback.solve.starts import stratified_starts
+from aimback.targets import Targets
+from aimback.tasks.base import Task
+
+# Of the tolerance: a start whose believed miss is below it is done, through either map. What is left to descend
+# no longer decides about a hit, and gradient descent would spend most of its steps on it.
+_DONE = 0.1
+_SLACK = 1e-6  # box lengths: rounding takes no answer out of the box
+
+
+@dataclass(frozen=True)
+class GradientLadder(GradientDescent):
+    """Gradient descent by several step sizes at once: as many starts a target for each, in this order."""
+
+    step_sizes: Sequence[float] = (0.1,)
+
+    def begin(self, point: Point) -> Memory:
+        sizes = torch.tensor(self.step_sizes).to(point.unit)
+        each = sizes.repeat_interleave(self.starts // len(sizes))
+        return (each.repeat(len(point.unit) // self.starts)[:, None],)
+
+    def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
+        return point.held(point.unit - memory[0] * point.gradient), memory
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What gradient descent makes of the same starts by step size, through every forward map.
+
+    Attributes:
+        direct: steps to the tolerance by the true miss, `(k, n_targets, n_starts)`, -1 where never.
+        networks: the same through each network.
+    """
+
+    direct: Tensor
+    networks: Sequence[Tensor]
+
+
+def examined(subject: Subject) -> Targets:
+    """The targets that are looked at closely, without those that the task knows to be out of reach."""
+    few = subject.few()
+    # Asked only where the direct route did not arrive: a task may have to search for its reach.
+    doubtful = ~(subject.solutions["direct"].believed_miss[: len(few)] <= subject.task.tolerance).any(-1)
+    out = torch.zeros(len(few), dtype=torch.bool)
+    out[doubtful] = _out_of_reach(subject.task, picked(few, doubtful.nonzero()[:, 0]))
+    return few if out.all() else picked(few, (~out).nonzero()[:, 0])
+
+
+def picked(targets: Targets, rows: Tensor) -> Targets:
+    """Some of the targets."""
+    problems = tuple(targets.problems[row] for row in rows.tolist())
+    return Targets(targets.targets[rows], targets.conditions[rows], targets.lines[rows], problems)
+
+
+def even_starts(subject: Subject, count: int) -> Tensor:
+    """The starts of every comparison, evenly over the box, `(count, n_starts, n_controls)` in its units."""
+    box, generator = subject.task.box, subject.generator("starts")
+    return box.from_unit(stratified_starts(count, subject.settings.starts, len(box), generator))
+
+
+def limited(subject: Subject, solver: Solver) -> Solver:
+    """The same solver, with as many steps as a descent is given here, and no more precision than a hit needs."""
+    precision = max(solver.precision, _DONE * subject.task.tolerance / subject.span)
+    return replace(solver, max_steps=subject.settings.max_steps, precision=precision)
+
+
+def true_miss(subject: Subject, targets: Targets, controls: Tensor) -> Tensor:
+    """The miss of controls `(..., n_targets, n_starts, n_controls)` by the true simulator, float64 on the CPU.
+
+    Infinite where the simulation is no number, and outside the box, into which soft walls let an answer go.
+    """
+    controls = controls.detach().to("cpu", torch.float64)
+    conditions = targets.conditions[:, None].expand(*controls.shape[:-1], -1)
+    outcome = simulate(subject.task, controls.flatten(0, -2), conditions.flatten(0, -2), subject.device)
+    outcome = outcome.reshape(*controls.shape[:-1], -1)
+    miss = torch.linalg.vector_norm(outcome - targets.targets[:, None], dim=-1).nan_to_num(nan=torch.inf)
+    outside = ((subject.task.box.to_unit(controls) - 0.5).abs() > 0.5 + _SLACK).any(-1)
+    return torch.where(outside, torch.inf, miss)
+
+
+def steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
+    """The first step at which the true miss is within the tolerance, `(n_targets, n_starts)`; -1 where it never is.
+
+    The path is the one that the solver takes through `forward`; where that has it stop, it stays.
+
+    Args:
+        starts: `(n_targets, n_starts, n_controls)`, in the units of the box.
+    """
+    # Of more starts than these the solver keeps no paths.
+    block = max(1, HISTORY_ROWS // starts.shape[1])
+    blocks = [
+        _steps_to_hit(subject, forward, picked(targets, rows), solver, starts[rows])
+        for rows in torch.arange(len(targets)).split(block)
+    ]
+    return torch.cat(blocks)
+
+
+def capped(steps: Tensor, limit: int) -> Tensor:
+    """Numbers of steps, with the limit for "never": their mean is a restricted mean (Royston, Parmar 2013)."""
+    return torch.where(steps < 0, limit, steps).double()
+
+
+@functools.lru_cache(maxsize=1)
+def gradient_ladder(subject: Subject) -> Ladder:
+    """Gradient descent by all step sizes, from the same starts; made once for all claims that ask."""
+    targets, sizes = examined(subject), tuple(subject.settings.step_sizes)
+    starts = even_starts(subject, len(targets)).repeat(1, len(sizes), 1)
+    solver = limited(subject, GradientLadder(starts=starts.shape[1], step_sizes=sizes))
+
+    def by_size(forward: Linearised) -> Tensor:
+        steps = steps_to_hit(subject, forward, targets, solver, starts)
+        return steps.unflatten(1, (len(sizes), -1)).transpose(0, 1)
+
+    return Ladder(by_size(subject.task), [by_size(network) for network in subject.networks])
+
+
+def best_size(steps: Tensor, limit: int) -> Tensor:
+    """Which of the step sizes takes the fewest steps on average, for steps `(k, ...)`; the first of equals."""
+    return capped(steps, limit).flatten(1).mean(1).argmin()
+
+
+def _steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
+    solution = subject.solve(forward, targets, solver, "descents", starts)
+    path, last = solution.history.controls.cpu(), solution.steps.cpu()
+    if isinstance(solver, CmaEs):  # its paths begin after the first generation
+        path = torch.cat([starts.to(path)[None], path])
+    step = torch.arange(len(path))[:, None, None].expand(-1, *last.shape)
+    moving = step <= last
+    # Only where a start has been: the rest of its path is its end again.
+    target = torch.arange(len(targets))[None, :, None].expand_as(step)[moving]
+    miss = torch.full(step.shape, torch.inf, dtype=torch.float64)
+    miss[moving] = true_miss(subject, picked(targets, target), path[moving][:, None])[:, 0]
+    hit = miss <= subject.task.tolerance
+    return torch.where(hit.any(0), hit.int().argmax(0), -1)
+
+
+def _out_of_reach(task: Task, targets: Targets) -> Tensor:
+    """Which targets no controls can hit, as far as the task can tell, `(n_targets,)`."""
+    reach = task.reach(targets.conditions) if len(targets) else None
+    if reach is None:
+        return torch.zeros(len(targets), dtype=torch.bool)
+    low, high = reach
+    return ((targets.targets < low - task.tolerance) | (targets.targets > high + task.tolerance)).any(-1)

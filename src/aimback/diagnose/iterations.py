@@ -1,0 +1,132 @@
+"""C2: does the true loss need fewer iterations?"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from aimback.diagnose.claim import Claim, Estimate, estimate
+from aimback.diagnose.descents import best_size, capped, even_starts, examined, gradient_ladder, limited, steps_to_hit
+from aimback.diagnose.subject import Pictures, Subject
+
+_MARGIN = 1.05
+
+
+def examine(subject: Subject) -> tuple[Claim, Pictures]:
+    """Steps until the true miss is within the tolerance, by gradient descent and by the configured solver."""
+    settings, limit = subject.settings, subject.settings.max_steps
+    ladder = gradient_ladder(subject)
+    direct, *through = (_at_best_size(steps, limit) for steps in (ladder.direct, *ladder.networks))
+    number = _ratios(subject, direct, through)
+    # Both at one step size, the one that suits the surrogate.
+    same = best_size(ladder.networks[0], limit)
+    at_same = _ratios(subject, ladder.direct[same], [ladder.networks[0][same]])
+
+    targets, solver = examined(subject), limited(subject, subject.solver)
+    starts = even_starts(subject, len(targets))
+    solver_direct, *solver_through = (
+        steps_to_hit(subject, forward, targets, solver, starts) for forward in (subject.task, *subject.networks)
+    )
+    configured = _ratios(subject, solver_direct, solver_through)
+
+    sizes = torch.tensor(settings.step_sizes, dtype=torch.float64)
+    both = (direct >= 0) & (through[0] >= 0)
+    details = {
+        "steps_direct": float(capped(direct, limit).mean()),
+        "steps_surrogate": float(capped(through[0], limit).mean()),
+        "arrived_direct": _arrived(direct),
+        "arrived_surrogate": _arrived(through[0]),
+        "ratio_where_both_arrive": _quotient(through[0][both].sum(), direct[both].sum()),
+        "size_direct": float(sizes[best_size(ladder.direct, limit)]),
+        "size_surrogate": float(sizes[same]),
+        "same_size_ratio": at_same.value,
+        "same_size_low": at_same.low,
+        "same_size_high": at_same.high,
+        "solver_ratio": configured.value,
+        "solver_low": configured.low,
+        "solver_high": configured.high,
+        "solver_arrived_direct": _arrived(solver_direct),
+        "solver_arrived_surrogate": _arrived(solver_through[0]),
+        "limit": float(limit),
+    }
+    claim = Claim(
+        key="C2",
+        says="Through the true loss gradient descent needs fewer iterations.",
+        measure="Steps of gradient descent until the true miss is within the tolerance, through the network over "
+        "through the simulator, each at its own best step size: the ratio of the means over the same starts, in which "
+        f"a start that never arrives counts with the limit of {limit} steps. A target's step size is "
+        "chosen on the other half of the targets.",
+        number=number,
+        rule=f"Holds where the ratio is over {_MARGIN:g}.",
+        verdict=number.against(_MARGIN),
+        because=_because(number, configured, details),
+        details=details,
+    )
+    return claim, {
+        "steps_direct": solver_direct.numpy(),
+        "steps_surrogate": solver_through[0].numpy(),
+        "sizes": sizes.numpy(),
+        "mean_steps_direct": capped(ladder.direct, limit).mean((1, 2)).numpy(),
+        "mean_steps_surrogate": capped(ladder.networks[0], limit).mean((1, 2)).numpy(),
+        "arrived_direct": (ladder.direct >= 0).double().mean((1, 2)).numpy(),
+        "arrived_surrogate": (ladder.networks[0] >= 0).double().mean((1, 2)).numpy(),
+        "curve_direct": _curve(direct, limit).numpy(),
+        "curve_surrogate": _curve(through[0], limit).numpy(),
+    }
+
+
+def _at_best_size(steps: Tensor, limit: int) -> Tensor:
+    """Of `(k, n_targets, n_starts)` the steps at the best size, `(n_targets, n_starts)`.
+
+    Every other target is measured at the size that is best for the rest, so no size is chosen by what it is
+    then measured on; a single target has no rest.
+    """
+    if steps.shape[1] == 1:
+        return steps[best_size(steps, limit)]
+    even, odd = steps[:, 0::2], steps[:, 1::2]
+    chosen = torch.empty_like(steps[0])
+    chosen[0::2], chosen[1::2] = even[best_size(odd, limit)], odd[best_size(even, limit)]
+    return chosen
+
+
+def _ratios(subject: Subject, direct: Tensor, through: Sequence[Tensor]) -> Estimate:
+    """Of the mean steps, through each network over direct, for steps `(n_targets, n_starts)` from the same starts."""
+    limit = subject.settings.max_steps
+
+    def ratio(pairs: Tensor) -> Tensor:
+        mean = pairs.mean((-3, -2))
+        # Where no start arrives on either route there is nothing to compare.
+        return torch.where((mean == limit).all(-1), torch.nan, mean[..., 1] / mean[..., 0])
+
+    pairs = [torch.stack([capped(direct, limit), capped(steps, limit)], dim=-1) for steps in through]
+    return estimate(pairs, ratio, subject.generator("iterations"), subject.settings.resamples)
+
+
+def _arrived(steps: Tensor) -> float:
+    return float((steps >= 0).double().mean())
+
+
+def _quotient(above: Tensor, below: Tensor) -> float | None:
+    return float(above / below) if below > 0 else None
+
+
+def _curve(steps: Tensor, limit: int) -> Tensor:
+    """Share of the starts that have been within the tolerance by each step, `(limit + 1,)`."""
+    return steps[steps >= 0].bincount(minlength=limit + 1).cumsum(0).double() / steps.numel()
+
+
+def _because(number: Estimate, configured: Estimate, details: dict[str, float | None]) -> str:
+    if number.value is None:
+        return "Gradient descent brings no start within the tolerance, through neither loss."
+    text = (
+        f"Gradient descent takes {details['steps_surrogate']:.3g} steps through the network's loss and "
+        f"{details['steps_direct']:.3g} through the true one, {number.value:.2f} times as many"
+    )
+    if number.low is not None and number.high is not None:
+        text += f" (95 % interval {number.low:.2f} to {number.high:.2f})"
+    text += f"; {details['arrived_surrogate']:.1%} and {details['arrived_direct']:.1%} of the starts arrive"
+    if details["ratio_where_both_arrive"] is not None:
+        text += f", and where both do it is {details['ratio_where_both_arrive']:.2f} times as many"
+    if configured.value is not None:
+        text += f"; with the configured solver {configured.value:.2f} times"
+    return text + "."
