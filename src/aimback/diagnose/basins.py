@@ -12,7 +12,7 @@ from aimback.solve.solver import Solver
 from aimback.targets import Targets
 
 _LEAST = 0.99
-_TARGETS = 8
+_TARGETS = 6
 
 
 def examine(subject: Subject) -> tuple[Claim, Pictures]:
@@ -117,7 +117,7 @@ def _spread(targets: Targets) -> Targets:
 
 
 def _hits(subject: Subject, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
-    """Whether the answer of each start is a true hit, 0 or 1, `(n_targets, n_starts)`; starts `(n_starts, n_controls)`."""
+    """Whether the answer of each start is a true hit, 0 or 1, `(n_targets, n_starts)`."""
     starts = starts.expand(len(targets), -1, -1)
     solution = subject.solve(forward, targets, limited(subject, solver), "basins", starts)
     return (true_miss(subject, targets, solution.controls) <= subject.task.tolerance).double()

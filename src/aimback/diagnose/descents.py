@@ -32,7 +32,7 @@ class GradientLadder(GradientDescent):
     step_sizes: Sequence[float] = (0.1,)
 
     def begin(self, point: Point) -> Memory:
-        sizes = torch.tensor(self.step_sizes).to(point.unit)
+        sizes = torch.tensor(self.step_sizes, dtype=torch.float64).to(point.unit)
         each = sizes.repeat_interleave(self.starts // len(sizes))
         return (each.repeat(len(point.unit) // self.starts)[:, None],)
 
@@ -55,12 +55,18 @@ class Ladder:
 
 def examined(subject: Subject) -> Targets:
     """The targets that are looked at closely, without those that the task knows to be out of reach."""
+    return picked(subject.targets, examined_rows(subject))
+
+
+def examined_rows(subject: Subject) -> Tensor:
+    """Their rows among all targets; if all of the first ones are out of reach, these."""
     few = subject.few()
     # Asked only where the direct route did not arrive: a task may have to search for its reach.
-    doubtful = ~(subject.solutions["direct"].believed_miss[: len(few)] <= subject.task.tolerance).any(-1)
+    arrived = (subject.solutions["direct"].believed_miss[: len(few)] <= subject.task.tolerance).any(-1)
+    doubtful = (~arrived).nonzero()[:, 0]
     out = torch.zeros(len(few), dtype=torch.bool)
-    out[doubtful] = _out_of_reach(subject.task, picked(few, doubtful.nonzero()[:, 0]))
-    return few if out.all() else picked(few, (~out).nonzero()[:, 0])
+    out[doubtful] = _out_of_reach(subject.task, picked(few, doubtful))
+    return (out.all() | ~out).nonzero()[:, 0]
 
 
 def picked(targets: Targets, rows: Tensor) -> Targets:
@@ -82,17 +88,13 @@ def limited(subject: Subject, solver: Solver) -> Solver:
 
 
 def true_miss(subject: Subject, targets: Targets, controls: Tensor) -> Tensor:
-    """The miss of controls `(..., n_targets, n_starts, n_controls)` by the true simulator, float64 on the CPU.
+    """The miss of controls `(n_targets, n_starts, n_controls)` by the true simulator, float64 on the CPU.
 
     Infinite where the simulation is no number, and outside the box, into which soft walls let an answer go.
     """
-    controls = controls.detach().to("cpu", torch.float64)
-    conditions = targets.conditions[:, None].expand(*controls.shape[:-1], -1)
-    outcome = simulate(subject.task, controls.flatten(0, -2), conditions.flatten(0, -2), subject.device)
-    outcome = outcome.reshape(*controls.shape[:-1], -1)
-    miss = torch.linalg.vector_norm(outcome - targets.targets[:, None], dim=-1).nan_to_num(nan=torch.inf)
-    outside = ((subject.task.box.to_unit(controls) - 0.5).abs() > 0.5 + _SLACK).any(-1)
-    return torch.where(outside, torch.inf, miss)
+    shape = controls.shape[:2]
+    wanted, conditions = (part.repeat_interleave(shape[1], 0) for part in (targets.targets, targets.conditions))
+    return _miss(subject, controls.flatten(0, 1), wanted, conditions).unflatten(0, shape)
 
 
 def steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
@@ -144,11 +146,20 @@ def _steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solve
     step = torch.arange(len(path))[:, None, None].expand(-1, *last.shape)
     moving = step <= last
     # Only where a start has been: the rest of its path is its end again.
-    target = torch.arange(len(targets))[None, :, None].expand_as(step)[moving]
+    rows = torch.arange(len(targets))[None, :, None].expand_as(step)[moving]
     miss = torch.full(step.shape, torch.inf, dtype=torch.float64)
-    miss[moving] = true_miss(subject, picked(targets, target), path[moving][:, None])[:, 0]
+    miss[moving] = _miss(subject, path[moving], targets.targets[rows], targets.conditions[rows])
     hit = miss <= subject.task.tolerance
     return torch.where(hit.any(0), hit.int().argmax(0), -1)
+
+
+def _miss(subject: Subject, controls: Tensor, wanted: Tensor, conditions: Tensor) -> Tensor:
+    """Row by row, `(n,)`."""
+    controls = controls.to("cpu", torch.float64)
+    outcome = simulate(subject.task, controls, conditions, subject.device)
+    miss: Tensor = torch.linalg.vector_norm(outcome - wanted, dim=-1)
+    inside = ((subject.task.box.to_unit(controls) - 0.5).abs() <= 0.5 + _SLACK).all(-1)
+    return torch.where(inside & ~miss.isnan(), miss, torch.inf)
 
 
 def _out_of_reach(task: Task, targets: Targets) -> Tensor:
@@ -157,4 +168,5 @@ def _out_of_reach(task: Task, targets: Targets) -> Tensor:
     if reach is None:
         return torch.zeros(len(targets), dtype=torch.bool)
     low, high = reach
-    return ((targets.targets < low - task.tolerance) | (targets.targets > high + task.tolerance)).any(-1)
+    beyond: Tensor = (targets.targets < low - task.tolerance) | (targets.targets > high + task.tolerance)
+    return beyond.any(-1)

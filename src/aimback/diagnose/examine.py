@@ -2,7 +2,16 @@
 
 from collections.abc import Callable
 
-from aimback.diagnose import conditioning, gradients, minima, roughness
+from aimback.diagnose import (
+    basins,
+    conditioning,
+    gradients,
+    iterations,
+    minima,
+    misbelief,
+    roughness,
+    warm_start,
+)
 from aimback.diagnose.claim import Claim
 from aimback.diagnose.subject import Pictures, Subject
 
@@ -10,10 +19,14 @@ Examination = Callable[[Subject], tuple[Claim, Pictures]]
 
 # Each module measures one claim; in the order of their keys.
 EXAMINATIONS: tuple[Examination, ...] = (
+    misbelief.examine,
+    iterations.examine,
     roughness.examine,
     minima.examine,
+    basins.examine,
     conditioning.examine,
     gradients.examine,
+    warm_start.examine,
 )
 
 
