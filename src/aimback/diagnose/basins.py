@@ -12,7 +12,7 @@ from aimback.solve.solver import Solver
 from aimback.targets import Targets
 
 _LEAST = 0.99
-_TARGETS = 6
+_TARGETS = 8
 
 
 def examine(subject: Subject) -> tuple[Claim, Pictures]:
@@ -21,19 +21,18 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     ladder, limit = gradient_ladder(subject), subject.settings.max_steps
     sizes = subject.settings.step_sizes
 
-    def hits(forward: Linearised, solver: Solver) -> Tensor:
+    def by_gradient(forward: Linearised, steps: Tensor) -> Tensor:
+        solver = GradientDescent(step_size=float(sizes[int(best_size(steps, limit))]))
         return _hits(subject, forward, targets, solver, grid.starts)
 
-    def descent(steps: Tensor) -> GradientDescent:
-        return GradientDescent(step_size=float(sizes[int(best_size(steps, limit))]))
-
-    direct = hits(subject.task, subject.solver)
-    through = [hits(network, subject.solver) for network in subject.networks]
+    direct, *through = (
+        _hits(subject, forward, targets, subject.solver, grid.starts) for forward in (subject.task, *subject.networks)
+    )
     maps = {
         "direct": direct,
         "surrogate": through[0],
-        "gradient_direct": hits(subject.task, descent(ladder.direct)),
-        "gradient_surrogate": hits(subject.networks[0], descent(ladder.networks[0])),
+        "gradient_direct": by_gradient(subject.task, ladder.direct),
+        "gradient_surrogate": by_gradient(subject.networks[0], ladder.networks[0]),
     }
 
     def share(hit: Tensor) -> Tensor:
@@ -92,8 +91,6 @@ class _Grid:
         }
         outer = (plane - 0.5).abs() == 0.5
         self.places = {"inside": ~outer.any(-1), "corners": outer.all(-1), "far_corner": (plane == 1).all(-1)}
-        if points == 2:
-            del self.places["inside"]
         names = " and ".join(box.names[: self._plane])
         self.words = f"a grid of {' x '.join([str(points)] * self._plane)} starts over {names}, the bounds among them"
         if self._plane < len(box):
@@ -110,7 +107,7 @@ class _Grid:
 
 
 def _spread(targets: Targets) -> Targets:
-    """Some targets, evenly over the ranks of the first outcome."""
+    """Some of the targets, evenly over the ranks of the first outcome."""
     count = min(_TARGETS, len(targets))
     order = targets.targets[:, 0].argsort(stable=True)
     return picked(targets, order[((torch.arange(count) + 0.5) * len(targets) / count).long()])
@@ -124,13 +121,12 @@ def _hits(subject: Subject, forward: Linearised, targets: Targets, solver: Solve
 
 
 def _because(details: dict[str, float | None], worst: tuple[str, float]) -> str:
-    def pair(before: str, after: str = "") -> str:
-        return f"{details[f'{before}direct{after}']:.1%} and {details[f'{before}surrogate{after}']:.1%}"
+    def shares(route: str) -> str:
+        everywhere, inside, corner = (f"{details[route + place]:.1%}" for place in ("", "_inside", "_far_corner"))
+        return f"{everywhere} of the starts arrive ({inside} inside the box, {corner} from its far corner)"
 
-    text = f"{pair('')} of the starts arrive, through the true loss and through the network's"
-    if "direct_inside" in details:
-        text += f"; of those inside the box {pair('', '_inside')}"
     return (
-        f"{text}; from the far corner {pair('', '_far_corner')}; by gradient descent {pair('gradient_')}. "
-        f"Through the true loss the fewest arrive from the edge {worst[0]}: {worst[1]:.1%}."
+        f"Through the true loss {shares('direct')}, through the network's {shares('surrogate')}. The fewest arrive "
+        f"through the true loss from the edge {worst[0]}: {worst[1]:.1%}. By gradient descent "
+        f"{details['gradient_direct']:.1%} and {details['gradient_surrogate']:.1%} arrive."
     )

@@ -94,7 +94,7 @@ def true_miss(subject: Subject, targets: Targets, controls: Tensor) -> Tensor:
     """
     shape = controls.shape[:2]
     wanted, conditions = (part.repeat_interleave(shape[1], 0) for part in (targets.targets, targets.conditions))
-    return _miss(subject, controls.flatten(0, 1), wanted, conditions).unflatten(0, shape)
+    return _miss(subject, controls.flatten(0, 1), wanted, conditions).reshape(shape)
 
 
 def steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
@@ -150,7 +150,8 @@ def _steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solve
     miss = torch.full(step.shape, torch.inf, dtype=torch.float64)
     miss[moving] = _miss(subject, path[moving], targets.targets[rows], targets.conditions[rows])
     hit = miss <= subject.task.tolerance
-    return torch.where(hit.any(0), hit.int().argmax(0), -1)
+    first: Tensor = hit.int().argmax(0).where(hit.any(0), -1)
+    return first
 
 
 def _miss(subject: Subject, controls: Tensor, wanted: Tensor, conditions: Tensor) -> Tensor:

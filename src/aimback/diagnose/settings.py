@@ -34,7 +34,7 @@ class DiagnoseSettings:
     resamples: int
 
     def __post_init__(self) -> None:
-        least = {"replicas": 0, "targets": 2, "starts": 1, "points": 8, "basin_points": 2, "planes": 1}
+        least = {"replicas": 0, "targets": 2, "starts": 1, "points": 8, "basin_points": 3, "planes": 1}
         for name, bound in {**least, "max_steps": 1, "resamples": 100}.items():
             if getattr(self, name) < bound:
                 raise UserError(f"{name}: must be at least {bound}, got {getattr(self, name)}")
