@@ -58,6 +58,7 @@ def examined(subject: Subject) -> Targets:
     return picked(subject.targets, examined_rows(subject))
 
 
+@functools.lru_cache(maxsize=1)
 def examined_rows(subject: Subject) -> Tensor:
     """Their rows among all targets; if all of the first ones are out of reach, these."""
     few = subject.few()
@@ -128,7 +129,7 @@ def gradient_ladder(subject: Subject) -> Ladder:
 
     def by_size(forward: Linearised) -> Tensor:
         steps = steps_to_hit(subject, forward, targets, solver, starts)
-        return steps.unflatten(1, (len(sizes), -1)).transpose(0, 1)
+        return torch.stack(steps.chunk(len(sizes), 1))
 
     return Ladder(by_size(subject.task), [by_size(network) for network in subject.networks])
 
