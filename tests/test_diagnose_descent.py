@@ -144,7 +144,7 @@ def test_a_shifted_surrogate_misses_every_target_by_its_shift() -> None:
     assert claim.details["share_of_single_descents"] == 1
     assert pictures["believed"].max() < 1e-9 and pictures["miss"] == pytest.approx(0.04, abs=1e-9)
     assert claim.because == (
-        "Of 20 targets that the surrogate route believes to have hit, 100.0% are missed, half of these by more than "
+        "Of 20 targets that the surrogate route believes to have hit, 100.0 % are missed, half of these by more than "
         "0.04 m, the worst by 0.04 m, 4.0 times the tolerance."
     )
 
@@ -289,7 +289,7 @@ def test_the_basin_of_the_higher_hill_begins_in_the_valley(controls: int) -> Non
     across = OfX(lambda x: 1.2 + 2 * (x - solution), lambda x: torch.full_like(x, 2.0), controls)
     descent = GradientDescent(starts=4, step_size=0.003, max_steps=400)
     settings = replace(SETTINGS, max_steps=400, step_sizes=[0.003])
-    claim, pictures = basins.examine(made(hills, [across], [1.2] * 8, descent, settings))
+    claim, pictures = basins.examine(made(hills, [across], [1.2] * 2, descent, settings))
     line_of_starts = torch.linspace(0, 1, 31, dtype=T)
     beyond = (line_of_starts > 0.65).double()
     assert claim.number.value == pytest.approx(float(beyond.mean()))
@@ -297,7 +297,7 @@ def test_the_basin_of_the_higher_hill_begins_in_the_valley(controls: int) -> Non
     assert claim.details["surrogate"] == 1 and claim.details["ahead"] == pytest.approx(float(beyond.mean()) - 1)
     assert claim.details["direct_inside"] == pytest.approx(float(beyond[1:-1].mean()))
     assert claim.details["direct_far_corner"] == 1 and claim.details["direct_corners"] == 0.5
-    assert "from the edge x = 0 m: 0.0%" in claim.because
+    assert "from the edge x = 0 m: 0.0 %" in claim.because
     shape = (31,) if controls == 1 else (31, 31)
     for name in ("direct", "gradient_direct"):
         assert torch.equal(torch.from_numpy(pictures[name]), beyond.expand(shape))
@@ -334,7 +334,7 @@ def proposing(subject: Subject, proposals: Tensor) -> Subject:
 
 
 @pytest.mark.parametrize(
-    ("off", "verdict"), [(0.0, "holds"), (0.02, "holds"), (0.03, "undecided"), (0.5, "does not hold")]
+    ("off", "verdict"), [(0.0, "holds"), (0.02, "holds"), (0.035, "undecided"), (0.5, "does not hold")]
 )
 def test_a_warm_start_saves_the_steps_of_the_way(off: float, verdict: str) -> None:
     subject = made(line(), [line()], [0.5] * 8)
@@ -369,7 +369,14 @@ class Shifted:
 
 @pytest.mark.parametrize(
     "task",
-    [CannonVacuum(), CannonDrag(), Ballistics(), RoboticArm(), SineWave(), Trebuchet(steps=12)],
+    [
+        CannonVacuum(),
+        CannonDrag(),
+        Ballistics(),
+        RoboticArm(),
+        SineWave(),
+        pytest.param(Trebuchet(steps=12), marks=pytest.mark.slow),
+    ],
     ids=lambda task: type(task).__name__,
 )
 @pytest.mark.parametrize("starts_from", ["box", "prior"])

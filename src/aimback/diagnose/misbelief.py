@@ -9,6 +9,7 @@ from torch import Tensor
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.descents import true_miss
 from aimback.diagnose.subject import Pictures, Subject
+from aimback.diagnose.summary import share
 from aimback.problem import Linearised, Solution
 from aimback.solve.solver import Solver
 
@@ -33,20 +34,21 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     naive = replace(subject.solver, starts=1, precision=tolerance / subject.span)
     naive_believed, naive_miss = _answers(subject, _inverted(subject, subject.networks[0], naive))
     rank = {"median": 0.5, "p90": 0.9, "greatest": 1.0}
-    sizes = {name: _ranked(over, share) for name, share in rank.items()}
+    sizes = {name: _ranked(over, place) for name, place in rank.items()}
     details = {
         "believed_share": float((believed <= tolerance).double().mean()),
         **{f"miss_{name}": size for name, size in sizes.items()},
         **{f"miss_{name}_tolerances": None if size is None else size / tolerance for name, size in sizes.items()},
-        "share_of_single_descents": _share(naive_miss[naive_believed <= tolerance] > tolerance),
+        "share_of_single_descents": share(naive_miss > tolerance, naive_believed <= tolerance),
     }
     return Claim(
         key="C1",
         says="A surrogate that believes it hit can still miss.",
-        measure="Share of the targets whose true miss is over the tolerance, among those that the surrogate "
-        "route believes to have hit; over all targets, with the solver as configured.",
+        measure="share of the targets whose true miss is over the tolerance, among those that the surrogate "
+        "route believes to have hit; over all targets, with the solver as configured",
         number=number,
-        rule=f"Holds where the share is over {_TOO_OFTEN:.0%}.",
+        rule="holds where the share, its interval over targets and that of every network lie above "
+        f"{100 * _TOO_OFTEN:g} %",
         verdict=number.against(_TOO_OFTEN),
         because=_because(subject, number.value, len(trusted[0]), sizes),
         details=details,
@@ -70,22 +72,18 @@ def _answers(subject: Subject, solution: Solution) -> tuple[Tensor, Tensor]:
     return believed, true_miss(subject, subject.targets, controls)[:, 0]
 
 
-def _ranked(ordered: Tensor, share: float) -> float | None:
+def _ranked(ordered: Tensor, place: float) -> float | None:
     """The nearest rank: a miss that was measured; None where there is none, or it has no size."""
     if len(ordered) == 0:
         return None
-    miss = float(ordered[round(share * (len(ordered) - 1))])
+    miss = float(ordered[round(place * (len(ordered) - 1))])
     return miss if math.isfinite(miss) else None
 
 
-def _share(flags: Tensor) -> float | None:
-    return float(flags.double().mean()) if len(flags) else None
-
-
-def _because(subject: Subject, share: float | None, trusted: int, sizes: dict[str, float | None]) -> str:
-    if share is None:
+def _because(subject: Subject, missed: float | None, trusted: int, sizes: dict[str, float | None]) -> str:
+    if missed is None:
         return "The surrogate route believes in no hit at all."
-    text = f"Of {trusted} targets that the surrogate route believes to have hit, {share:.1%} are missed"
+    text = f"Of {trusted} targets that the surrogate route believes to have hit, {100 * missed:.1f} % are missed"
     unit = f" {subject.task.outcomes.axes[0].unit}".rstrip()
     tolerance = subject.task.tolerance
     if sizes["median"] is not None:

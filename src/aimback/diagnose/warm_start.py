@@ -15,6 +15,7 @@ from aimback.diagnose.descents import (
     steps_to_hit,
 )
 from aimback.diagnose.subject import Pictures, Subject
+from aimback.diagnose.summary import figure, sureness
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.solver import Solver
 
@@ -56,9 +57,11 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         "limit": float(limit),
     }
     because = (
-        f"{details['instant_share']:.1%} of the proposals are hits at once. Gradient descent takes "
-        f"{details['simulations_random']:.3g} simulations from random starts and "
-        f"{details['simulations_proposal']:.3g} from the proposals."
+        f"{100 * float((warm == 0).double().mean()):.1f} % of the proposals are hits at once. Gradient descent takes "
+        f"{figure(details['simulations_random'])} simulations from random starts and "
+        f"{figure(details['simulations_proposal'])} from the proposals, {figure(number.value)} times as many "
+        f"({sureness(number)}); with the configured solver it is {figure(configured.value)} times "
+        f"({sureness(configured)})."
     )
     claim = _claim(number, because, limit, details)
     return claim, {"steps_proposal": warm.numpy(), "steps_random": cold.numpy()}
@@ -68,11 +71,11 @@ def _claim(number: Estimate, because: str, limit: int, details: dict[str, float 
     return Claim(
         key="C8",
         says="From a proposed start gradient descent needs far fewer iterations than from random starts.",
-        measure="Simulations of gradient descent through the true loss until the miss is within the tolerance, the "
+        measure="simulations of gradient descent through the true loss until the miss is within the tolerance, the "
         "first look included, from random starts over from the hybrid route's proposal: the ratio of the means over "
-        f"the same targets, in which a start that never arrives counts with the limit of {limit} steps.",
+        f"the same targets, in which a start that never arrives counts with the limit of {limit} steps",
         number=number,
-        rule=f"Holds where the ratio is over {_FAR_FEWER:g}.",
+        rule=f"holds where the ratio and its interval over targets lie above {_FAR_FEWER:g}",
         verdict=number.against(_FAR_FEWER),
         because=because,
         details=details,
