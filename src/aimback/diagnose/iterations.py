@@ -53,10 +53,10 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     claim = Claim(
         key="C2",
         says="Through the true loss gradient descent needs fewer iterations.",
-        measure="steps of gradient descent until the true miss is within the tolerance, through the network over "
-        "through the simulator, each at its own best step size: the ratio of the means over the same starts, in which "
-        f"a start that never arrives counts with the limit of {limit} steps. A target's step size is "
-        "chosen on the other half of the targets",
+        measure="steps of gradient descent until the true miss is within the tolerance for the first time, be it in "
+        "passing, through the network over through the simulator, each at its own best step size: the ratio of the "
+        f"means over the same starts, in which a start that never arrives counts with the limit of {limit} steps. A "
+        "target's step size is chosen on the other half of the targets",
         number=number,
         rule=f"holds where the ratio, its interval over targets and that of every network lie above {_MARGIN:g}",
         verdict=number.against(_MARGIN),
