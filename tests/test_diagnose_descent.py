@@ -18,8 +18,10 @@ from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.solver import Solver
 from aimback.targets import Targets, draw_targets
+from aimback.tasks.ball_with_wall import BallWithWall
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.base import Task
+from aimback.tasks.bouncing_ball import BouncingBall
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm
@@ -375,6 +377,8 @@ class Shifted:
         Ballistics(),
         RoboticArm(),
         SineWave(),
+        BallWithWall(),
+        BouncingBall(),
         pytest.param(Trebuchet(steps=12), marks=pytest.mark.slow),
     ],
     ids=lambda task: type(task).__name__,
