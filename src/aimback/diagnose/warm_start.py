@@ -16,6 +16,7 @@ from aimback.diagnose.descents import (
 )
 from aimback.diagnose.subject import Pictures, Subject
 from aimback.diagnose.summary import figure, sureness
+from aimback.solve.cma_es import CmaEs
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.solver import Solver
 
@@ -26,9 +27,9 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     """Descents on the true loss from the hybrid route's proposals, against those from starts all over the box."""
     limit = subject.settings.max_steps
     hybrid = subject.solutions.get("hybrid")
-    if hybrid is None:
-        return _claim(Estimate(None, None, None, (None,)), "There is no hybrid route.", limit, {}), {}
-    # A hybrid solution's paths begin at its proposals, one a target.
+    # A hybrid solution's paths begin at its proposals, one a target; those of cma_es begin a generation later.
+    if hybrid is None or isinstance(subject.solver, CmaEs):
+        return _claim(Estimate(None, None, None, (None,)), "There are no proposals to start from.", limit, {}), {}
     proposals = hybrid.history.controls[0, :, :1].to(torch.float64)
     rows = examined_rows(subject)
     kept = rows < len(proposals)
