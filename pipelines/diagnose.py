@@ -2,6 +2,8 @@
 
 import json
 
+import torch
+
 from aimback.archive import write_arrays
 from aimback.diagnose.examine import examine
 from aimback.diagnose.subject import Subject
@@ -19,10 +21,7 @@ def main(job: Job) -> None:
     weights = ["surrogate/weights", *(f"replicas/{number}" for number in range(1, settings.replicas + 1))]
     subject = Subject(
         task=task,
-        networks=[
-            Surrogate.load(job.made(f"{file}.safetensors"), task, device, job.settings.hardware.torch_dtype)
-            for file in weights
-        ],
+        networks=[Surrogate.load(job.made(f"{file}.safetensors"), task, device, torch.float64) for file in weights],
         targets=load_targets(job.made("data/targets.npz"), task).only_valid(),
         solutions={
             name: load_solution(job.made(f"{route.solving}/solution.npz"), task) for name, route in ROUTES.items()
@@ -41,7 +40,6 @@ def main(job: Job) -> None:
             json.dumps({claim.key: claim.metrics() for claim in claims}, indent=1, allow_nan=False) + "\n",
         )
     write_text(written / "claims.json", json.dumps({claim.key: claim.texts() for claim in claims}, indent=1) + "\n")
-    (written / "pictures").mkdir(exist_ok=True)
     for claim, pictures in diagnosis:
         write_arrays(written / "pictures" / f"{claim.key}.npz", pictures, task)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 Verdict = Literal["holds", "does not hold", "undecided"]
 # Of a batch of samples `(..., n, *rest)`, the number that matters, `(...)`.
 Statistic = Callable[[Tensor], Tensor]
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Claim:
     """What became of a claim on one task.
 
     Attributes:
-        key: "C1" to "C7".
+        key: "C1" to "C8".
         says: the claim, as the article has it.
         measure: what the number is, in words, with its unit.
         number: the number that decides.
@@ -81,7 +82,7 @@ def estimate(samples: Sequence[Tensor], statistic: Statistic, generator: torch.G
         statistic: of `(..., n, *rest)`.
     """
     own = samples[0]
-    if len(own) == 0:
+    if len(own) < _FEWEST:  # drawn from itself it is always the same: no interval
         return Estimate(None, None, None, (None,) * len(samples))
     rows = torch.randint(len(own), (resamples, len(own)), generator=generator)
     drawn = statistic(own[rows])
