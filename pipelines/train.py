@@ -16,7 +16,8 @@ def main(job: Job) -> None:
     dataset = load_dataset(examples, task)
     with live_training(job, examples) as live:
         # Lightning takes seconds to import; the live logger gets ready meanwhile.
-        from aimback.surrogate.training import Epoch, train_surrogate, validation_mse
+        from aimback.learning.fit import Epoch
+        from aimback.surrogate.training import train_surrogate, validation_mse
 
         with job.metered("surrogate/weights.safetensors"):
             surrogate, history = train_surrogate(

@@ -1,4 +1,3 @@
-import dataclasses
 import logging
 from pathlib import Path
 
@@ -9,9 +8,10 @@ from torch import nn
 from aimback.dataset import Dataset, simulate_dataset
 from aimback.dual import linearise_by_autograd
 from aimback.errors import UserError
+from aimback.learning.settings import ACTIVATIONS
 from aimback.surrogate.network import _WIDE, Surrogate
 from aimback.surrogate.normalisation import with_batch_norm, without_batch_norm
-from aimback.surrogate.settings import ACTIVATIONS, SurrogateSettings
+from aimback.surrogate.settings import SurrogateSettings
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -253,7 +253,7 @@ def test_weights_of_another_standardisation_are_refused(tmp_path: Path):
 
 def test_weights_that_do_not_fit_their_architecture_are_refused(tmp_path: Path):
     path, surrogate = tmp_path / "weights.safetensors", untrained()
-    surrogate.settings = dataclasses.replace(surrogate.settings, hidden_width=7)
+    surrogate.architecture["hidden_width"] = 7
     surrogate.save(path, TASK)
     with pytest.raises(UserError, match="not a surrogate that this version can read"):
         Surrogate.load(path, TASK)

@@ -13,10 +13,12 @@ import torch
 
 from aimback.dataset import Dataset, save_dataset, simulate_dataset
 from aimback.errors import UserError
-from aimback.surrogate import checkpoint, training
+from aimback.learning import checkpoint, fit
+from aimback.learning.fit import Epoch, TrainingDiverged, schedule
+from aimback.surrogate import training
 from aimback.surrogate.network import Surrogate
 from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
-from aimback.surrogate.training import Epoch, TrainingDiverged, schedule, train_surrogate, validation_mse
+from aimback.surrogate.training import train_surrogate, validation_mse
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -40,7 +42,7 @@ class KilledError(Exception):
 
 @pytest.fixture(autouse=True)
 def a_checkpoint_every_epoch(monkeypatch):
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 
 
 def train(work_dir: Path, network=NETWORK, settings=SHORT, seed=0, dataset=DATASET, task=TASK, live=None):
@@ -401,6 +403,7 @@ CHILD = """
     from pathlib import Path
     import torch
     from aimback.dataset import load_dataset
+    from aimback.learning import fit
     from aimback.surrogate import training
     from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
     from aimback.tasks.cannon_vacuum import CannonVacuum
@@ -408,7 +411,7 @@ CHILD = """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    training.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+    fit.SECONDS_BETWEEN_CHECKPOINTS = 0.0
     task = CannonVacuum()
     settings = SurrogateSettings(8, 1), TrainingSettings(32, int(sys.argv[2]))
     def live(step, values):

@@ -1,45 +1,24 @@
-"""A trained network as a forward map: standardisation in buffers, a multilayer perceptron, its file."""
+"""A trained network as a forward map: the simulator's place taken by a multilayer perceptron."""
 
-import json
 import logging
-import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from aimback import dual
 from aimback.dataset import Dataset
-from aimback.errors import UserError
-from aimback.files import sha256, write_text, written_whole
-from aimback.identity import check_identity, identity
+from aimback.learning.perceptron import Perceptron
 from aimback.surrogate.settings import SurrogateSettings
 from aimback.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "softplus": nn.Softplus,
-    "relu": nn.ReLU,
-}
-_CURE = "run `dvc repro` to train it anew"
-
-# A matrix product may round a row differently in a batch of another size, so rows are evaluated in
-# tiles of one fixed size: then a row's result does not depend on what else is in the batch. On the
-# CPU, tiles that stay in the cache are also three times as fast as one large batch.
-_CPU_TILE = 256
-_GPU_TILE = 32768
 _WIDE = 256
 
 
-class Surrogate(nn.Module):
+class Surrogate(Perceptron):
     """A network in the simulator's place: `(controls, conditions) -> outcome`, raw units on both sides.
 
     Inputs are scaled by the task's box and conditions, so that uniform ones have mean 0 and variance 1;
@@ -52,29 +31,17 @@ class Surrogate(nn.Module):
         settings: width, depth and activation are used here.
     """
 
-    input_centre: Tensor
-    input_scale: Tensor
     outcome_mean: Tensor
     outcome_scale: Tensor
 
     def __init__(
         self, lower: Tensor, upper: Tensor, outcome_mean: Tensor, outcome_scale: Tensor, settings: SurrogateSettings
     ) -> None:
-        super().__init__()
-        half = (upper - lower) / 2
-        self.register_buffer("input_centre", lower + half)
-        self.register_buffer("input_scale", torch.where(half > 0, half / math.sqrt(3), torch.ones_like(half)))
+        shape = settings.hidden_width, settings.hidden_layers, settings.activation
+        super().__init__(lower, upper, len(outcome_mean), *shape)
         self.register_buffer("outcome_mean", outcome_mean)
         self.register_buffer("outcome_scale", outcome_scale)
         self.settings = settings
-        layers: list[nn.Module] = []
-        width = len(lower)
-        for _ in range(settings.hidden_layers):
-            # skip_init: the default initialisation would draw from the global random state.
-            layers += [nn.utils.skip_init(nn.Linear, width, settings.hidden_width), _ACTIVATIONS[settings.activation]()]
-            width = settings.hidden_width
-        layers.append(nn.utils.skip_init(nn.Linear, width, len(outcome_mean)))
-        self.layers = nn.Sequential(*layers)
 
     @classmethod
     def for_dataset(
@@ -94,28 +61,11 @@ class Surrogate(nn.Module):
         surrogate.draw_weights(generator)
         return surrogate
 
-    @property
-    def architecture(self) -> dict[str, int | str]:
-        """The settings that the weights fit."""
-        settings = self.settings
-        return {
-            "hidden_width": settings.hidden_width,
-            "hidden_layers": settings.hidden_layers,
-            "activation": settings.activation,
-        }
-
-    def draw_weights(self, generator: torch.Generator) -> None:
-        """Fill weights and biases uniformly within 1 / sqrt(inputs), as `nn.Linear` does by itself."""
-        with torch.no_grad():
-            for layer in self.layers:
-                if isinstance(layer, nn.Linear):
-                    bound = 1 / math.sqrt(layer.in_features)
-                    layer.weight.uniform_(-bound, bound, generator=generator)
-                    layer.bias.uniform_(-bound, bound, generator=generator)
-
-    def standardise_inputs(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        """`(..., n_controls)`, `(..., n_conditions)` -> what the layers see, joined along the last dimension."""
-        return (torch.cat([controls, conditions], dim=-1) - self.input_centre) / self.input_scale
+    @classmethod
+    def blank(cls, task: Task, architecture: Mapping[str, Any]) -> "Surrogate":
+        """One for this task whose tensors are still to be read, but for the scaling of its inputs."""
+        outcome = torch.zeros(len(task.outcomes), dtype=torch.float64)
+        return cls(*_bounds(task), outcome, outcome, SurrogateSettings(**architecture))
 
     def standardise_outcomes(self, outcomes: Tensor) -> Tensor:
         """`(..., n_outcomes)` -> what the layers are trained to give."""
@@ -123,7 +73,7 @@ class Surrogate(nn.Module):
 
     def forward(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """`(..., n_controls)`, `(..., n_conditions)` -> outcome `(..., n_outcomes)`."""
-        (outcome,) = self._in_tiles(lambda some, given: (self._row_wise(some, given),), controls, conditions)
+        (outcome,) = self.in_tiles(lambda some, given: (self._row_wise(some, given),), controls, conditions)
         return outcome
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,7 +81,7 @@ class Surrogate(nn.Module):
         # In a wide network products of matrices are all that counts: forwards one a control, backwards one an outcome.
         wide = self.settings.hidden_layers > 0 and self.settings.hidden_width >= _WIDE
         backwards = wide and self.outcome_mean.numel() < controls.shape[-1]
-        outcome, jacobian = self._in_tiles(
+        outcome, jacobian = self.in_tiles(
             self._backwards if backwards else self._forwards,
             controls,
             conditions,
@@ -160,68 +110,6 @@ class Surrogate(nn.Module):
     def _row_wise(self, controls: Tensor, conditions: Tensor) -> Tensor:
         standardised: Tensor = self.layers(self.standardise_inputs(controls, conditions))
         return standardised * self.outcome_scale + self.outcome_mean
-
-    def _in_tiles(
-        self, function: Callable[[Tensor, Tensor], tuple[Tensor, ...]], controls: Tensor, conditions: Tensor
-    ) -> list[Tensor]:
-        """Apply a function of rows to tiles of one fixed size; padding fills the last."""
-        leading = torch.broadcast_shapes(controls.shape[:-1], conditions.shape[:-1])
-        tile = _CPU_TILE if controls.device.type == "cpu" else _GPU_TILE
-        count = math.prod(leading)
-        tiles = []
-        for points in (controls, conditions):
-            width = points.shape[-1]
-            rows = points.expand(*leading, width).reshape(count, width)
-            tiles.append(F.pad(rows, (0, 0, 0, -count % tile)).split(tile))
-        results = zip(*(function(some, given) for some, given in zip(*tiles, strict=True)), strict=True)
-        return [torch.cat(parts)[:count].reshape(*leading, *parts[0].shape[1:]) for parts in results]
-
-    def save(self, path: Path, task: Task) -> None:
-        """Write the weights (.safetensors) and, beside them, their SHA-256; same weights, same bytes."""
-        # One entry: safetensors writes several in random order.
-        about = json.dumps({"architecture": self.architecture, "identity": identity(task)}, sort_keys=True)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with written_whole(path) as temporary:
-            save_file(tensors, temporary, metadata={"aimback": about})
-        write_text(path.with_suffix(".sha256"), f"{sha256(path)}  {path.name}\n")
-
-    @classmethod
-    def load(
-        cls, path: Path, task: Task, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> "Surrogate":
-        """Read a trained network of this task, frozen.
-
-        Args:
-            dtype: what it shall compute in; None keeps that of the file.
-
-        Raises:
-            UserError: weights or checksum are missing, truncated, altered, or made for another task
-                or another standardisation.
-        """
-        sidecar = path.with_suffix(".sha256")
-        for file in (path, sidecar):
-            if not file.is_file():
-                raise UserError(f"{file}: there is no such file; {_CURE}")
-        if sidecar.read_text(encoding="utf-8", errors="replace").split()[:1] != [sha256(path)]:
-            raise UserError(f"{path}: damaged (its SHA-256 is not the one in {sidecar.name}); {_CURE}")
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                about = json.loads(file.metadata()["aimback"])
-            tensors = load_file(path)
-            check_identity(path, about["identity"], task, _CURE)
-            lower, upper = _bounds(task)
-            outcome = torch.zeros(len(task.outcomes), dtype=torch.float64)
-            surrogate = cls(lower, upper, outcome, outcome, SurrogateSettings(**about["architecture"]))
-            stored_in = tensors["layers.0.weight"].dtype
-            for name in ("input_centre", "input_scale"):
-                if not torch.allclose(tensors[name].double(), surrogate.get_buffer(name), rtol=1e-6, atol=1e-6):
-                    raise UserError(f"{path}: its inputs are standardised otherwise than the task's box asks; {_CURE}")
-            surrogate.to(stored_in).load_state_dict(tensors)
-        except UserError:
-            raise
-        except (safetensors.SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: not a surrogate that this version can read ({error}); {_CURE}") from error
-        return surrogate.to(device=device, dtype=dtype or stored_in).eval().requires_grad_(False)
 
 
 def layer_by_layer(layers: nn.Sequential, inputs: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -1,17 +1,20 @@
 """What can be set about a surrogate and its training; the constructors are the schema of conf/."""
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from aimback.errors import UserError
+from aimback.learning.settings import (
+    ACTIVATIONS,
+    DTYPES,
+    MATMUL_PRECISIONS,
+    check_number,
+    check_one_of,
+    check_whole,
+)
 
-ACTIVATIONS = ("tanh", "silu", "gelu", "softplus", "relu")
 OPTIMIZERS = ("adam", "adamw", "sgd", "levenberg_marquardt")
 SCHEDULES = ("constant", "cosine", "one_cycle", "plateau")
 NORMALISATIONS = ("none", "batch")
-DTYPES = ("float32", "float64")
-MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,17 @@ class SurrogateSettings:
     normalisation: str = "none"
 
     def __post_init__(self) -> None:
-        _whole("surrogate.hidden_width", self.hidden_width, 1)
-        _whole("surrogate.hidden_layers", self.hidden_layers, 0)
-        _one_of("surrogate.activation", self.activation, ACTIVATIONS)
-        _one_of("surrogate.optimizer", self.optimizer, OPTIMIZERS)
-        _number("surrogate.learning_rate", self.learning_rate, above=0)
-        _number("surrogate.beta2", self.beta2, above=0, below=1)
-        _number("surrogate.weight_decay", self.weight_decay, least=0)
-        _one_of("surrogate.schedule", self.schedule, SCHEDULES)
-        _number("surrogate.plateau_factor", self.plateau_factor, above=0, below=1)
-        _whole("surrogate.plateau_patience", self.plateau_patience, 0)
-        _one_of("surrogate.normalisation", self.normalisation, NORMALISATIONS)
+        check_whole("surrogate.hidden_width", self.hidden_width, 1)
+        check_whole("surrogate.hidden_layers", self.hidden_layers, 0)
+        check_one_of("surrogate.activation", self.activation, ACTIVATIONS)
+        check_one_of("surrogate.optimizer", self.optimizer, OPTIMIZERS)
+        check_number("surrogate.learning_rate", self.learning_rate, above=0)
+        check_number("surrogate.beta2", self.beta2, above=0, below=1)
+        check_number("surrogate.weight_decay", self.weight_decay, least=0)
+        check_one_of("surrogate.schedule", self.schedule, SCHEDULES)
+        check_number("surrogate.plateau_factor", self.plateau_factor, above=0, below=1)
+        check_whole("surrogate.plateau_patience", self.plateau_patience, 0)
+        check_one_of("surrogate.normalisation", self.normalisation, NORMALISATIONS)
         if self.optimizer == "levenberg_marquardt":
             # Its damping is its schedule, and a batch norm would mix the examples: no row of a Jacobian each.
             for key, allowed in (("schedule", "constant"), ("normalisation", "none")):
@@ -98,28 +101,8 @@ class TrainingSettings:
     matmul_precision: str = "highest"
 
     def __post_init__(self) -> None:
-        _whole("training.batch_size", self.batch_size, 1)
-        _whole("training.max_epochs", self.max_epochs, 1)
-        _whole("training.patience", self.patience, 0)
-        _one_of("training.dtype", self.dtype, DTYPES)
-        _one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
-
-
-def _whole(key: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{key} must be a whole number of at least {least}, got {value!r}")
-
-
-def _number(
-    key: str, value: object, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
-) -> None:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not (above < value < below and value >= least):  # type: ignore[operator]
-        bounds = [f"above {above:g}", f"of at least {least:g}", f"below {below:g}"]
-        given = [bound for bound in bounds if "inf" not in bound]
-        raise UserError(f"{key} must be a finite number {' and '.join(given)}, got {value!r}")
-
-
-def _one_of(key: str, value: object, allowed: Iterable[str]) -> None:
-    if value not in (allowed := tuple(allowed)):
-        raise UserError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")
+        check_whole("training.batch_size", self.batch_size, 1)
+        check_whole("training.max_epochs", self.max_epochs, 1)
+        check_whole("training.patience", self.patience, 0)
+        check_one_of("training.dtype", self.dtype, DTYPES)
+        check_one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)

@@ -1,0 +1,1 @@
+"""What networks and their trainings share, whatever they learn."""

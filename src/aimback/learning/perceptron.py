@@ -1,0 +1,151 @@
+"""A multilayer perceptron behind standardised inputs: its weights, its tiles, its file."""
+
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aimback.errors import UserError
+from aimback.files import sha256, write_text, written_whole
+from aimback.identity import check_identity, identity
+from aimback.tasks.base import Task
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "softplus": nn.Softplus,
+    "relu": nn.ReLU,
+}
+_CURE = "run `dvc repro` to train it anew"
+
+# A matrix product may round a row differently in a batch of another size, so rows are evaluated in
+# tiles of one fixed size: then a row's result does not depend on what else is in the batch. On the
+# CPU, tiles that stay in the cache are also three times as fast as one large batch.
+_CPU_TILE = 256
+_GPU_TILE = 32768
+
+
+class Perceptron(nn.Module):
+    """Linear layers and activations in turn, of inputs that are scaled by the ranges they come from.
+
+    Uniform inputs then have mean 0 and variance 1. The scaling is a buffer and travels with the weights.
+    The weights are undefined until `draw_weights`, or until `load` reads them.
+
+    Args:
+        lower, upper: bounds of the inputs, `(n_inputs,)`.
+        outputs: how many.
+        hidden_width, hidden_layers: neurons a hidden layer, and number of hidden layers (0: a linear map).
+        activation: one of `ACTIVATIONS`.
+    """
+
+    input_centre: Tensor
+    input_scale: Tensor
+
+    def __init__(
+        self, lower: Tensor, upper: Tensor, outputs: int, hidden_width: int, hidden_layers: int, activation: str
+    ) -> None:
+        super().__init__()
+        half = (upper - lower) / 2
+        self.register_buffer("input_centre", lower + half)
+        self.register_buffer("input_scale", torch.where(half > 0, half / math.sqrt(3), torch.ones_like(half)))
+        self.architecture: dict[str, int | str] = {
+            "hidden_width": hidden_width,
+            "hidden_layers": hidden_layers,
+            "activation": activation,
+        }
+        layers: list[nn.Module] = []
+        width = len(lower)
+        for _ in range(hidden_layers):
+            # skip_init: the default initialisation would draw from the global random state.
+            layers += [nn.utils.skip_init(nn.Linear, width, hidden_width), _ACTIVATIONS[activation]()]
+            width = hidden_width
+        layers.append(nn.utils.skip_init(nn.Linear, width, outputs))
+        self.layers = nn.Sequential(*layers)
+
+    @classmethod
+    @abstractmethod
+    def blank(cls, task: Task, architecture: Mapping[str, Any]) -> Self:
+        """One for this task whose tensors are still to be read, but for the scaling of its inputs."""
+
+    def draw_weights(self, generator: torch.Generator) -> None:
+        """Fill weights and biases uniformly within 1 / sqrt(inputs), as `nn.Linear` does by itself."""
+        with torch.no_grad():
+            for layer in self.layers:
+                if isinstance(layer, nn.Linear):
+                    bound = 1 / math.sqrt(layer.in_features)
+                    layer.weight.uniform_(-bound, bound, generator=generator)
+                    layer.bias.uniform_(-bound, bound, generator=generator)
+
+    def standardise_inputs(self, *parts: Tensor) -> Tensor:
+        """Parts `(..., n)` of the inputs -> what the layers see, joined along the last dimension."""
+        return (torch.cat(parts, dim=-1) - self.input_centre) / self.input_scale
+
+    def in_tiles(self, function: Callable[[Tensor, Tensor], tuple[Tensor, ...]], *parts: Tensor) -> list[Tensor]:
+        """Apply a function of the rows of two parts of the inputs to tiles of one fixed size; padding fills the last.
+
+        Args:
+            parts: `(..., n)`; their leading dimensions are broadcast, and are those of the results.
+        """
+        leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        tile = _CPU_TILE if parts[0].device.type == "cpu" else _GPU_TILE
+        count = math.prod(leading)
+        tiles = []
+        for part in parts:
+            width = part.shape[-1]
+            rows = part.expand(*leading, width).reshape(count, width)
+            tiles.append(F.pad(rows, (0, 0, 0, -count % tile)).split(tile))
+        results = zip(*(function(one, other) for one, other in zip(*tiles, strict=True)), strict=True)
+        return [torch.cat(some)[:count].reshape(*leading, *some[0].shape[1:]) for some in results]
+
+    def save(self, path: Path, task: Task) -> None:
+        """Write the weights (.safetensors) and, beside them, their SHA-256; same weights, same bytes."""
+        # One entry: safetensors writes several in random order.
+        about = json.dumps({"architecture": self.architecture, "identity": identity(task)}, sort_keys=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with written_whole(path) as temporary:
+            save_file(tensors, temporary, metadata={"aimback": about})
+        write_text(path.with_suffix(".sha256"), f"{sha256(path)}  {path.name}\n")
+
+    @classmethod
+    def load(cls, path: Path, task: Task, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Self:
+        """Read a trained network of this task, frozen.
+
+        Args:
+            dtype: what it shall compute in; None keeps that of the file.
+
+        Raises:
+            UserError: weights or checksum are missing, truncated, altered, or made for another task
+                or another standardisation.
+        """
+        sidecar = path.with_suffix(".sha256")
+        for file in (path, sidecar):
+            if not file.is_file():
+                raise UserError(f"{file}: there is no such file; {_CURE}")
+        if sidecar.read_text(encoding="utf-8", errors="replace").split()[:1] != [sha256(path)]:
+            raise UserError(f"{path}: damaged (its SHA-256 is not the one in {sidecar.name}); {_CURE}")
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                about = json.loads(file.metadata()["aimback"])
+            tensors = load_file(path)
+            check_identity(path, about["identity"], task, _CURE)
+            network = cls.blank(task, about["architecture"])
+            stored_in = tensors["layers.0.weight"].dtype
+            for name in ("input_centre", "input_scale"):
+                if not torch.allclose(tensors[name].double(), network.get_buffer(name), rtol=1e-6, atol=1e-6):
+                    raise UserError(f"{path}: its inputs are standardised otherwise than the task's box asks; {_CURE}")
+            network.to(stored_in).load_state_dict(tensors)
+        except UserError:
+            raise
+        except (safetensors.SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            kind = cls.__name__.lower()
+            raise UserError(f"{path}: not a {kind} that this version can read ({error}); {_CURE}") from error
+        return network.to(device=device, dtype=dtype or stored_in).eval().requires_grad_(False)
