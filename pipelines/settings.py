@@ -24,6 +24,7 @@ from aimback.dataset import LEAST_EXAMPLES
 from aimback.diagnose.settings import DiagnoseSettings
 from aimback.errors import UserError
 from aimback.hardware import Hardware
+from aimback.hybrid.settings import HybridSettings
 from aimback.smoothing.settings import Smoothing
 from aimback.solve.solver import Solver
 from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
@@ -191,6 +192,10 @@ class Settings:
         return self._part("smoothing", Smoothing)
 
     @cached_property
+    def hybrid(self) -> HybridSettings:
+        return self._part("hybrid", HybridSettings)
+
+    @cached_property
     def methods(self) -> dict[str, Method]:
         """The methods of a contest by name; none in the pipeline itself."""
         parts = self._plain("methods", dict[str, dict[str, Any]] | None) or {}
@@ -234,7 +239,7 @@ class Settings:
 
 
 _ROOT = (
-    *("task", "data", "surrogate", "training", "solver", "smoothing", "diagnose", "hardware", "tracking"),
+    *("task", "data", "surrogate", "training", "hybrid", "solver", "smoothing", "diagnose", "hardware", "tracking"),
     *("seed", "targets", "targets_sha256", "inputs", "only", "methods", "groups", "group", "sweep"),
 )
 

@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from aimback.compiled import Compiler
 from aimback.errors import UserError
@@ -25,25 +26,41 @@ from pipelines.stage import Job
 log = logging.getLogger(__name__)
 
 
+# (targets, conditions) -> one start each
+Proposals = Callable[[Tensor, Tensor], Tensor]
+
+
 def solve_targets(
     job: Job,
     forward: Counted,
     ledger: Ledger,
     folder: str,
     about: str | None = None,
+    solver: Solver | None = None,
+    propose: Proposals | None = None,
     before: Sequence[Linearised] = (),
 ) -> None:
     """Invert `forward` at every valid target and write the solution and the ledger into `folder`.
 
     Args:
         about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
+        solver: the one that is configured, where it is None.
+        propose: where the solver begins, if it takes its starts from the problem; None draws them as the task does.
         before: easier maps to descend through first, see `solve_in_turn`; with any, nothing is compiled.
     """
     result = f"{folder}/solution.npz"
     targets = load_targets(job.made("data/targets.npz"), job.task)
     with job.metered(result):
-        dtype = job.settings.hardware.torch_dtype
-        solution = solved(job, targets, forward, job.settings.solver, dtype, about=about, before=before)
+        solution = solved(
+            job,
+            targets,
+            forward,
+            solver or job.settings.solver,
+            job.settings.hardware.torch_dtype,
+            about=about,
+            propose=propose,
+            before=before,
+        )
     save_solution(job.outputs / result, solution, job.task)
     write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
 
@@ -56,20 +73,24 @@ def solved(
     dtype: torch.dtype,
     margin: float = 0.0,
     about: str | None = None,
+    propose: Proposals | None = None,
     before: Sequence[Linearised] = (),
 ) -> Solution:
     """Invert `forward` at every valid target; `margin` is left free at each wall of the box. The rest: see above."""
     task, hardware = job.task, job.settings.hardware
     device = hardware.device()
     targets = targets.only_valid()
+    wanted, given = targets.targets.to(device, dtype), targets.conditions.to(device, dtype)
     starts = None
-    if solver.starts_from == "prior":
+    if propose is not None:
+        starts = propose(wanted, given)[:, None]
+    elif solver.starts_from == "prior":
         drawn = task.draw_starts(len(targets) * solver.starts, job.generator("prior starts"))
         starts = drawn.unflatten(0, (len(targets), solver.starts))
     span = task.outcomes.upper - task.outcomes.lower
     problem = InverseProblem(
-        targets.targets.to(device, dtype),
-        targets.conditions.to(device, dtype),
+        wanted,
+        given,
         task.box.shrunk(margin) if margin else task.box,
         task.tolerance,
         float(torch.linalg.vector_norm(span)),

@@ -1,10 +1,10 @@
 """Train the surrogate on the data set."""
 
-import csv
 import json
 
 from aimback.dataset import load_dataset
-from aimback.files import write_text, written_whole
+from aimback.evaluate import save_table
+from aimback.files import write_text
 from pipelines.live import live_training
 from pipelines.stage import Job, stage
 
@@ -32,10 +32,7 @@ def main(job: Job) -> None:
             )
     folder = job.outputs / "surrogate"
     surrogate.save(folder / "weights.safetensors", task)
-    with written_whole(folder / "history.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(Epoch._fields)
-        rows.writerows(history)
+    save_table(folder / "history.csv", Epoch._fields, history)
     best = min(history, key=lambda row: row.validation_loss)
     metrics = {
         "best_train_loss": best.train_loss,

@@ -13,9 +13,10 @@ class Ledger:
 
     Attributes:
         simulations: runs of the simulator, be it to make a data set or to solve.
-        evaluations: of the route's own forward map (simulator or network) inside the solver.
+        evaluations: of the route's own forward map (simulator or network) inside the solver, and inside a
+            training that goes through it.
         gradients: Jacobians of that map; each came with an evaluation, counted beside it.
-        training_examples: the part of the simulations that made the data set of a network.
+        training_examples: the part of the simulations that made the data set of a network, or its targets.
     """
 
     simulations: int = 0

@@ -28,8 +28,8 @@ from aimback.tasks.base import Task
 Array = NDArray[np.float64]
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with every common colour blindness.
-COLOURS = {"direct": "#0072B2", "surrogate": "#D55E00"}
-_LINES = {"direct": "-", "surrogate": "--"}
+COLOURS = {"direct": "#0072B2", "surrogate": "#D55E00", "hybrid": "#009E73"}
+_LINES = {"direct": "-", "surrogate": "--", "hybrid": "-."}
 _SECOND = "#009E73"
 _STYLE = {
     "figure.dpi": 100,

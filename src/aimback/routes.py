@@ -20,4 +20,5 @@ class Route:
 ROUTES = {
     "surrogate": Route("invert", {"seconds_generate": "generate", "seconds_train": "train"}),
     "direct": Route("optimise", {}),
+    "hybrid": Route("refine", {"seconds_train": "amortise"}),
 }

@@ -15,6 +15,7 @@ from aimback.archive import damaged, read_arrays, write_arrays
 from aimback.box import Axis
 from aimback.dataset import simulate
 from aimback.errors import UserError
+from aimback.ledger import Ledger
 from aimback.tasks.base import Task
 
 _DRAWS = 10
@@ -61,12 +62,14 @@ def draw_targets(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float64,
+    ledger: Ledger | None = None,
 ) -> Targets:
     """Outcomes of random controls inside the box: reachable by construction.
 
     Args:
         count: how many, at least 1.
         generator: a CPU generator; the targets are a function of it alone.
+        ledger: where the simulations are counted that it takes; None counts them nowhere.
 
     Raises:
         UserError: count below 1, or the task hardly ever draws controls inside its box with a finite outcome.
@@ -79,6 +82,8 @@ def draw_targets(
         controls = task.draw_controls(count, generator)
         given = task.conditions.sample(count, generator)
         outcomes = simulate(task, controls, given, device, dtype)
+        if ledger is not None:
+            ledger.simulations += count
         fit = torch.isfinite(outcomes).all(-1) & task.box.contains(controls)
         targets.append(outcomes[fit][:missing])
         conditions.append(given[fit][:missing])

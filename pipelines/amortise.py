@@ -1,0 +1,71 @@
+"""Train the hybrid route's network through the simulator: from a target straight to controls."""
+
+import dataclasses
+import json
+
+import torch
+
+from aimback.dataset import simulate
+from aimback.evaluate import save_table
+from aimback.files import write_text
+from aimback.hybrid.network import Proposer
+from aimback.ledger import Ledger
+from aimback.targets import Targets, draw_targets
+from aimback.tasks.base import Task
+from pipelines.stage import Job, stage
+
+
+@stage
+def main(job: Job) -> None:
+    # Lightning takes seconds to import.
+    from aimback.hybrid.training import train_proposer
+    from aimback.learning.fit import Epoch
+
+    settings, task, hardware = job.settings.hybrid, job.task, job.settings.hardware
+    device, dtype = hardware.device(), hardware.torch_dtype
+    ledger = Ledger()
+    with job.metered("hybrid/weights.safetensors"):
+        count = settings.targets + settings.validation_targets
+        targets = draw_targets(task, count, job.generator("targets of the proposer"), device, dtype, ledger)
+        ledger.training_examples = ledger.simulations
+        proposer, history, lost = train_proposer(
+            task,
+            targets,
+            settings,
+            ledger,
+            job.seed("training of the proposer"),
+            device.type,
+            dtype,
+            job.root / "checkpoints" / f"{job.name} proposer",
+        )
+    folder = job.outputs / "hybrid"
+    proposer.save(folder / "weights.safetensors", task)
+    save_table(folder / "history.csv", Epoch._fields, history)
+    write_text(folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
+    best = min(history, key=lambda row: row.validation_loss)
+    metrics = {
+        "best_train_loss": best.train_loss,
+        "best_validation_loss": best.validation_loss,
+        "best_epoch": best.epoch,
+        "epochs": history[-1].epoch,
+        "steps": history[-1].step,
+        "lost_proposals": lost,
+        **_quality(task, proposer, targets, settings.validation_targets),
+    }
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+
+
+def _quality(task: Task, proposer: Proposer, targets: Targets, last: int) -> dict[str, float]:
+    """What the proposals alone are worth at the validation targets; no part of the training, nor of its ledger."""
+    wanted, given = targets.targets[-last:], targets.conditions[-last:]
+    with torch.no_grad():
+        controls = proposer.double()(wanted, given)
+    miss = torch.linalg.vector_norm(simulate(task, controls, given) - wanted, dim=-1)
+    return {
+        "proposals_solved_fraction": float((miss <= task.tolerance).double().mean()),
+        "proposals_miss_median": float(miss.nan_to_num(nan=torch.inf).sort().values[len(miss) // 2]),
+    }
+
+
+if __name__ == "__main__":
+    main()

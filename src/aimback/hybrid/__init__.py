@@ -1,0 +1,1 @@
+"""The hybrid route's network: from a target straight to controls, learned through the simulator."""
