@@ -21,17 +21,17 @@ def main(job: Job) -> None:
     from aimback.hybrid.training import train_proposer
     from aimback.learning.fit import Epoch
 
-    settings, task, hardware = job.settings.hybrid, job.task, job.settings.hardware
+    hybrid, task, hardware = job.settings.hybrid, job.task, job.settings.hardware
     device, dtype = hardware.device(), hardware.torch_dtype
     ledger = Ledger()
     with job.metered("hybrid/weights.safetensors"):
-        count = settings.targets + settings.validation_targets
+        count = hybrid.targets + hybrid.validation_targets
         targets = draw_targets(task, count, job.generator("targets of the proposer"), device, dtype, ledger)
         ledger.training_examples = ledger.simulations
         proposer, history, lost = train_proposer(
             task,
             targets,
-            settings,
+            hybrid,
             ledger,
             job.seed("training of the proposer"),
             device.type,
@@ -50,7 +50,7 @@ def main(job: Job) -> None:
         "epochs": history[-1].epoch,
         "steps": history[-1].step,
         "lost_proposals": lost,
-        **_quality(task, proposer, targets, settings.validation_targets),
+        **_quality(task, proposer, targets, hybrid.validation_targets),
     }
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
 

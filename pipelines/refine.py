@@ -1,4 +1,8 @@
-"""The hybrid route: what the network proposes, simulated, and solved from there where it misses."""
+"""The hybrid route: what the network proposes, simulated, and solved from there where it misses.
+
+The solver is the one of the other routes, with one start a target: the proposal. All but cma_es look at it before
+they move; cma_es draws its first generation around it.
+"""
 
 import dataclasses
 import json

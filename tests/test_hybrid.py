@@ -1,0 +1,407 @@
+"""The hybrid route: a proposer trained through the simulator, its answers verified and refined."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Repository
+from torch import Tensor
+
+from aimback.box import Axis, Box
+from aimback.errors import UserError
+from aimback.hybrid import network
+from aimback.hybrid.network import Proposer
+from aimback.hybrid.settings import HybridSettings
+from aimback.hybrid.training import ProposerLearner, train_proposer
+from aimback.learning import fit
+from aimback.learning.fit import Epoch
+from aimback.ledger import Counted, Ledger
+from aimback.problem import InverseProblem, Solution, StartStatus
+from aimback.solve.cma_es import CmaEs
+from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+from aimback.solve.multistart import solve
+from aimback.solve.solver import Solver
+from aimback.targets import Targets, draw_targets
+from aimback.tasks.cannon_drag import CannonDrag
+from aimback.tasks.cannon_vacuum import CannonVacuum
+
+T = torch.float64
+SETTINGS = HybridSettings(
+    targets=90,
+    validation_targets=30,
+    hidden_width=8,
+    hidden_layers=1,
+    activation="gelu",
+    batch_size=32,
+    batches_a_simulation=2,
+    max_epochs=5,
+    patience=0,
+    learning_rate=0.02,
+    beta2=0.98,
+    weight_decay=0.0,
+    schedule="one_cycle",
+    dtype="float32",
+    matmul_precision="highest",
+    refine="outside_tolerance",
+)
+
+
+class Made:
+    """A made-up task whose inverse is known: outcome = factor * x1 + x2^power + condition, no task of ours.
+
+    Beyond `edge` of x1 there is no outcome.
+    """
+
+    def __init__(self, power: int = 1, factor: float = 2.0, edge: float = 9.0) -> None:
+        self.power, self.factor, self.edge = power, factor, edge
+        self.box = Box([Axis("x1", "", -1.0, 1.0), Axis("x2", "", -1.0, 1.0)])
+        self.conditions = Box([Axis("shift", "", -0.5, 0.5)])
+        self.outcomes = Box([Axis("sum", "", -4.0, 4.0)])
+        self.tolerance = 0.02
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        x1, x2 = controls.split(1, dim=-1)
+        outcome = self.factor * x1 + x2**self.power + conditions
+        return torch.where(x1 > self.edge, torch.nan, outcome)
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        x1, x2 = controls.split(1, dim=-1)
+        row = torch.cat([torch.full_like(x1, self.factor), self.power * x2 ** (self.power - 1)], dim=-1)
+        return self(controls, conditions), torch.where(x1 > self.edge, torch.nan, row)[:, None, :]
+
+    def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
+        return self.box.sample(count, generator)
+
+    draw_starts = draw_controls
+
+    def reach(self, conditions: Tensor) -> None:
+        return None
+
+    def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> None:
+        return None
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def train(work_dir: Path, task=None, ledger=None, seed=0, live=None, **settings):
+    task = task or CannonVacuum()
+    changed = dataclasses.replace(SETTINGS, **settings)
+    ledger = Ledger() if ledger is None else ledger
+    targets = draw_targets(task, changed.targets + changed.validation_targets, seeded(1), ledger=ledger)
+    ledger.training_examples = ledger.simulations
+    return train_proposer(task, targets, changed, ledger, seed, "cpu", T, work_dir, live)
+
+
+def refined(task, targets: Targets, starts: Tensor, solver: Solver, ledger: Ledger, tolerated=True) -> Solution:
+    """As the stage `refine` does it."""
+    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
+    solver = dataclasses.replace(solver, starts=1, starts_from="prior")
+    if tolerated:
+        solver = dataclasses.replace(solver, precision=task.tolerance / span)
+    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span, starts[:, None])
+    return solve(Counted(task, ledger, simulates=True), problem, solver, seeded())
+
+
+def misses(task, targets: Targets, controls: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(task(controls, targets.conditions) - targets.targets, dim=-1)
+
+
+def assert_equal(one: tuple[Proposer, list[Epoch], int], two: tuple[Proposer, list[Epoch], int]) -> None:
+    assert one[1:] == two[1:]
+    for name, tensor in one[0].state_dict().items():
+        assert torch.equal(tensor, two[0].state_dict()[name]), name
+
+
+# ---- the network
+
+
+def untrained(task=None, seed=0) -> Proposer:
+    proposer = Proposer(task or CannonDrag(), 8, 2, "gelu")
+    proposer.draw_weights(seeded(seed))
+    return proposer.double()
+
+
+def test_controls_lie_in_the_closed_box_and_reach_its_walls() -> None:
+    task = CannonDrag()
+    proposer = untrained(task)
+    targets, conditions = task.outcomes.sample(1000, seeded(1)), task.conditions.sample(1000, seeded(2))
+    with torch.no_grad():
+        proposer.layers[-1].weight *= 30
+    controls = proposer(targets, conditions)
+    assert bool(task.box.contains(controls).all())
+    walls = (controls == task.box.lower) | (controls == task.box.upper)
+    assert bool(walls.any(0).all())
+    assert not bool(walls.all())
+
+
+def test_the_network_is_the_formula() -> None:
+    task = CannonDrag()
+    proposer = untrained(task)
+    targets, conditions = task.outcomes.sample(7, seeded(1)), task.conditions.sample(7, seeded(2))
+    ends = [
+        torch.cat([task.outcomes.lower, task.conditions.lower]),
+        torch.cat([task.outcomes.upper, task.conditions.upper]),
+    ]
+    hidden = (torch.cat([targets, conditions], -1) - (ends[0] + ends[1]) / 2) / ((ends[1] - ends[0]) / 12**0.5)
+    for layer in proposer.layers:
+        hidden = layer(hidden)
+    unit = (1.2 / (1 + torch.exp(-hidden)) - 0.1).clamp(0, 1)
+    torch.testing.assert_close(proposer(targets, conditions), task.box.lower + unit * (task.box.upper - task.box.lower))
+
+
+def test_a_row_does_not_depend_on_its_batch() -> None:
+    task = CannonDrag()
+    proposer = untrained(task).float()
+    targets, conditions = task.outcomes.sample(700, seeded(1)).float(), task.conditions.sample(700, seeded(2)).float()
+    whole = proposer(targets, conditions)
+    for rows in (slice(0, 1), slice(3, 10), slice(250, 600)):
+        assert torch.equal(proposer(targets[rows], conditions[rows]), whole[rows])
+
+
+@pytest.mark.parametrize(
+    ("wide", "gradient", "passed"),
+    [(0.5, 1.0, 1.0), (-0.05, 1.0, 0.0), (-0.05, -1.0, -1.0), (1.05, -1.0, 0.0), (1.05, 1.0, 1.0), (0.0, 1.0, 1.0)],
+)
+def test_beyond_a_wall_only_the_way_back_is_passed_on(wide: float, gradient: float, passed: float) -> None:
+    leaf = torch.tensor([wide], dtype=T, requires_grad=True)
+    network._Held.apply(leaf).backward(torch.tensor([gradient], dtype=T))
+    assert leaf.grad is not None
+    assert leaf.grad.item() == passed
+
+
+def test_weights_come_back_and_those_of_another_task_or_damaged_ones_are_refused(tmp_path: Path) -> None:
+    task, proposer, path = CannonDrag(), untrained(), tmp_path / "weights.safetensors"
+    proposer.save(path, task)
+    first = path.read_bytes()
+    back = Proposer.load(path, task)
+    targets, conditions = task.outcomes.sample(9, seeded(1)), task.conditions.sample(9, seeded(2))
+    assert torch.equal(back(targets, conditions), proposer(targets, conditions))
+    assert not any(weight.requires_grad for weight in back.parameters())
+    proposer.save(path, task)
+    assert path.read_bytes() == first
+    with pytest.raises(UserError, match=r"made for another task \(drag is 0.05 there, 0.1 here\)"):
+        Proposer.load(path, CannonDrag(drag=0.1))
+    path.write_bytes(first[:-1])
+    with pytest.raises(UserError, match="damaged"):
+        Proposer.load(path, task)
+
+
+# ---- the training
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_it_learns_an_inverse_of_a_map_that_has_many(tmp_path: Path, power: int) -> None:
+    task = Made(power)
+    learned = {"targets": 2000, "validation_targets": 200, "max_epochs": 60, "hidden_width": 16, "hidden_layers": 2}
+    proposer, history, lost = train(tmp_path, task, **learned)
+    targets = draw_targets(task, 500, seeded(7))
+    miss = misses(task, targets, proposer.double()(targets.targets, targets.conditions))
+    assert (miss <= task.tolerance).double().mean() > 0.95
+    assert history[-1].validation_loss < history[0].validation_loss / 100
+    assert lost == 0
+
+
+def test_every_simulation_and_gradient_is_on_the_ledger(tmp_path: Path) -> None:
+    ledger = Ledger()
+    train(tmp_path, Made(), ledger)
+    # Drawn once, simulated with a Jacobian every epoch; validated every epoch.
+    learned, validated = 90 * 5, 30 * 5
+    assert ledger == Ledger(120 + learned + validated, learned + validated, learned, 120)
+
+
+def test_targets_that_need_several_draws_count_each(tmp_path: Path) -> None:
+    ledger = Ledger()
+    draw_targets(Made(edge=0.0), 100, seeded(), ledger=ledger)
+    assert ledger.simulations in range(200, 1001, 100)
+    assert ledger == Ledger(simulations=ledger.simulations)
+
+
+def test_the_gradient_is_that_of_the_squared_relative_miss() -> None:
+    """Of the first step after a simulation, by the weights, against autograd through simulator and network."""
+    task = CannonDrag()
+    proposer = untrained(task)
+    targets = draw_targets(task, 40, seeded(3))
+    inputs = proposer.standardise_inputs(targets.targets, targets.conditions)
+    learner = ProposerLearner(proposer, task, Ledger(), SETTINGS, 40, 100)
+    descended = []
+    learner.descend = lambda loss: descended.append(loss) or loss  # type: ignore[method-assign]
+    learner.step(learner.prepare((inputs, targets.targets, targets.conditions)))
+    found = torch.autograd.grad(descended[0], list(proposer.parameters()))
+    span = (task.outcomes.upper - task.outcomes.lower).item()
+    outcome = task(task.box.from_unit(proposer.unit(inputs)), targets.conditions)
+    loss = ((outcome - targets.targets) / span).square().sum(-1).mean()
+    assert descended[0].item() == pytest.approx(loss.item(), rel=1e-12)
+    for one, other in zip(found, torch.autograd.grad(loss, list(proposer.parameters())), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_proposals_without_an_outcome_are_counted_and_move_nothing() -> None:
+    task = Made(edge=0.0)
+    proposer = untrained(task)
+    targets = draw_targets(task, 50, seeded(3))
+    inputs = proposer.standardise_inputs(targets.targets, targets.conditions)
+    lost = proposer(targets.targets, targets.conditions)[:, 0] > 0
+    assert 0 < lost.sum() < 50
+    learner = ProposerLearner(proposer, task, Ledger(), SETTINGS, 50, 100)
+    block = inputs, targets.targets, targets.conditions
+    _, _, residual, jacobian = learner.prepare(block)
+    assert int(learner.lost) == int(lost.sum())
+    assert bool((residual[lost] == 1).all())
+    assert bool((jacobian[lost] == 0).all())
+    assert bool((jacobian[~lost] != 0).any(-1).all())
+    outcome = task(proposer(targets.targets, targets.conditions), targets.conditions)
+    squares = ((outcome - targets.targets) / 8).square().squeeze(-1)
+    assert learner.validate(block).item() == pytest.approx((squares[~lost].sum() + lost.sum()).item(), rel=1e-6)
+
+
+def test_it_learns_where_half_of_the_box_has_no_outcome(tmp_path: Path) -> None:
+    task = Made(edge=0.3)
+    proposer, history, lost = train(tmp_path, task, targets=1000, validation_targets=100, max_epochs=40)
+    assert lost > 0
+    assert all(torch.isfinite(weight).all() for weight in proposer.parameters())
+    assert history[-1].validation_loss < history[0].validation_loss / 10
+
+
+def test_the_seed_decides_the_bits(tmp_path: Path) -> None:
+    state = torch.random.get_rng_state()
+    one, same, other = train(tmp_path), train(tmp_path), train(tmp_path, seed=1)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert_equal(one, same)
+    assert one[1] != other[1]
+    assert list(tmp_path.rglob("*")) == []
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4, 5])
+def test_killed_after_an_epoch_it_resumes_to_the_same_bits_and_the_same_ledger(
+    tmp_path: Path, monkeypatch, epoch: int
+) -> None:
+    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    task, ledgers = Made(edge=0.5), [Ledger(), Ledger(), Ledger()]
+    whole = train(tmp_path / "whole", task, ledgers[0])
+
+    def deadly(step, values) -> None:
+        if values["epoch"] == epoch:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", task, ledgers[1], live=deadly)
+    assert len(list((tmp_path / "killed").glob("*/*.ckpt"))) == min(epoch - 1, 2)
+    seen = []
+    resumed = train(tmp_path / "killed", task, ledgers[2], live=lambda step, values: seen.append(values["epoch"]))
+    assert seen[0] == epoch
+    assert_equal(resumed, whole)
+    assert ledgers[2] == ledgers[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("targets", 0, "hybrid.targets must be a whole number of at least 1, got 0"),
+        ("refine", "never", "hybrid.refine must be one of outside_tolerance, always, got 'never'"),
+        ("schedule", "plateau", "hybrid.schedule must be one of constant, cosine, one_cycle"),
+        ("learning_rate", 0.0, "hybrid.learning_rate must be a finite number above 0"),
+        ("batches_a_simulation", 2000, "at most 32768 targets are simulated at once, got 64000"),
+    ],
+)
+def test_settings_name_the_key_and_what_is_allowed(key: str, value: object, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        dataclasses.replace(SETTINGS, **{key: value})
+
+
+# ---- verified and refined
+
+
+def test_a_proposal_within_tolerance_takes_no_step_and_costs_one_simulation() -> None:
+    task = CannonVacuum()
+    targets = draw_targets(task, 60, seeded(2))
+    exact = solve(
+        task,
+        InverseProblem(targets.targets, targets.conditions, task.box, 0.01, 10.0),
+        LevenbergMarquardt(),
+        seeded(),
+    )
+    starts = exact.controls[torch.arange(60), exact.best()]
+    assert bool((misses(task, targets, starts) < task.tolerance).all())
+    ledger = Ledger()
+    solution = refined(task, targets, starts, LevenbergMarquardt(), ledger)
+    assert ledger == Ledger(simulations=60, evaluations=60, gradients=60)
+    assert solution.steps.unique().tolist() == [0]
+    assert solution.steps_to_tolerance.unique().tolist() == [0]
+    assert solution.start_status.unique().tolist() == [StartStatus.ARRIVED]
+    torch.testing.assert_close(solution.controls[:, 0], starts)
+    # Half of them spoilt: each of these, and only these, is moved.
+    spoilt = starts.clone()
+    spoilt[:30] = task.box.lower + 0.4 * (task.box.upper - task.box.lower)
+    moved = misses(task, targets, spoilt) > task.tolerance
+    ledger = Ledger()
+    solution = refined(task, targets, spoilt, LevenbergMarquardt(), ledger)
+    assert bool(((solution.steps[:, 0] > 0) == moved).all())
+    assert ledger.simulations == 60 + int(solution.steps.sum())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Proposer:
+    learned = {"targets": 2000, "validation_targets": 200, "max_epochs": 40, "hidden_width": 24, "hidden_layers": 3}
+    proposer, _, _ = train(tmp_path_factory.mktemp("work"), **learned)
+    return proposer.double()
+
+
+def test_from_its_proposals_every_target_is_solved_and_in_fewer_steps_than_from_random_starts(trained) -> None:
+    task = CannonVacuum()
+    targets = draw_targets(task, 300, seeded(5))
+    proposals = trained(targets.targets, targets.conditions)
+    alone = misses(task, targets, proposals) <= task.tolerance
+    assert alone.double().mean() > 0.4
+    ledger = Ledger()
+    solution = refined(task, targets, proposals, LevenbergMarquardt(), ledger)
+    assert bool((misses(task, targets, solution.controls[:, 0]) <= task.tolerance).all())
+    assert bool(((solution.steps_to_tolerance[:, 0] == 0) == alone).all())
+    random = refined(task, targets, task.draw_starts(300, seeded(6)), LevenbergMarquardt(), Ledger())
+    assert solution.steps.double().mean() < random.steps.double().mean() / 3
+    # To the solver's own precision, from the same proposals.
+    closer = refined(task, targets, proposals, LevenbergMarquardt(), Ledger(), tolerated=False)
+    assert misses(task, targets, closer.controls[:, 0]).max() < 1e-6
+
+
+@pytest.mark.parametrize("solver", [CmaEs(max_steps=60), LevenbergMarquardt()])
+def test_solvers_go_on_from_proposals(trained, solver: Solver) -> None:
+    task = CannonVacuum()
+    targets = draw_targets(task, 20, seeded(5))
+    solution = refined(task, targets, trained(targets.targets, targets.conditions), solver, Ledger())
+    assert bool((misses(task, targets, solution.controls[:, 0]) <= task.tolerance).all())
+
+
+# ---- the stages
+
+
+@pytest.mark.slow
+def test_the_stages_write_what_they_say_and_the_ledger_adds_up(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "copy", git=False)
+    common = ["task=cannon_vacuum", "hydra.run.dir=outputs", "data.targets=50", "data.examples=200"]
+    few = ["hybrid.targets=1000", "hybrid.validation_targets=100", "hybrid.max_epochs=10"]
+    made = repository.root / "outputs" / "cannon_vacuum"
+    repository.run("pipelines.generate", *common).ok()
+    for refine in ("outside_tolerance", "always"):
+        for stage in ("amortise", "refine"):
+            repository.run(f"pipelines.{stage}", *common, *few, f"hybrid.refine={refine}").ok()
+        before, after = (json.loads((made / name / "ledger.json").read_text()) for name in ("hybrid", "refine"))
+        assert before == {"simulations": 12100, "evaluations": 11000, "gradients": 10000, "training_examples": 1100}
+        assert after["simulations"] - before["simulations"] == after["gradients"] - before["gradients"] >= 50
+        assert after["training_examples"] == 1100
+        metrics = json.loads((made / "hybrid" / "metrics.json").read_text())
+        assert metrics["steps"] == 40
+        assert metrics["lost_proposals"] == 0
+        assert 0 <= metrics["proposals_solved_fraction"] <= 1
+    for solver in ("neural_adjoint", "cma_es"):
+        repository.run("pipelines.refine", *common, *few, f"solver={solver}").ok()
+    refused = repository.run("pipelines.refine", *common, "task.cannon_vacuum.gravity=9.0")
+    assert refused.code == 2
+    assert "made for another task (gravity is 9.80665 there, 9.0 here)" in refused.printed
