@@ -130,7 +130,7 @@ def test_controls_lie_in_the_closed_box_and_reach_its_walls() -> None:
     proposer = untrained(task)
     targets, conditions = task.outcomes.sample(1000, seeded(1)), task.conditions.sample(1000, seeded(2))
     with torch.no_grad():
-        proposer.layers[-1].weight *= 30
+        proposer.layers[-1].weight *= 200
     controls = proposer(targets, conditions)
     assert bool(task.box.contains(controls).all())
     walls = (controls == task.box.lower) | (controls == task.box.upper)
@@ -240,12 +240,14 @@ def test_the_gradient_is_that_of_the_squared_relative_miss() -> None:
 
 
 def test_proposals_without_an_outcome_are_counted_and_move_nothing() -> None:
-    task = Made(edge=0.0)
+    task = Made()
     proposer = untrained(task)
     targets = draw_targets(task, 50, seeded(3))
     inputs = proposer.standardise_inputs(targets.targets, targets.conditions)
-    lost = proposer(targets.targets, targets.conditions)[:, 0] > 0
-    assert 0 < lost.sum() < 50
+    proposed = proposer(targets.targets, targets.conditions)[:, 0]
+    task.edge = proposed.median().item()
+    lost = proposed > task.edge
+    assert lost.sum() == 25
     learner = ProposerLearner(proposer, task, Ledger(), SETTINGS, 50, 100)
     block = inputs, targets.targets, targets.conditions
     _, _, residual, jacobian = learner.prepare(block)
@@ -258,12 +260,15 @@ def test_proposals_without_an_outcome_are_counted_and_move_nothing() -> None:
     assert learner.validate(block).item() == pytest.approx((squares[~lost].sum() + lost.sum()).item(), rel=1e-6)
 
 
-def test_it_learns_where_half_of_the_box_has_no_outcome(tmp_path: Path) -> None:
+def test_it_learns_where_a_third_of_the_box_has_no_outcome(tmp_path: Path) -> None:
+    """The network strays into it, learns nothing there, and its best weights are those that do not."""
     task = Made(edge=0.3)
     proposer, history, lost = train(tmp_path, task, targets=1000, validation_targets=100, max_epochs=40)
     assert lost > 0
-    assert all(torch.isfinite(weight).all() for weight in proposer.parameters())
-    assert history[-1].validation_loss < history[0].validation_loss / 10
+    assert all(torch.isfinite(torch.tensor(row)).all() for row in history)
+    assert min(row.validation_loss for row in history) < history[0].validation_loss / 10
+    targets = draw_targets(task, 500, seeded(7))
+    assert not misses(task, targets, proposer.double()(targets.targets, targets.conditions)).isnan().any()
 
 
 def test_the_seed_decides_the_bits(tmp_path: Path) -> None:
