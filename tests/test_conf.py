@@ -89,6 +89,8 @@ def test_presets_change_what_they_say(compose: Any) -> None:
         ("task.cannon_drag.speed=[1]", "task.cannon_drag.speed"),
         ("task.cannon_drag.speed=[0,nan]", "task.cannon_drag.speed"),
         ("task.cannon_drag.drag=-1", "task.cannon_drag.drag"),
+        ("hybrid.refine=never", "hybrid.refine must be one of outside_tolerance, always"),
+        ("hybrid.batch_size=2.5", "hybrid.batch_size: must be a valid integer"),
         ("seed=-1", "seed: a whole number"),
         ("seed=1.5", "seed: must be a valid integer"),
         ("hardware.dtype=float16", "hardware.dtype: must be 'float32' or 'float64'"),

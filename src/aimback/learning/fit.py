@@ -78,12 +78,12 @@ class Learner(pl.LightningModule):
         batch_size: examples an optimizer step.
         total_steps: optimizer steps of the whole training; what the schedule is stretched over.
         learning_rate: the greatest one.
-        shape: the schedule, as `schedule` names it.
+        schedule: how the rate changes, as the function `schedule` names it.
         section: of the configuration, for messages.
     """
 
     def __init__(
-        self, network: Perceptron, batch_size: int, total_steps: int, learning_rate: float, shape: str, section: str
+        self, network: Perceptron, batch_size: int, total_steps: int, learning_rate: float, schedule: str, section: str
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -91,7 +91,7 @@ class Learner(pl.LightningModule):
         self.batch_size = batch_size
         self.total_steps = total_steps
         self.learning_rate = learning_rate
-        self.shape = shape
+        self.schedule = schedule
         self.section = section
         self.train_loss = torch.zeros(())
         self.validation_loss = torch.zeros(())
@@ -157,7 +157,7 @@ class Learner(pl.LightningModule):
         self.log("validation_loss", self.validation_loss, prog_bar=True)
 
     def _share(self, step: int) -> float:
-        return schedule(self.shape, step / self.total_steps)
+        return schedule(self.schedule, step / self.total_steps)
 
     def _diverged(self, step: int, what: str, value: Tensor) -> TrainingDiverged:
         return TrainingDiverged(
