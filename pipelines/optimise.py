@@ -15,7 +15,7 @@ def main(job: Job) -> None:
     smoothed = [
         Smoothed(forward, task.box, sigma, smoothing.samples, smoothing.order, generator) for sigma in smoothing.sigmas
     ]
-    solve_targets(job, forward, ledger, "optimise", identity(task), smoothed)
+    solve_targets(job, forward, ledger, "optimise", identity(task), before=smoothed)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def main(job: Job) -> None:
         # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
         span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
         solver = dataclasses.replace(solver, precision=task.tolerance / span)
-    solve_targets(job, Counted(task, ledger, simulates=True), ledger, "refine", identity(task), solver, proposer)
+    solve_targets(
+        job, Counted(task, ledger, simulates=True), ledger, "refine", identity(task), solver=solver, propose=proposer
+    )
 
 
 if __name__ == "__main__":
