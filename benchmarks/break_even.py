@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aimback.dataset import simulate_dataset
 from aimback.problem import InverseProblem, Linearised, Solution
-from aimback.report import break_even_targets
+from aimback.report.costs import break_even_targets
 from aimback.solve.multistart import solve
 from aimback.surrogate.network import Surrogate
 from aimback.surrogate.training import train_surrogate

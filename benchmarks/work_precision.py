@@ -18,7 +18,8 @@ from aimback import ode
 from aimback.dual import linearise_by_autograd, value_of
 from aimback.errors import UserError
 from aimback.hardware import peak_memory
-from aimback.plots import COLOURS, new_figure
+from aimback.plots.canvas import new_figure
+from aimback.plots.colours import COLOURS
 from aimback.tasks.cannon_drag import CannonDrag, time_to_ground
 from benchmarks.cannon import Array
 from benchmarks.figures import FOLDER

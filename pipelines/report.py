@@ -3,9 +3,12 @@
 import csv
 import math
 
+import numpy as np
 import torch
 
-from aimback.plots import draw_figures
+from aimback.archive import read_arrays
+from aimback.plots.evidence import PICTURES
+from aimback.plots.gallery import draw_figures
 from aimback.routes import ROUTES
 from aimback.solution import load_solution
 from aimback.surrogate.network import Surrogate
@@ -23,13 +26,18 @@ def main(job: Job) -> None:
     with job.metered("figures/miss.png"):
         draw_figures(
             job.outputs / "figures",
+            job.outputs / "interactive",
             job.name,
             task,
             surrogate=surrogate,
             targets=targets.only_valid(),
             solutions=solutions,
             misses=_misses(job),
+            r_t=_r_t(job),
             training={name: [float(value) for value in values] for name, values in history.items()},
+            pictures=_pictures(job),
+            solver=job.settings.solver,
+            generator=job.generator("sweep"),
         )
 
 
@@ -42,6 +50,26 @@ def _misses(job: Job) -> dict[str, torch.Tensor]:
             dtype=torch.float64,
         )
         for route in ROUTES
+    }
+
+
+def _r_t(job: Job) -> dict[str, np.ndarray]:
+    table = _columns(job, "evaluate/r_t.csv")
+    numbers = np.array(
+        [[float(cell or "nan") for cell in table[column]] for column in ("T", "mean", "q25", "q75")]
+    ).reshape(4, -1)
+    return {route: numbers[:, np.array(table["route"]) == route].T for route in ROUTES}
+
+
+def _pictures(job: Job) -> dict[str, dict[str, np.ndarray]]:
+    """What the claims look like; only of those that were examined."""
+    files = {figure: job.made(f"diagnose/pictures/{key}.npz") for figure, (key, _) in PICTURES.items()}
+    return {
+        figure: read_arrays(
+            file, [name for name in PICTURES[figure][1] if len(job.task.box) > 1 or name != "axis_y"], job.task
+        )
+        for figure, file in files.items()
+        if file.is_file()
     }
 
 

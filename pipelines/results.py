@@ -10,7 +10,10 @@ from omegaconf import OmegaConf
 
 from aimback.dataset import load_dataset
 from aimback.files import sha256
-from aimback.report import TaskResult, note, read_result, route_metrics, verdict, write_report
+from aimback.report.costs import route_metrics
+from aimback.report.page import note, write_report
+from aimback.report.result import TaskResult, read_result
+from aimback.report.verdict import verdict
 from aimback.routes import ROUTES
 from aimback.targets import load_targets
 from aimback.tracking import Data, Model, Run
@@ -37,7 +40,9 @@ class Results:
                 answers=outputs / name / "evaluate" / "answers.csv",
                 meters=outputs / "meters" / name,
                 results=outputs / name,
+                diagnosis=outputs / name / "diagnose",
                 figures=outputs / name / "figures",
+                panels=outputs / name / "interactive",
             )
             for name, task in self._tasks.items()
         }

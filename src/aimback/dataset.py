@@ -10,6 +10,7 @@ from torch import Tensor
 
 from aimback.archive import damaged, read_arrays, write_arrays
 from aimback.errors import UserError
+from aimback.problem import ForwardMap
 from aimback.tasks.base import Task
 
 LEAST_EXAMPLES = 10
@@ -53,7 +54,7 @@ class Dataset:
 
 
 def simulate(
-    task: Task,
+    task: ForwardMap,
     controls: Tensor,
     conditions: Tensor,
     device: torch.device | str = "cpu",

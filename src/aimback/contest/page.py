@@ -8,7 +8,8 @@ from aimback.contest.records import Clock, Contest
 from aimback.contest.summary import ADJOINT, DIRECT, Spread, over_seeds, per_target, quality_law, repaid_at, spread
 from aimback.contest.text import over, power
 from aimback.contest.verdicts import GRID_SCORED, Verdict, hits, verdicts
-from aimback.report import DASH, NEVER, Row, environment, number, percent
+from aimback.report.tables import Row
+from aimback.report.text import DASH, NEVER, environment, number, percent
 
 BOUNDARIES = (ADJOINT, "no_boundary", "hard_box")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aimback.contest.records import Contest, Curve, Entry
-from aimback.report import break_even_targets
+from aimback.report.costs import break_even_targets
 
 # Among the methods these two are what all others are held against.
 ADJOINT = "neural_adjoint"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from aimback.contest.summary import Spread
-from aimback.report import DASH, number
+from aimback.report.text import DASH, number
 
 
 def power(value: float | None, digits: int = 2) -> str:

@@ -1,0 +1,429 @@
+"""The figures that people can turn, enlarge and query: plain arrays in, Plotly's JSON out.
+
+A figure is a list of panels, each a Plotly figure of its own, so that a page can put them side by side or below each
+other. Colours of paper, ink and grid are left to the page, which knows whether it is dark; the same arrays give the
+same text.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.offline import get_plotlyjs
+from plotly.utils import PlotlyJSONEncoder
+
+from aimback.box import Axis
+from aimback.plots.canvas import labelled
+from aimback.plots.colours import COLOURS, LINES
+from aimback.plots.evidence import (
+    BASINS,
+    PAIR,
+    believed_and_true,
+    cumulative,
+    eigenvalue_quantiles,
+    error_quantiles,
+)
+from aimback.plots.stills import LOSS_FLOOR, MISS_FLOOR, loss_levels, miss_range
+from aimback.plots.views import Array, Landscape, Surface, bands, settled, solved_share
+
+Panels: TypeAlias = list[go.Figure]
+
+_DASHES = {"-": "solid", "--": "dash", "-.": "dashdot"}
+_SEEN = 201  # points along a curve: more are not told apart on a screen
+_INK = "#808080"  # read on light and on dark paper
+
+
+def script() -> str:
+    """Plotly's own JavaScript, whole, so that a page needs no network."""
+    return str(get_plotlyjs())
+
+
+def to_json(panels: Panels) -> str:
+    """The panels as JSON: a list of {"data": ..., "layout": ...}."""
+    return json.dumps([panel.to_dict() for panel in panels], cls=PlotlyJSONEncoder, sort_keys=True)
+
+
+def surfaces(landscape: Landscape) -> Panels:
+    """The losses with the descents on them: surfaces over two controls, curves over one."""
+    if len(landscape.axes) == 1:
+        return [_curves(landscape)]
+    levels = loss_levels(landscape)
+    return [_surface(landscape, surface, levels) for surface in landscape.surfaces]
+
+
+def _surface(landscape: Landscape, surface: Surface, levels: Array) -> go.Figure:
+    x, y = landscape.ticks(0), landscape.ticks(1)
+    loss = np.where(np.isfinite(surface.loss), surface.loss, np.nan)
+    thin = (slice(None, None, 2),) * 2
+    first, second = landscape.axes
+    panel = _panel(
+        surface.title,
+        scene={
+            "xaxis": {"title": {"text": first.label}},
+            "yaxis": {"title": {"text": second.label}},
+            "zaxis": {"title": {"text": "loss"}, "range": [0, float(levels[-1])], "nticks": 5},
+            "aspectratio": {"x": 1.1, "y": 1.1, "z": 0.75},
+            "camera": {"eye": {"x": -1.35, "y": -1.35, "z": 1.15}, "center": {"x": 0, "y": 0, "z": -0.15}},
+        },
+    )
+    panel.add_trace(
+        go.Surface(
+            x=_seen(x[::2]),
+            y=_seen(y[::2]),
+            z=_seen(loss[thin]),
+            # The height is the loss itself, the shade its logarithm: so the valley shows, too.
+            surfacecolor=_seen(np.log10(np.clip(loss[thin], levels[0], None))),
+            cmin=float(np.log10(levels[0])),
+            cmax=float(np.log10(levels[-1])),
+            colorscale=[[0, "#FFFFFF"], [0.5, "#B9BDC2"], [1, "#4A5058"]],
+            showscale=False,
+            lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.05, "roughness": 0.9},
+            contours={axis: {"highlight": False} for axis in "xyz"},
+            hovertemplate=f"{first.name} %{{x:.3g}}<br>{second.name} %{{y:.3g}}<br>loss %{{z:.3g}}<extra></extra>",
+        )
+    )
+    lift = 0.008 * float(levels[-1])
+    for route, paths in surface.paths.items():
+        # One line of all starts, broken between them.
+        broken = np.concatenate([paths, np.full((1, *paths.shape[1:]), np.nan)]).transpose(1, 0, 2).reshape(-1, 2)
+        for points, mode, name, symbol in (
+            (broken, "lines+markers", f"{route} descent", "circle"),
+            (paths[0], "markers", f"{route} start", "circle-open"),
+            (paths[-1], "markers", f"{route} end", "diamond"),
+        ):
+            size = 6 if mode == "markers" else 2.5
+            panel.add_trace(
+                go.Scatter3d(
+                    x=_seen(points[:, 0]),
+                    y=_seen(points[:, 1]),
+                    z=_seen(_height(x, y, loss, points) + lift),
+                    mode=mode,
+                    name=name,
+                    line={"color": COLOURS[route], "width": 5},
+                    marker={"color": COLOURS[route], "size": size, "symbol": symbol},
+                    hovertemplate=f"{name}<br>{first.name} %{{x:.4g}}<br>{second.name} %{{y:.4g}}<extra></extra>",
+                )
+            )
+    return panel
+
+
+def _height(x: Array, y: Array, surface: Array, points: Array) -> Array:
+    """The surface's height under points `(n, 2)`, bilinear; NaN where the surface or the point is."""
+    place = [np.clip((points[:, i] - t[0]) / (t[1] - t[0]), 0, len(t) - 1) for i, t in enumerate((x, y))]
+    there = np.isfinite(points).all(-1)
+    column, row = (np.where(there, p, 0) for p in place)
+    left, low = (np.minimum(p.astype(int), len(t) - 2) for p, t in ((column, x), (row, y)))
+    right, up = column - left, row - low
+    bottom = surface[low, left] * (1 - right) + surface[low, left + 1] * right
+    top = surface[low + 1, left] * (1 - right) + surface[low + 1, left + 1] * right
+    return np.asarray(np.where(there, bottom * (1 - up) + top * up, np.nan))
+
+
+def _curves(landscape: Landscape) -> go.Figure:
+    x, floor = landscape.ticks(0), loss_levels(landscape)[0]
+    panel = _panel("", xaxis={"title": {"text": landscape.axes[0].label}}, yaxis=_log("loss, (miss / span)²"))
+    for surface in landscape.surfaces:
+        heights = np.clip(surface.loss, floor, None)
+        panel.add_trace(_line(x, heights, surface.route, surface.title))
+        for route, paths in surface.paths.items():
+            for at, name, symbol in ((paths[0, :, 0], "start", "circle-open"), (paths[-1, :, 0], "end", "star")):
+                marker = {"color": COLOURS[route], "size": 10, "symbol": symbol}
+                panel.add_trace(
+                    go.Scatter(
+                        x=_seen(at),
+                        y=_seen(np.interp(at, x, heights)),
+                        mode="markers",
+                        name=f"{route} {name}",
+                        marker=marker,
+                    )
+                )
+    return panel
+
+
+def basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> Panels:
+    """From where in the box the targets are truly hit."""
+    if len(axes) == 1:
+        panel = _panel("", xaxis={"title": {"text": axes[0].label}}, yaxis={"title": {"text": "targets hit [%]"}})
+        for name, label in BASINS.items():
+            line = _line(picture["axis_x"], 100 * picture[name], name.removeprefix("gradient_"), label)
+            line.line.shape, line.line.width = "hvh", 1 if name.startswith("gradient_") else 2.5
+            panel.add_trace(line)
+        return [panel]
+    panels = []
+    for name, label in BASINS.items():
+        mean = 100 * float(np.nanmean(picture[name]))
+        panel = _panel(
+            f"{label}: {mean:.3g} %",
+            xaxis={"title": {"text": axes[0].label}, "showgrid": False},
+            yaxis={"title": {"text": axes[1].label}, "showgrid": False},
+        )
+        panel.add_trace(
+            go.Heatmap(
+                x=_seen(picture["axis_x"]),
+                y=_seen(picture["axis_y"]),
+                z=_seen(100 * picture[name]),
+                zmin=0,
+                zmax=100,
+                colorscale="Cividis",
+                colorbar={"thickness": 8, "ticksuffix": " %", "nticks": 5, "outlinewidth": 0},
+                hovertemplate=f"from {axes[0].name} %{{x:.3g}}, {axes[1].name} %{{y:.3g}}<br>"
+                "%{z:.3g} % of the targets hit<extra></extra>",
+            )
+        )
+        panels.append(panel)
+    return panels
+
+
+def misses(values: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
+    """Which share of the targets is missed by at most so much, and how many by how much."""
+    lowest, highest = miss_range(values, tolerance)
+    axis = _log(labelled("miss, re-simulated", unit)) | {"range": [np.log10(lowest), np.log10(highest)]}
+    shares = _panel("missed by at most this", xaxis=axis, yaxis=_percent("targets"))
+    counts = _panel("missed by about this", xaxis=axis, yaxis={"title": {"text": "targets"}})
+    edges = np.linspace(np.log10(lowest), np.log10(highest), 61)
+    for route, missed in values.items():
+        found, share, solved = solved_share(missed, tolerance)
+        rows = np.unique(np.linspace(0, len(found) - 1, _SEEN).round().astype(int)) if len(found) else []
+        line = _line(np.maximum(found[rows], lowest), 100 * share[rows], route, f"{route}: {100 * solved:.4g} % solved")
+        line.line.shape = "hv"
+        shares.add_trace(line)
+        many, _ = np.histogram(np.log10(np.maximum(found, lowest)), edges)
+        bars = _line(10 ** ((edges[1:] + edges[:-1]) / 2), many, route, route)
+        bars.line.shape, bars.fill, bars.fillcolor, bars.showlegend = "hvh", "tozeroy", _pale(route), False
+        counts.add_trace(bars)
+    for panel in (shares, counts):
+        panel.add_vline(tolerance, line={"color": _INK, "width": 1, "dash": "dot"})
+    return [shares, counts]
+
+
+def loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
+    """Loss by the route's own map, and true miss, by solver step: median and 10 % to 90 % of the targets."""
+    last = 1.1 * settled([*losses.values(), *missed.values()]) + 1
+    panels = []
+    for title, curves, floor, axis in (
+        ("as the route itself believes", losses, LOSS_FLOOR, "loss, (believed miss / span)²"),
+        ("re-simulated: the truth", missed, MISS_FLOOR, labelled("miss", unit)),
+    ):
+        panel = _panel(title, xaxis={"title": {"text": "solver step"}, "range": [0, last]}, yaxis=_log(axis))
+        for route, (low, middle, high) in bands(curves, floor).items():
+            shown = slice(int(last) + 2)
+            steps = np.arange(len(middle))[shown]
+            _add_band(panel, steps, low[shown], high[shown], route)
+            panel.add_trace(_line(steps, middle[shown], route))
+        panels.append(panel)
+    panels[1].add_hline(tolerance, line={"color": _INK, "width": 1, "dash": "dot"})
+    return panels
+
+
+def r_t(curves: Mapping[str, Array]) -> Panels:
+    """The published metric r_T by the number of candidates: mean, and quartiles of the targets."""
+    panel = _panel("", xaxis=_log("T, candidates simulated again"), yaxis=_log("r_T, least squared miss"))
+    for route, curve in curves.items():
+        count, mean, low, high = curve.T
+        _add_band(panel, count, low, high, route)
+        panel.add_trace(_line(count, mean, route))
+        panel.data[-1].mode = "lines+markers"
+    return [panel]
+
+
+def trajectories(paths: Mapping[str, Array], goals: Array, missed: Mapping[str, Array], unit: str) -> Panels:
+    """What the answers do when they are simulated again, a panel a route."""
+    everything = np.concatenate([*(lines.reshape(-1, 2) for lines in paths.values()), goals])
+    low, high = np.nanmin(everything, axis=0), np.nanmax(everything, axis=0)
+    margin = 0.05 * (high - low)
+    panels = []
+    for route, lines in paths.items():
+        panel = _panel(
+            f"{route}: misses by at most {missed[route].max():.2g} {unit}".rstrip(),
+            xaxis={"title": {"text": labelled("x", unit)}, "range": [low[0] - margin[0], high[0] + margin[0]]},
+            yaxis={"title": {"text": labelled("y", unit)}, "range": [low[1] - margin[1], high[1] + margin[1]]},
+            showlegend=False,
+        )
+        for line, miss in zip(lines, missed[route], strict=True):
+            shot = _line(line[:, 0], line[:, 1], route)
+            shot.line.dash, shot.hovertemplate = "solid", f"misses by {miss:.3g} {unit}<extra></extra>"
+            panel.add_trace(shot)
+        cross = {"symbol": "x-thin", "size": 10, "line": {"color": _INK, "width": 2}}
+        panel.add_trace(
+            go.Scatter(
+                x=_seen(goals[:, 0]),
+                y=_seen(goals[:, 1]),
+                mode="markers",
+                marker=cross,
+                name="target",
+                hovertemplate="target %{x:.4g}<extra></extra>",
+            )
+        )
+        panels.append(panel)
+    return panels
+
+
+def belief(picture: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
+    """What the surrogate route believed of its answers against the truth, a dot a target."""
+    believed, miss = believed_and_true(picture)
+    panel = _panel("", xaxis=_log(labelled("believed miss", unit)), yaxis=_log(labelled("miss, re-simulated", unit)))
+    panel.add_trace(
+        go.Scatter(
+            x=_seen(believed),
+            y=_seen(miss),
+            mode="markers",
+            name="surrogate",
+            showlegend=False,
+            marker={"color": COLOURS["surrogate"], "size": 4, "opacity": 0.6},
+            hovertemplate="believed %{x:.3g}<br>in truth %{y:.3g}<extra></extra>",
+        )
+    )
+    panel.add_hline(tolerance, line={"color": _INK, "width": 1, "dash": "dot"})
+    panel.add_vline(tolerance, line={"color": _INK, "width": 1, "dash": "dot"})
+    return [panel]
+
+
+def iterations(picture: Mapping[str, Array]) -> Panels:
+    """Gradient descent: how many starts have truly arrived by step, and how many arrive in the end by step size."""
+    left = _panel("each at its own best step size", xaxis={"title": {"text": "step"}}, yaxis=_percent("starts arrived"))
+    right = _panel("in the end, by step size", xaxis=_log("step size"), yaxis=_percent("starts arrived"))
+    for route in PAIR:
+        curve = picture[f"curve_{route}"]
+        line = _line(np.arange(len(curve)), 100 * curve, route)
+        line.line.shape = "hv"
+        left.add_trace(line)
+        right.add_trace(_line(picture["sizes"], 100 * picture[f"arrived_{route}"], route))
+        right.data[-1].mode = "lines+markers"
+    return [left, right]
+
+
+def conditioning(picture: Mapping[str, Array]) -> Panels:
+    """Effective condition numbers along the descents, and the eigenvalues of the loss's Hessian at solutions."""
+    left = _panel(
+        "along the descents", xaxis=_log("effective condition number"), yaxis=_percent("points at most so bad")
+    )
+    right = _panel(
+        "at the solutions",
+        xaxis={"title": {"text": "eigenvalue, from the least"}, "dtick": 1},
+        yaxis=_log("|eigenvalue|"),
+    )
+    for route in PAIR:
+        ordered, shares = cumulative(picture[f"condition_{route}"])
+        rows = np.unique(np.linspace(0, len(ordered) - 1, _SEEN).round().astype(int)) if len(ordered) else []
+        line = _line(ordered[rows], 100 * shares[rows], route)
+        line.line.shape = "hv"
+        left.add_trace(line)
+        low, middle, high = np.abs(eigenvalue_quantiles(picture[f"eigenvalues_{route}"]))
+        dots = _line(np.arange(1, len(middle) + 1), np.maximum(middle, 1e-18), route)
+        dots.mode, dots.marker = "markers", {"color": COLOURS[route], "size": 10, "symbol": _symbol(route)}
+        right.add_trace(dots)
+    return [left, right]
+
+
+def gradients(picture: Mapping[str, Array]) -> Panels:
+    """Autograd against central differences by their width, and the angle between surrogate and true gradient."""
+    left = _panel(
+        "simulator's gradient against differences",
+        xaxis=_log("width of the difference [box lengths]"),
+        yaxis=_log("relative error"),
+        showlegend=False,
+    )
+    low, middle, high = error_quantiles(picture)
+    _add_band(left, picture["scales"], low, high, "direct")
+    left.add_trace(_line(picture["scales"], middle, "direct"))
+    right = _panel(
+        "do both point the same way?",
+        xaxis={"title": {"text": "cosine of surrogate's and true gradient"}, "range": [-1.02, 1.02]},
+        yaxis=_percent("points with at most this"),
+        showlegend=False,
+    )
+    ordered, shares = cumulative(picture["cosine"])
+    rows = np.unique(np.linspace(0, len(ordered) - 1, _SEEN).round().astype(int)) if len(ordered) else []
+    line = _line(ordered[rows], 100 * shares[rows], "surrogate")
+    line.line.shape = "hv"
+    right.add_trace(line)
+    return [left, right]
+
+
+def training(step: Array, train_loss: Array, validation_loss: Array) -> Panels:
+    """Train and validation loss by step."""
+    panel = _panel("", xaxis={"title": {"text": "training step"}}, yaxis=_log("mean squared error, standardised"))
+    for name, values, route in (
+        ("training examples", train_loss, "surrogate"),
+        ("validation examples", validation_loss, "hybrid"),
+    ):
+        there = np.flatnonzero(np.isfinite(values))
+        rows = there[np.unique(np.linspace(0, len(there) - 1, _SEEN).round().astype(int))] if len(there) else there
+        panel.add_trace(_line(step[rows], values[rows], route, name))
+    return [panel]
+
+
+def _panel(title: str, **layout: Any) -> go.Figure:
+    common: dict[str, Any] = {
+        "template": {},
+        "margin": {"l": 56, "r": 12, "t": 34 if title else 12, "b": 44},
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+    }
+    if title:
+        common["title"] = {
+            "text": title,
+            "font": {"size": 14},
+            "x": 0.01,
+            "xanchor": "left",
+            "y": 0.98,
+            "yanchor": "top",
+        }
+    if "scene" in layout:
+        common |= {"margin": {"l": 0, "r": 0, "t": 34, "b": 0}, "legend": {"orientation": "h", "y": 0, "x": 0}}
+    return go.Figure(layout=common | layout)
+
+
+def _line(x: Array, y: Array, route: str, name: str = "") -> go.Scatter:
+    return go.Scatter(
+        x=_seen(x),
+        y=_seen(y),
+        mode="lines",
+        name=name or route,
+        line={"color": COLOURS[route], "dash": _DASHES[LINES[route]], "width": 2},
+        hovertemplate="%{x:.4g}: %{y:.4g}<extra>" + (name or route) + "</extra>",
+    )
+
+
+def _add_band(panel: go.Figure, x: Array, low: Array, high: Array, route: str) -> None:
+    # One closed outline: down one way and back the other.
+    there = np.isfinite(low) & np.isfinite(high)
+    x, low, high = x[there], low[there], high[there]
+    panel.add_trace(
+        go.Scatter(
+            x=_seen(np.concatenate([x, x[::-1]])),
+            y=_seen(np.concatenate([high, low[::-1]])),
+            mode="lines",
+            line={"width": 0, "color": COLOURS[route]},
+            fill="toself",
+            fillcolor=_pale(route),
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+
+
+def _log(title: str) -> dict[str, Any]:
+    return {"title": {"text": title}, "type": "log", "exponentformat": "power", "nticks": 8}
+
+
+def _percent(title: str) -> dict[str, Any]:
+    return {"title": {"text": f"{title} [%]"}, "range": [-2, 102]}
+
+
+def _symbol(route: str) -> str:
+    return {"direct": "circle", "surrogate": "diamond"}.get(route, "square")
+
+
+def _pale(route: str) -> str:
+    red, green, blue = (int(COLOURS[route][i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.18)"
+
+
+def _seen(values: Array | NDArray[np.int64]) -> NDArray[np.float32]:
+    """As many digits as a screen can show; what is not finite leaves a gap."""
+    values = np.asarray(values, dtype=np.float64)
+    with np.errstate(under="ignore"):
+        return np.where(np.isfinite(values), values, np.nan).astype(np.float32)

@@ -1,0 +1,101 @@
+"""What the routes cost, and from how many targets on a fixed cost is repaid."""
+
+import math
+from collections.abc import Mapping
+
+from aimback.report.result import TaskResult
+from aimback.report.text import NEVER, number
+from aimback.routes import ROUTES
+
+_SECONDS = ("seconds_generate", "seconds_train", "seconds_solve")
+
+
+def break_even_targets(fixed_seconds: float, route_seconds: float, direct_seconds: float) -> float:
+    """How many targets must be asked before a route's fixed cost is repaid.
+
+    Args:
+        fixed_seconds: paid once, to simulate the examples and to train.
+        route_seconds, direct_seconds: a target, by that route and by the direct one.
+
+    Returns:
+        The least whole number of targets at which the route has cost no more; infinity where it
+        is not cheaper a target, so never repays.
+    """
+    saved = direct_seconds - route_seconds
+    # Without the last digits: 10 / (0.03 - 0.01) is not 500.00000000000006 targets, so not 501.
+    return float(math.ceil(fixed_seconds / saved * (1 - 1e-12))) if saved > 0 else math.inf
+
+
+def prepared_routes() -> list[str]:
+    """The routes that pay something once, before the first target."""
+    return [name for name, route in ROUTES.items() if route.fixed]
+
+
+def seconds_of(result: TaskResult, route: str) -> dict[str, float | None]:
+    """What a route took, in seconds by stage; None where it was not measured, 0 where the route needs none."""
+    stages = _stages(route)
+    return {name: result.meters.get(stages[name], {}).get("seconds") if name in stages else 0.0 for name in _SECONDS}
+
+
+def total_seconds(result: TaskResult, route: str) -> float | None:
+    """All stages of a route; None where one was not measured."""
+    seconds = seconds_of(result, route).values()
+    known = [value for value in seconds if value is not None]
+    return sum(known) if len(known) == len(seconds) else None
+
+
+def repaid_at(result: TaskResult, route: str) -> float | None:
+    """`break_even_targets` of a route against the direct one; None where there is nothing to repay, or a stage was
+    not measured."""
+    own, direct = seconds_of(result, route), seconds_of(result, "direct")["seconds_solve"]
+    solve = own.pop("seconds_solve")
+    fixed = [seconds for seconds in own.values() if seconds is not None]
+    targets = _solved_for(result)
+    if not ROUTES[route].fixed or len(fixed) < len(own) or solve is None or direct is None or targets == 0:
+        return None
+    return break_even_targets(sum(fixed), solve / targets, direct / targets)
+
+
+def break_even(targets: float | None) -> str:
+    """`repaid_at` for a table."""
+    return NEVER if targets is not None and math.isinf(targets) else number(targets)
+
+
+def costs_of(result: TaskResult, route: str) -> dict[str, float | str | None]:
+    """Seconds, memory and device of a route, for JSON: infinity is null, and said in words."""
+    stages = [result.meters[stage] for stage in _stages(route).values() if stage in result.meters]
+    costs: dict[str, float | str | None] = dict(seconds_of(result, route))
+    costs["peak_memory_bytes"] = max((meter["peak_memory_bytes"] for meter in stages), default=None)
+    costs["device"] = ", ".join(dict.fromkeys(str(meter["device"]) for meter in stages)) or None
+    if ROUTES[route].fixed:
+        repaid = repaid_at(result, route)
+        costs["break_even_targets"] = None if repaid is None or math.isinf(repaid) else repaid
+        costs["break_even"] = break_even(repaid)
+    return costs
+
+
+def route_metrics(result: TaskResult, route: str) -> dict[str, float | None]:
+    """Every number of a route under one flat name, as MLflow wants them; infinite where it is."""
+    metrics: dict[str, float | None] = {}
+    for name, value in result.metrics[route].items():
+        if isinstance(value, Mapping):
+            metrics |= {f"{name}_{part}": float(count) for part, count in value.items()}
+        elif value is None or isinstance(value, int | float):
+            metrics[name] = value
+    metrics |= seconds_of(result, route)
+    peak = costs_of(result, route)["peak_memory_bytes"]
+    metrics["peak_memory_bytes"] = None if peak is None else float(peak)
+    if ROUTES[route].fixed:
+        metrics["break_even_targets"] = repaid_at(result, route)
+    return metrics
+
+
+def _stages(route: str) -> dict[str, str]:
+    """The stages that a route pays for, by what their seconds are called."""
+    return {**ROUTES[route].fixed, "seconds_solve": ROUTES[route].solving}
+
+
+def _solved_for(result: TaskResult) -> int:
+    """The targets that the routes worked on: all but invalid rows."""
+    metrics = result.metrics["direct"]
+    return int(metrics["targets"]) - int(metrics["status"].get("invalid_input", 0))

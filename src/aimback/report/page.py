@@ -1,0 +1,86 @@
+"""The report: a page that is one file and needs no network, the same in Markdown, and the costs as JSON."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aimback.files import write_text
+from aimback.plots.colours import COLOURS
+from aimback.plots.interactive import script
+from aimback.report.costs import costs_of
+from aimback.report.figures import figures_of, placed
+from aimback.report.result import TaskResult
+from aimback.report.tables import findings, interval, over_seeds, statuses, summary, summary_columns, table
+from aimback.report.text import environment
+from aimback.report.verdict import RULE, verdict, winner
+from aimback.routes import ROUTES
+
+LISTED = 20
+
+
+def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, costs: Path) -> None:
+    """Write the HTML page, the Markdown file and the costs as JSON.
+
+    The page embeds its figures and Plotly; the Markdown file links to the still figures where they lie.
+    """
+    content = {
+        "results": [_content(result, markdown.parent) for result in results],
+        "summary": summary(results),
+        "columns": summary_columns(),
+        "findings": findings(results),
+        "routes": list(ROUTES),
+        "colours": COLOURS,
+        "rule": RULE,
+    }
+    html = environment(autoescape=True)
+    html.filters |= {"interval": interval, "over_seeds": over_seeds}
+    # Only these may run, told by their hashes: nothing that a user's file holds can.
+    scripts = [_inert(script()), html.get_template("report.js").render()]
+    write_text(
+        page,
+        html.get_template("report.html").render(
+            content,
+            scripts=scripts,
+            allowed=" ".join(_source(text) for text in scripts),
+        ),
+    )
+    plain = environment(autoescape=False)
+    plain.filters |= {"interval": interval, "over_seeds": over_seeds}
+    write_text(markdown, plain.get_template("report.md").render(content))
+    whole = {result.name: {route: costs_of(result, route) for route in ROUTES} for result in results}
+    write_text(costs, json.dumps(whole, indent=1, allow_nan=False) + "\n")
+
+
+def note(result: TaskResult) -> str:
+    """Verdict and table of one task in Markdown."""
+    content = {"verdict": verdict(result), "rows": table(result)}
+    return environment(autoescape=False).get_template("note.md").render(result=content, routes=list(ROUTES), rule=RULE)
+
+
+def _content(result: TaskResult, home: Path) -> dict[str, Any]:
+    figures = figures_of(result, home)
+    return {
+        "name": result.name,
+        "winner": winner(result),
+        "verdict": verdict(result),
+        "rows": table(result),
+        "statuses": statuses(result),
+        "claims": result.claims,
+        "unsolved": result.unsolved[:LISTED],
+        "more": max(0, len(result.unsolved) - LISTED),
+        "figures": figures,
+        "places": {place: placed(figures, place) for place in ("lead", "pair", "more")},
+    }
+
+
+def _inert(text: str) -> str:
+    """A script that an HTML parser reads to its end."""
+    return text.replace("\r\n", "\n").replace("</script", "<\\/script")
+
+
+def _source(text: str) -> str:
+    """What a Content-Security-Policy calls a script: its hash."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"

@@ -1,0 +1,157 @@
+"""What a run found out about a task, read from what its stages wrote."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from aimback.diagnose.claim import Claim, Estimate, Verdict
+from aimback.errors import UserError
+from aimback.files import sha256
+from aimback.report.text import DASH, number
+from aimback.routes import ROUTES
+from aimback.tasks.base import Task
+
+_CURE = "run `dvc repro` to make it anew"
+
+
+@dataclass(frozen=True)
+class Unsolved:
+    """A target without a solution: which one, by which route, and why.
+
+    Attributes:
+        row: its line in the user's file, or its number among the drawn targets ("drawn 17").
+        route: "all" where none can do anything about it.
+    """
+
+    row: str
+    route: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a run found out about one task.
+
+    Attributes:
+        name: the task's name.
+        unit: of the outcome, and so of every miss.
+        tolerance: the miss at which a target counts as solved.
+        metrics: by route, as `evaluate` wrote them.
+        meters: by stage, those that are there: a stage restored from a cache has none.
+        unsolved: what is not solved; invalid rows first, merely missed targets last.
+        claims: what became of each claim; empty where they were not examined.
+        figures: still figures (PNG), in the order to be shown, and the moving one (GIF).
+        panels: interactive figures (JSON) by name.
+    """
+
+    name: str
+    unit: str
+    tolerance: float
+    metrics: Mapping[str, Mapping[str, Any]]
+    meters: Mapping[str, Mapping[str, Any]]
+    unsolved: Sequence[Unsolved]
+    claims: Sequence[Claim]
+    figures: Sequence[Path]
+    panels: Mapping[str, Path]
+
+
+def read_result(
+    name: str,
+    task: Task,
+    *,
+    metrics: Path,
+    answers: Path,
+    meters: Path,
+    results: Path,
+    diagnosis: Path,
+    figures: Path,
+    panels: Path,
+) -> TaskResult:
+    """Gather what the stages wrote about a task.
+
+    Args:
+        metrics: the JSON file of the evaluation.
+        answers: its CSV file of answers: columns "route", "target", "line", "status", "miss", "problem".
+        meters: a folder with a JSON file a stage; one that measured another result than the one that is
+            there (a stage was restored from a cache since) is left out.
+        results: the folder below which the metered results lie.
+        diagnosis: a folder with the claims, `metrics.json` and `claims.json`; it may not be there.
+        figures: a folder of PNG and GIF files.
+        panels: a folder of Plotly's JSON files; it may not be there.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    units = {axis.unit for axis in task.outcomes.axes}
+    return TaskResult(
+        name=name,
+        unit=units.pop() if len(units) == 1 else "",
+        tolerance=task.tolerance,
+        metrics=_read_json(metrics),
+        meters=_read_meters(meters, results),
+        unsolved=_read_unsolved(answers),
+        claims=_read_claims(diagnosis / "metrics.json", diagnosis / "claims.json"),
+        figures=sorted(file for file in figures.glob("*") if file.suffix in (".png", ".gif")),
+        panels={file.stem: file for file in sorted(panels.glob("*.json"))},
+    )
+
+
+def _read_meters(folder: Path, results: Path) -> dict[str, dict[str, Any]]:
+    meters = {file.stem: _read_json(file) for file in sorted(folder.glob("*.json"))}
+    return {
+        stage: meter
+        for stage, meter in meters.items()
+        if (result := results / meter["result"]).is_file() and sha256(result) == meter["result_sha256"]
+    }
+
+
+def _read_claims(numbers: Path, texts: Path) -> list[Claim]:
+    if not (numbers.is_file() and texts.is_file()):
+        return []
+    said = _read_json(texts)
+    claims = []
+    for key, entry in _read_json(numbers).items():
+        try:
+            given = dict(entry)
+            verdict = given.pop("verdict")
+            if verdict not in get_args(Verdict):
+                raise ValueError(f"verdict {verdict!r}")
+            measured = Estimate(*(given.pop(name) for name in ("value", "low", "high")), tuple(given.pop("seeds")))
+            claims.append(Claim(key=key, number=measured, verdict=verdict, details=given, **said[key]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{numbers}: {key} cannot be read ({error}); {_CURE}") from error
+    return claims
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {_CURE}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not what was written there; {_CURE}")
+    return content
+
+
+def _read_unsolved(path: Path) -> list[Unsolved]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        unsolved = []
+        for row in rows:
+            if row["status"] == "solved":
+                continue
+            place = f"line {row['line']}" if row["line"] else f"drawn {int(row['target']) + 1}"
+            invalid = bool(row["problem"])
+            if invalid and row["route"] != next(iter(ROUTES)):
+                continue  # said once: no route can do anything about it
+            reason = row["problem"] or f"miss {number(float(row['miss'])) if row['miss'] else DASH}"
+            unsolved.append(Unsolved(place, "all" if invalid else row["route"], row["status"], reason))
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {_CURE}") from error
+    # First what a person can mend, last what only says that the network is not exact.
+    return sorted(unsolved, key=lambda target: (target.status != "invalid_input", target.status == "missed"))

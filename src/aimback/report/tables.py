@@ -1,0 +1,126 @@
+"""The numbers of the report as tables of text."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aimback.diagnose.claim import Claim
+from aimback.report.costs import break_even, costs_of, prepared_routes, repaid_at
+from aimback.report.result import TaskResult
+from aimback.report.text import DASH, mebibytes, number, percent
+from aimback.report.verdict import lead, winner
+from aimback.routes import ROUTES
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: what, and the text of each column."""
+
+    label: str
+    cells: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one claim on every task.
+
+    Attributes:
+        key: "C1" to "C7".
+        says: the claim.
+        claims: a task each, None where it was not examined.
+    """
+
+    key: str
+    says: str
+    claims: Sequence[Claim | None]
+
+
+def summary(results: Sequence[TaskResult]) -> list[Row]:
+    """A line a task: `summary_columns`."""
+    return [
+        Row(
+            result.name,
+            [
+                winner(result) or "tie",
+                lead(result),
+                *(percent(result.metrics[route]["solved_fraction"]) for route in ROUTES),
+                *(f"{number(result.metrics[route]['miss_median'])} {result.unit}".rstrip() for route in ROUTES),
+                *(break_even(repaid_at(result, route)) for route in prepared_routes()),
+            ],
+        )
+        for result in results
+    ]
+
+
+def summary_columns() -> list[str]:
+    return [
+        "best route",
+        "lead",
+        *(f"solved, {route}" for route in ROUTES),
+        *(f"median miss, {route}" for route in ROUTES),
+        *(f"{route} repaid from [targets]" for route in prepared_routes()),
+    ]
+
+
+def table(result: TaskResult) -> list[Row]:
+    """Route by route, every measure."""
+    all_of: dict[str, dict[str, Any]] = {
+        route: {**result.metrics[route], **costs_of(result, route)} for route in ROUTES
+    }
+
+    def row(label: str, name: str, show: Callable[[Any], str] = number) -> Row:
+        return Row(label, [show(all_of[route].get(name)) for route in ROUTES])
+
+    miss = f"miss [{result.unit}]" if result.unit else "miss"
+    believed = f"believed {miss}"
+    return [
+        row("targets", "targets"),
+        row("solved", "solved_fraction", percent),
+        row(f"{miss}, median", "miss_median"),
+        row(f"{miss}, 90 %", "miss_p90"),
+        row(f"{miss}, greatest", "miss_max"),
+        row(f"{believed}, median", "believed_miss_median"),
+        row(f"{believed}, 90 %", "believed_miss_p90"),
+        row("starts that arrive", "arrived_fraction", percent),
+        row("steps to tolerance, median", "steps_to_tolerance_median"),
+        row("steps to tolerance, 90 %", "steps_to_tolerance_p90"),
+        row("simulations", "simulations"),
+        row("gradients", "gradients"),
+        row("training examples", "training_examples"),
+        row("generate [s]", "seconds_generate"),
+        row("train [s]", "seconds_train"),
+        row("solve [s]", "seconds_solve"),
+        Row("break-even targets", [break_even(repaid_at(result, route)) for route in ROUTES]),
+        row("peak memory [MiB]", "peak_memory_bytes", mebibytes),
+        row("device", "device", lambda device: device or DASH),
+    ]
+
+
+def statuses(result: TaskResult) -> list[Row]:
+    """How many targets ended how; statuses that no target has are left out."""
+    counts = [result.metrics[route]["status"] for route in ROUTES]
+    names = dict.fromkeys(name for count in counts for name, many in count.items() if many)
+    return [Row(name, [number(count.get(name, 0)) for count in counts]) for name in names]
+
+
+def findings(results: Sequence[TaskResult]) -> list[Finding]:
+    """A line a claim, in the order of their keys."""
+    by_task = [{claim.key: claim for claim in result.claims} for result in results]
+    says = {key: claim.says for claims in by_task for key, claim in claims.items()}
+    return [Finding(key, says[key], [claims.get(key) for claims in by_task]) for key in sorted(says)]
+
+
+def interval(claim: Claim) -> str:
+    """ "1.9 (1.7 to 2.1)": the number that decides, with its 95 % interval."""
+    measured = claim.number
+    if measured.value is None:
+        return DASH
+    return f"{number(measured.value)} ({number(measured.low)} to {number(measured.high)})"
+
+
+def over_seeds(claim: Claim) -> str:
+    """ "1.8 to 2.0 (3 networks)": the spread over networks; a dash where there is none."""
+    known = [seed for seed in claim.number.seeds if seed is not None]
+    if len(known) < 2:
+        return DASH
+    return f"{number(min(known))} to {number(max(known))} ({len(known)} networks)"
