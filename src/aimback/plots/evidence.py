@@ -27,8 +27,8 @@ PICTURES = {
 BASINS = {
     "direct": "direct",
     "surrogate": "surrogate",
-    "gradient_direct": "direct, plain gradient descent",
-    "gradient_surrogate": "surrogate, plain gradient descent",
+    "gradient_direct": "direct, gradient descent",
+    "gradient_surrogate": "surrogate, gradient descent",
 }
 PAIR = ("direct", "surrogate")
 
@@ -51,7 +51,7 @@ def plot_belief(path: Path, title: str, picture: Mapping[str, Array], unit: str,
 
 
 def believed_and_true(picture: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Both misses of the targets that have them, `(n,)` each, with a floor, since a hit to the last bit has no logarithm."""
+    """Both misses of the targets that have them, `(n,)` each; a hit to the last bit, which has no logarithm, is lifted."""
     believed, miss = picture["believed"], picture["miss"]
     there = np.isfinite(believed) & np.isfinite(miss)
     return np.maximum(believed[there], 1e-16), np.maximum(miss[there], 1e-16)

@@ -62,11 +62,11 @@ def _surface(landscape: Landscape, surface: Surface, levels: Array) -> go.Figure
     panel = _panel(
         surface.title,
         scene={
-            "xaxis": {"title": {"text": first.label}},
-            "yaxis": {"title": {"text": second.label}},
+            "xaxis": {"title": {"text": first.label}, "nticks": 6},
+            "yaxis": {"title": {"text": second.label}, "nticks": 6},
             "zaxis": {"title": {"text": "loss"}, "range": [0, float(levels[-1])], "nticks": 5},
             "aspectratio": {"x": 1.1, "y": 1.1, "z": 0.75},
-            "camera": {"eye": {"x": -1.35, "y": -1.35, "z": 1.15}, "center": {"x": 0, "y": 0, "z": -0.15}},
+            "camera": {"eye": {"x": -1.25, "y": -1.25, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.18}},
         },
     )
     panel.add_trace(
@@ -124,7 +124,11 @@ def _height(x: Array, y: Array, surface: Array, points: Array) -> Array:
 
 def _curves(landscape: Landscape) -> go.Figure:
     x, floor = landscape.ticks(0), loss_levels(landscape)[0]
-    panel = _panel("", xaxis={"title": {"text": landscape.axes[0].label}}, yaxis=_log("loss, (miss / span)²"))
+    panel = _panel(
+        "",
+        xaxis={"title": {"text": landscape.axes[0].label}},
+        yaxis=_log("loss, (miss / span)²", loss_levels(landscape)),
+    )
     for surface in landscape.surfaces:
         heights = np.clip(surface.loss, floor, None)
         panel.add_trace(_line(x, heights, surface.route, surface.title))
@@ -156,7 +160,7 @@ def basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> Panels:
     for name, label in BASINS.items():
         mean = 100 * float(np.nanmean(picture[name]))
         panel = _panel(
-            f"{label}: {mean:.3g} %",
+            f"{label}<br>{mean:.3g} % on the whole",
             xaxis={"title": {"text": axes[0].label}, "showgrid": False},
             yaxis={"title": {"text": axes[1].label}, "showgrid": False},
         )
@@ -180,19 +184,17 @@ def basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> Panels:
 def misses(values: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
     """Which share of the targets is missed by at most so much, and how many by how much."""
     lowest, highest = miss_range(values, tolerance)
-    axis = _log(labelled("miss, re-simulated", unit)) | {"range": [np.log10(lowest), np.log10(highest)]}
+    edges = np.linspace(np.log10(lowest), np.log10(highest), 61)
+    axis = _log(labelled("miss, re-simulated", unit), 10**edges) | {"range": [edges[0], edges[-1]]}
     shares = _panel("missed by at most this", xaxis=axis, yaxis=_percent("targets"))
     counts = _panel("missed by about this", xaxis=axis, yaxis={"title": {"text": "targets"}})
-    edges = np.linspace(np.log10(lowest), np.log10(highest), 61)
     for route, missed in values.items():
         found, share, solved = solved_share(missed, tolerance)
-        rows = np.unique(np.linspace(0, len(found) - 1, _SEEN).round().astype(int)) if len(found) else []
-        line = _line(np.maximum(found[rows], lowest), 100 * share[rows], route, f"{route}: {100 * solved:.4g} % solved")
-        line.line.shape = "hv"
-        shares.add_trace(line)
+        name = f"{route}: {100 * solved:.4g} % solved"
+        shares.add_trace(_steps(*_thinned(np.maximum(found, lowest), share), route, name))
         many, _ = np.histogram(np.log10(np.maximum(found, lowest)), edges)
         bars = _line(10 ** ((edges[1:] + edges[:-1]) / 2), many, route, route)
-        bars.line.shape, bars.fill, bars.fillcolor, bars.showlegend = "hvh", "tozeroy", _pale(route), False
+        bars.line.shape, bars.fill, bars.fillcolor = "hvh", "tozeroy", _pale(route)
         counts.add_trace(bars)
     for panel in (shares, counts):
         panel.add_vline(tolerance, line={"color": _INK, "width": 1, "dash": "dot"})
@@ -207,12 +209,14 @@ def loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: str, to
         ("as the route itself believes", losses, LOSS_FLOOR, "loss, (believed miss / span)²"),
         ("re-simulated: the truth", missed, MISS_FLOOR, labelled("miss", unit)),
     ):
-        panel = _panel(title, xaxis={"title": {"text": "solver step"}, "range": [0, last]}, yaxis=_log(axis))
-        for route, (low, middle, high) in bands(curves, floor).items():
+        drawn = bands(curves, floor)
+        steps = {"title": {"text": "solver step"}, "range": [0, last]}
+        panel = _panel(title, xaxis=steps, yaxis=_log(axis, *(part for band in drawn.values() for part in band)))
+        for route, (low, middle, high) in drawn.items():
             shown = slice(int(last) + 2)
-            steps = np.arange(len(middle))[shown]
-            _add_band(panel, steps, low[shown], high[shown], route)
-            panel.add_trace(_line(steps, middle[shown], route))
+            step = np.arange(len(middle), dtype=float)[shown]
+            _add_band(panel, step, low[shown], high[shown], route)
+            panel.add_trace(_line(step, middle[shown], route))
         panels.append(panel)
     panels[1].add_hline(tolerance, line={"color": _INK, "width": 1, "dash": "dot"})
     return panels
@@ -220,7 +224,10 @@ def loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: str, to
 
 def r_t(curves: Mapping[str, Array]) -> Panels:
     """The published metric r_T by the number of candidates: mean, and quartiles of the targets."""
-    panel = _panel("", xaxis=_log("T, candidates simulated again"), yaxis=_log("r_T, least squared miss"))
+    counts, values = ([curve[:, part] for curve in curves.values()] for part in (0, slice(1, None)))
+    panel = _panel(
+        "", xaxis=_log("T, candidates simulated again", *counts), yaxis=_log("r_T, least squared miss", *values)
+    )
     for route, curve in curves.items():
         count, mean, low, high = curve.T
         _add_band(panel, count, low, high, route)
@@ -240,7 +247,6 @@ def trajectories(paths: Mapping[str, Array], goals: Array, missed: Mapping[str, 
             f"{route}: misses by at most {missed[route].max():.2g} {unit}".rstrip(),
             xaxis={"title": {"text": labelled("x", unit)}, "range": [low[0] - margin[0], high[0] + margin[0]]},
             yaxis={"title": {"text": labelled("y", unit)}, "range": [low[1] - margin[1], high[1] + margin[1]]},
-            showlegend=False,
         )
         for line, miss in zip(lines, missed[route], strict=True):
             shot = _line(line[:, 0], line[:, 1], route)
@@ -264,14 +270,17 @@ def trajectories(paths: Mapping[str, Array], goals: Array, missed: Mapping[str, 
 def belief(picture: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
     """What the surrogate route believed of its answers against the truth, a dot a target."""
     believed, miss = believed_and_true(picture)
-    panel = _panel("", xaxis=_log(labelled("believed miss", unit)), yaxis=_log(labelled("miss, re-simulated", unit)))
+    panel = _panel(
+        "",
+        xaxis=_log(labelled("believed miss", unit), believed),
+        yaxis=_log(labelled("miss, re-simulated", unit), miss),
+    )
     panel.add_trace(
         go.Scatter(
             x=_seen(believed),
             y=_seen(miss),
             mode="markers",
             name="surrogate",
-            showlegend=False,
             marker={"color": COLOURS["surrogate"], "size": 4, "opacity": 0.6},
             hovertemplate="believed %{x:.3g}<br>in truth %{y:.3g}<extra></extra>",
         )
@@ -284,12 +293,12 @@ def belief(picture: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
 def iterations(picture: Mapping[str, Array]) -> Panels:
     """Gradient descent: how many starts have truly arrived by step, and how many arrive in the end by step size."""
     left = _panel("each at its own best step size", xaxis={"title": {"text": "step"}}, yaxis=_percent("starts arrived"))
-    right = _panel("in the end, by step size", xaxis=_log("step size"), yaxis=_percent("starts arrived"))
+    right = _panel(
+        "in the end, by step size", xaxis=_log("step size", picture["sizes"]), yaxis=_percent("starts arrived")
+    )
     for route in PAIR:
         curve = picture[f"curve_{route}"]
-        line = _line(np.arange(len(curve)), 100 * curve, route)
-        line.line.shape = "hv"
-        left.add_trace(line)
+        left.add_trace(_steps(np.arange(len(curve), dtype=float), curve, route))
         right.add_trace(_line(picture["sizes"], 100 * picture[f"arrived_{route}"], route))
         right.data[-1].mode = "lines+markers"
     return [left, right]
@@ -297,22 +306,22 @@ def iterations(picture: Mapping[str, Array]) -> Panels:
 
 def conditioning(picture: Mapping[str, Array]) -> Panels:
     """Effective condition numbers along the descents, and the eigenvalues of the loss's Hessian at solutions."""
+    conditions = [picture[f"condition_{route}"] for route in PAIR]
+    curvatures = {route: np.abs(eigenvalue_quantiles(picture[f"eigenvalues_{route}"])) for route in PAIR}
     left = _panel(
-        "along the descents", xaxis=_log("effective condition number"), yaxis=_percent("points at most so bad")
+        "along the descents",
+        xaxis=_log("effective condition number", *conditions),
+        yaxis=_percent("points at most so bad"),
     )
     right = _panel(
         "at the solutions",
         xaxis={"title": {"text": "eigenvalue, from the least"}, "dtick": 1},
-        yaxis=_log("|eigenvalue|"),
+        yaxis=_log("|eigenvalue|", *curvatures.values()),
     )
-    for route in PAIR:
-        ordered, shares = cumulative(picture[f"condition_{route}"])
-        rows = np.unique(np.linspace(0, len(ordered) - 1, _SEEN).round().astype(int)) if len(ordered) else []
-        line = _line(ordered[rows], 100 * shares[rows], route)
-        line.line.shape = "hv"
-        left.add_trace(line)
-        low, middle, high = np.abs(eigenvalue_quantiles(picture[f"eigenvalues_{route}"]))
-        dots = _line(np.arange(1, len(middle) + 1), np.maximum(middle, 1e-18), route)
+    for route, condition in zip(PAIR, conditions, strict=True):
+        left.add_trace(_steps(*_thinned(*cumulative(condition)), route))
+        middle = curvatures[route][1]
+        dots = _line(np.arange(1, len(middle) + 1, dtype=float), np.maximum(middle, 1e-18), route)
         dots.mode, dots.marker = "markers", {"color": COLOURS[route], "size": 10, "symbol": _symbol(route)}
         right.add_trace(dots)
     return [left, right]
@@ -320,47 +329,43 @@ def conditioning(picture: Mapping[str, Array]) -> Panels:
 
 def gradients(picture: Mapping[str, Array]) -> Panels:
     """Autograd against central differences by their width, and the angle between surrogate and true gradient."""
+    low, middle, high = error_quantiles(picture)
     left = _panel(
         "simulator's gradient against differences",
-        xaxis=_log("width of the difference [box lengths]"),
-        yaxis=_log("relative error"),
-        showlegend=False,
+        xaxis=_log("width of the difference [box lengths]", picture["scales"]),
+        yaxis=_log("relative error", low, high),
     )
-    low, middle, high = error_quantiles(picture)
     _add_band(left, picture["scales"], low, high, "direct")
     left.add_trace(_line(picture["scales"], middle, "direct"))
     right = _panel(
         "do both point the same way?",
         xaxis={"title": {"text": "cosine of surrogate's and true gradient"}, "range": [-1.02, 1.02]},
         yaxis=_percent("points with at most this"),
-        showlegend=False,
     )
-    ordered, shares = cumulative(picture["cosine"])
-    rows = np.unique(np.linspace(0, len(ordered) - 1, _SEEN).round().astype(int)) if len(ordered) else []
-    line = _line(ordered[rows], 100 * shares[rows], "surrogate")
-    line.line.shape = "hv"
-    right.add_trace(line)
+    right.add_trace(_steps(*_thinned(*cumulative(picture["cosine"])), "surrogate"))
     return [left, right]
 
 
 def training(step: Array, train_loss: Array, validation_loss: Array) -> Panels:
     """Train and validation loss by step."""
-    panel = _panel("", xaxis={"title": {"text": "training step"}}, yaxis=_log("mean squared error, standardised"))
+    panel = _panel(
+        "", xaxis={"title": {"text": "training step"}}, yaxis=_log("mean squared error, standardised", train_loss)
+    )
     for name, values, route in (
         ("training examples", train_loss, "surrogate"),
         ("validation examples", validation_loss, "hybrid"),
     ):
-        there = np.flatnonzero(np.isfinite(values))
-        rows = there[np.unique(np.linspace(0, len(there) - 1, _SEEN).round().astype(int))] if len(there) else there
-        panel.add_trace(_line(step[rows], values[rows], route, name))
+        there = np.isfinite(values)
+        panel.add_trace(_line(*_thinned(step[there], values[there]), route, name))
     return [panel]
 
 
 def _panel(title: str, **layout: Any) -> go.Figure:
     common: dict[str, Any] = {
         "template": {},
-        "margin": {"l": 56, "r": 12, "t": 34 if title else 12, "b": 44},
-        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        "margin": {"l": 56, "r": 12, "t": 16 + 18 * len(title.split("<br>")) if title else 12, "b": 44},
+        # Colours and dashes mean the same everywhere: a page says once which route has which.
+        "showlegend": False,
     }
     if title:
         common["title"] = {
@@ -372,7 +377,7 @@ def _panel(title: str, **layout: Any) -> go.Figure:
             "yanchor": "top",
         }
     if "scene" in layout:
-        common |= {"margin": {"l": 0, "r": 0, "t": 34, "b": 0}, "legend": {"orientation": "h", "y": 0, "x": 0}}
+        common["margin"] = {"l": 0, "r": 0, "t": 26, "b": 0}
     return go.Figure(layout=common | layout)
 
 
@@ -385,6 +390,20 @@ def _line(x: Array, y: Array, route: str, name: str = "") -> go.Scatter:
         line={"color": COLOURS[route], "dash": _DASHES[LINES[route]], "width": 2},
         hovertemplate="%{x:.4g}: %{y:.4g}<extra>" + (name or route) + "</extra>",
     )
+
+
+def _steps(x: Array, shares: Array, route: str, name: str = "") -> go.Scatter:
+    """A share that grows at each point, drawn in per cent."""
+    line = _line(x, 100 * shares, route, name)
+    line.line.shape = "hv"
+    return line
+
+
+def _thinned(*columns: Array) -> list[Array]:
+    """Rows evenly taken from a long table, its ends among them."""
+    last = len(columns[0]) - 1
+    rows = np.unique(np.linspace(0, last, _SEEN).round().astype(int)) if last >= 0 else slice(0)
+    return [column[rows] for column in columns]
 
 
 def _add_band(panel: go.Figure, x: Array, low: Array, high: Array, route: str) -> None:
@@ -400,13 +419,17 @@ def _add_band(panel: go.Figure, x: Array, low: Array, high: Array, route: str) -
             fill="toself",
             fillcolor=_pale(route),
             hoverinfo="skip",
-            showlegend=False,
         )
     )
 
 
-def _log(title: str) -> dict[str, Any]:
-    return {"title": {"text": title}, "type": "log", "exponentformat": "power", "nticks": 8}
+def _log(title: str, *shown: Array) -> dict[str, Any]:
+    """A logarithmic axis for some values, with a few whole decades as ticks."""
+    axis: dict[str, Any] = {"title": {"text": title}, "type": "log", "exponentformat": "power", "tickangle": 0}
+    values = np.concatenate([np.ravel(values) for values in shown])
+    values = values[np.isfinite(values) & (values > 0)]
+    decades = float(np.log10(values.max() / values.min())) if values.size else 0.0
+    return axis | ({"dtick": max(1, int(np.ceil(decades / 5)))} if decades > 1 else {})
 
 
 def _percent(title: str) -> dict[str, Any]:

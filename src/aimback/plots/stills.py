@@ -182,8 +182,8 @@ def _plot_curves(path: Path, title: str, landscape: Landscape) -> None:
             for route, paths in surface.paths.items():
                 for at, marker, size in ((paths[0, :, 0], "o", 7), (paths[-1, :, 0], "*", 14)):
                     label = f"{route} {'start' if marker == 'o' else 'end'}"
-                    style = {"color": COLOURS[route], "ms": size, "label": label, "zorder": 4}
-                    axes.plot(at, np.interp(at, x, heights), marker, mec="white", **style)
+                    height, colour = np.interp(at, x, heights), COLOURS[route]
+                    axes.plot(at, height, marker, color=colour, mec="white", ms=size, label=label, zorder=4)
         axes.set(yscale="log", xlabel=landscape.axes[0].label, ylabel="loss, (miss / span)²", xlim=(x[0], x[-1]))
         axes.set_title(f"{title}: {landscape.wanted}")
         axes.legend(fontsize=10, ncols=2)

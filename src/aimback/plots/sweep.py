@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 from PIL import Image
 
 from aimback.box import Axis
@@ -63,12 +65,14 @@ class Sweep:
         sides: the true map first.
         captions: what is wanted, a frame.
         unit: of the misses.
+        tolerance: the miss at which a target counts as solved.
     """
 
     axes: Sequence[Axis]
     sides: Sequence[Side]
     captions: Sequence[str]
     unit: str
+    tolerance: float
 
 
 def view_sweep(
@@ -81,7 +85,7 @@ def view_sweep(
     """
     ends = targets.targets[:, 0].quantile(torch.tensor([0.02, 0.98], dtype=torch.float64))
     wanted = targets.targets.median(0).values.expand(FRAMES, -1).clone()
-    wanted[:, 0] = torch.linspace(*ends.tolist(), FRAMES, dtype=torch.float64)
+    wanted[:, 0] = torch.linspace(float(ends[0]), float(ends[1]), FRAMES, dtype=torch.float64)
     condition = targets.conditions.median(0).values
     starts = task.box.from_unit(stratified_starts(1, _STARTS, len(task.box), generator)).expand(FRAMES, -1, -1)
     problem = InverseProblem(
@@ -107,7 +111,7 @@ def view_sweep(
         + ", ".join(f"{axis.name} {value:.2f} {axis.unit}".rstrip() for axis, value in zip(names, row, strict=True))
         for row in given
     ]
-    return Sweep(axes, sides, captions, task.outcomes.axes[0].unit)
+    return Sweep(axes, sides, captions, task.outcomes.axes[0].unit, task.tolerance)
 
 
 def _true_miss(task: Task, problem: InverseProblem, found: Solution) -> Array:
@@ -137,42 +141,54 @@ def plot_sweep(path: Path, title: str, sweep: Sweep) -> None:
         temporary.write_bytes(content.getvalue())
 
 
-def _frames(title: str, sweep: Sweep) -> Iterator[Array]:
-    """The pictures, `(height, width, 3)` bytes each; drawn once and then only changed."""
+def _frames(title: str, sweep: Sweep) -> Iterator[NDArray[np.uint8]]:
+    """The pictures, `(height, width, 3)` each."""
     with canvas((8.6, 4.3)) as figure:
         panels = figure.subplots(1, len(sweep.sides), sharex=True, sharey=True)
         show = _Curve if len(sweep.axes) == 1 else _Map
         shown = [show(panel, side, sweep) for panel, side in zip(panels, sweep.sides, strict=True)]
         panels[0].set_ylabel(sweep.axes[1].label if len(sweep.axes) == 2 else "loss, (miss / span)²")
+        heading = figure.suptitle(f"{title}: {sweep.captions[0]}")
+        drawing = figure.canvas
+        assert isinstance(drawing, FigureCanvasAgg)
+        # What does not change is laid out and drawn once, everything else again and again.
+        moving = [heading, *(artist for one in shown for artist in one.moving)]
+        for one in shown:
+            one.turn_to(0)
+        drawing.draw()
+        figure.set_layout_engine("none")
+        for artist in moving:
+            artist.set_animated(True)
+        drawing.draw()
+        still = drawing.copy_from_bbox(figure.bbox)
         for frame, caption in enumerate(sweep.captions):
-            figure.suptitle(f"{title}: {caption}")
+            drawing.restore_region(still)
+            heading.set_text(f"{title}: {caption}")
             for one in shown:
                 one.turn_to(frame)
-            yield _pixels(figure)
-            # Where things are is settled by the first frame: laying out anew would make the panels tremble.
-            figure.set_layout_engine("none")
-
-
-def _pixels(figure: Figure) -> Array:
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+            for artist in moving:
+                figure.draw_artist(artist)
+            yield np.asarray(drawing.buffer_rgba())[..., :3].copy()
 
 
 class _Panel:
     """One side, redrawn frame by frame."""
 
     def __init__(self, panel: Axes, side: Side, sweep: Sweep) -> None:
-        self._panel, self._side, self._unit = panel, side, sweep.unit
+        self._side, self._unit, self._tolerance = side, sweep.unit, sweep.tolerance
         axis = sweep.axes[0]
         panel.grid(False)
         panel.set(xlabel=axis.label, xlim=(axis.lower, axis.upper))
         finite = np.concatenate([one.loss[np.isfinite(one.loss)] for one in sweep.sides])
         self.worst = float(finite.max(initial=np.finfo(float).tiny))
+        self._title = panel.set_title("\n", fontsize=11, color=COLOURS[side.route])
+        self.moving: list[Artist] = [self._title]
 
     def turn_to(self, frame: int) -> None:
-        miss = self._side.miss[frame]
-        shown = f"misses by {miss:.4f} {self._unit}".rstrip() if np.isfinite(miss) else "no answer"
-        self._panel.set_title(f"{self._side.title}\n{shown}", fontsize=11, color=COLOURS[self._side.route])
+        """Show another target."""
+        miss, least = self._side.miss[frame], 1e-3 * self._tolerance
+        shown = f"{miss:.2g} {self._unit}" if miss >= least else f"less than {least:g} {self._unit}"
+        self._title.set_text(f"{self._side.title}\nmisses by {shown}".rstrip())
 
 
 class _Map(_Panel):
@@ -196,6 +212,7 @@ class _Map(_Panel):
         panel.add_collection(self._paths)
         (self._starts,) = panel.plot([], [], "o", color="white", mec=colour, mew=1.6, ms=6)
         (self._ends,) = panel.plot([], [], "*", color=colour, mec="white", mew=0.8, ms=14, clip_on=False)
+        self.moving += [self._image, *panel.spines.values(), self._paths, self._starts, self._ends]
 
     def turn_to(self, frame: int) -> None:
         super().turn_to(frame)
@@ -220,6 +237,7 @@ class _Curve(_Panel):
         self._curve: Line2D = panel.plot(self._x, np.ones_like(self._x), LINES[side.route], color=colour)[0]
         (self._starts,) = panel.plot([], [], "o", color="white", mec=colour, mew=1.6, ms=6)
         (self._ends,) = panel.plot([], [], "*", color=colour, mec="white", mew=0.8, ms=14, clip_on=False)
+        self.moving += [self._curve, self._starts, self._ends]
 
     def turn_to(self, frame: int) -> None:
         super().turn_to(frame)

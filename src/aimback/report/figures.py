@@ -33,7 +33,8 @@ KINDS = {
     "surfaces": Kind(
         "The two losses",
         "The loss of one target over the controls, true and through the network: see whether the descents end where "
-        "the true one is least. Height is the loss, shade its logarithm; turning one turns the other.",
+        "the true one is least (open rings: starts, diamonds: ends). Height is the loss, shade its logarithm; turning "
+        "one turns the other.",
         "lead",
         webgl=True,
     ),
@@ -41,6 +42,11 @@ KINDS = {
         "The target sweeps",
         "The same two losses while the target moves through its range, with descents from the same four starts: see "
         "where the network's valley leaves the true one, and what its best answer misses by.",
+        "lead",
+    ),
+    "trajectories": Kind(
+        "Flown again",
+        "Answers to a few targets, re-simulated: see how far from its cross each one ends.",
         "lead",
     ),
     "basins": Kind(
@@ -61,11 +67,6 @@ KINDS = {
         "only the truth flattens, the route's own map is the limit and not the solver.",
         "pair",
     ),
-    "trajectories": Kind(
-        "Flown again",
-        "Answers to a few targets, re-simulated: see how far from its cross each one ends.",
-        "pair",
-    ),
     "r_t": Kind(
         "The best of T candidates",
         "The published metric r_T: the least squared miss among the T candidates that a route ranks first (mean, "
@@ -75,7 +76,7 @@ KINDS = {
     "iterations": Kind(
         "Plain gradient descent",
         "C2: how fast the starts truly arrive, each route at its own best step size, and how much it depends on it.",
-        "more",
+        "pair",
     ),
     "belief": Kind(
         "Belief and truth",

@@ -14,11 +14,12 @@ from aimback.report.costs import costs_of
 from aimback.report.figures import figures_of, placed
 from aimback.report.result import TaskResult
 from aimback.report.tables import findings, interval, over_seeds, statuses, summary, summary_columns, table
-from aimback.report.text import environment
+from aimback.report.text import environment, number
 from aimback.report.verdict import RULE, verdict, winner
 from aimback.routes import ROUTES
 
 LISTED = 20
+_FILTERS = {"number": number, "interval": interval, "over_seeds": over_seeds}
 
 
 def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, costs: Path) -> None:
@@ -36,7 +37,7 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
         "rule": RULE,
     }
     html = environment(autoescape=True)
-    html.filters |= {"interval": interval, "over_seeds": over_seeds}
+    html.filters |= _FILTERS
     # Only these may run, told by their hashes: nothing that a user's file holds can.
     scripts = [_inert(script()), html.get_template("report.js").render()]
     write_text(
@@ -48,7 +49,7 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
         ),
     )
     plain = environment(autoescape=False)
-    plain.filters |= {"interval": interval, "over_seeds": over_seeds}
+    plain.filters |= _FILTERS
     write_text(markdown, plain.get_template("report.md").render(content))
     whole = {result.name: {route: costs_of(result, route) for route in ROUTES} for result in results}
     write_text(costs, json.dumps(whole, indent=1, allow_nan=False) + "\n")

@@ -52,14 +52,15 @@ def summary(results: Sequence[TaskResult]) -> list[Row]:
     ]
 
 
-def summary_columns() -> list[str]:
-    return [
-        "best route",
-        "lead",
-        *(f"solved, {route}" for route in ROUTES),
-        *(f"median miss, {route}" for route in ROUTES),
-        *(f"{route} repaid from [targets]" for route in prepared_routes()),
-    ]
+def summary_columns() -> dict[str, list[str]]:
+    """What the columns of `summary` are, in groups: the routes of each, or none where there is one column."""
+    return {
+        "best route": [],
+        "lead": [],
+        "solved": list(ROUTES),
+        "median miss": list(ROUTES),
+        "repaid from so many targets on": prepared_routes(),
+    }
 
 
 def table(result: TaskResult) -> list[Row]:
@@ -111,16 +112,12 @@ def findings(results: Sequence[TaskResult]) -> list[Finding]:
 
 
 def interval(claim: Claim) -> str:
-    """ "1.9 (1.7 to 2.1)": the number that decides, with its 95 % interval."""
-    measured = claim.number
-    if measured.value is None:
-        return DASH
-    return f"{number(measured.value)} ({number(measured.low)} to {number(measured.high)})"
+    """ "1.7 to 2.1": the 95 % interval of the number that decides; a dash where there is none."""
+    low, high = claim.number.low, claim.number.high
+    return DASH if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def over_seeds(claim: Claim) -> str:
-    """ "1.8 to 2.0 (3 networks)": the spread over networks; a dash where there is none."""
+    """ "1.8 to 2.0": the least and the greatest number of several networks; a dash where there is one."""
     known = [seed for seed in claim.number.seeds if seed is not None]
-    if len(known) < 2:
-        return DASH
-    return f"{number(min(known))} to {number(max(known))} ({len(known)} networks)"
+    return DASH if len(known) < 2 else f"{number(min(known))} to {number(max(known))}"
