@@ -51,7 +51,7 @@ def plot_belief(path: Path, title: str, picture: Mapping[str, Array], unit: str,
 
 
 def believed_and_true(picture: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Both misses of the targets that have them, `(n,)` each; a hit to the last bit, which has no logarithm, is lifted."""
+    """Both misses of the targets that have them, `(n,)` each, at least 1e-16: zero has no logarithm."""
     believed, miss = picture["believed"], picture["miss"]
     there = np.isfinite(believed) & np.isfinite(miss)
     return np.maximum(believed[there], 1e-16), np.maximum(miss[there], 1e-16)
@@ -63,9 +63,9 @@ def plot_iterations(path: Path, title: str, picture: Mapping[str, Array]) -> Non
         left, right = figure.subplots(1, 2)
         for route in PAIR:
             curve = picture[f"curve_{route}"]
-            style = {"color": COLOURS[route], "ls": LINES[route], "label": route}
-            left.plot(np.arange(len(curve)), 100 * curve, drawstyle="steps-post", **style)
-            right.plot(picture["sizes"], 100 * picture[f"arrived_{route}"], marker="o", **style)
+            colour, line = COLOURS[route], LINES[route]
+            left.plot(np.arange(len(curve)), 100 * curve, line, color=colour, drawstyle="steps-post", label=route)
+            right.plot(picture["sizes"], 100 * picture[f"arrived_{route}"], line, color=colour, marker="o")
         left.set(xlabel="step of gradient descent", ylim=(-2, 102), title="each at its own best step size")
         left.set_ylabel("starts truly within the tolerance [%]")
         right.set(xscale="log", xlabel="step size", ylim=(-2, 102), title="in the end, by step size")
@@ -80,9 +80,9 @@ def plot_basins(path: Path, title: str, picture: Mapping[str, Array], axes: Sequ
             panel = figure.add_subplot()
             for name, label in BASINS.items():
                 route = name.removeprefix("gradient_")
-                width = 1.0 if name.startswith("gradient_") else 2.4
-                style = {"color": COLOURS[route], "ls": LINES[route], "lw": width, "label": label}
-                panel.plot(picture["axis_x"], 100 * picture[name], drawstyle="steps-mid", **style)
+                width, colour = 1.0 if name.startswith("gradient_") else 2.4, COLOURS[route]
+                (line,) = panel.plot(picture["axis_x"], 100 * picture[name], LINES[route], color=colour, lw=width)
+                line.set(drawstyle="steps-mid", label=label)
             panel.set(xlabel=axes[0].label, ylabel="targets hit from here [%]", ylim=(-2, 102))
             panel.set_title(f"{title}: basins")
             panel.legend()
@@ -108,8 +108,8 @@ def plot_conditioning(path: Path, title: str, picture: Mapping[str, Array]) -> N
         left, right = figure.subplots(1, 2)
         for route in PAIR:
             ordered, shares = cumulative(picture[f"condition_{route}"])
-            style = {"color": COLOURS[route], "ls": LINES[route], "label": route}
-            left.plot(ordered, 100 * shares, drawstyle="steps-post", **style)
+            (line,) = left.plot(ordered, 100 * shares, LINES[route], color=COLOURS[route], label=route)
+            line.set_drawstyle("steps-post")
             _sorted_eigenvalues(right, route, picture[f"eigenvalues_{route}"])
         left.set(xscale="log", xlabel="effective condition number", ylabel="points at most so badly conditioned [%]")
         left.set(title="along the descents", ylim=(-2, 102))

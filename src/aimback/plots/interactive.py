@@ -33,6 +33,7 @@ Panels: TypeAlias = list[go.Figure]
 
 _DASHES = {"-": "solid", "--": "dash", "-.": "dashdot"}
 _SEEN = 201  # points along a curve: more are not told apart on a screen
+_DECADES = (1, 2, 3, 5, 10, 20, 50, 100, 200)  # between two ticks
 _INK = "#808080"  # read on light and on dark paper
 
 
@@ -66,7 +67,7 @@ def _surface(landscape: Landscape, surface: Surface, levels: Array) -> go.Figure
             "yaxis": {"title": {"text": second.label}, "nticks": 6},
             "zaxis": {"title": {"text": "loss"}, "range": [0, float(levels[-1])], "nticks": 5},
             "aspectratio": {"x": 1.1, "y": 1.1, "z": 0.75},
-            "camera": {"eye": {"x": -1.25, "y": -1.25, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.18}},
+            "camera": {"eye": {"x": -1.32, "y": -1.32, "z": 1.05}, "center": {"x": 0, "y": 0, "z": -0.18}},
         },
     )
     panel.add_trace(
@@ -160,7 +161,7 @@ def basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> Panels:
     for name, label in BASINS.items():
         mean = 100 * float(np.nanmean(picture[name]))
         panel = _panel(
-            f"{label}<br>{mean:.3g} % on the whole",
+            f"{label}: {mean:.3g} % on the whole",
             xaxis={"title": {"text": axes[0].label}, "showgrid": False},
             yaxis={"title": {"text": axes[1].label}, "showgrid": False},
         )
@@ -225,9 +226,9 @@ def loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: str, to
 def r_t(curves: Mapping[str, Array]) -> Panels:
     """The published metric r_T by the number of candidates: mean, and quartiles of the targets."""
     counts, values = ([curve[:, part] for curve in curves.values()] for part in (0, slice(1, None)))
-    panel = _panel(
-        "", xaxis=_log("T, candidates simulated again", *counts), yaxis=_log("r_T, least squared miss", *values)
-    )
+    most = max((float(count.max()) for count in counts if len(count)), default=1.0)
+    along = _log("T, candidates simulated again", *counts) | {"range": [-0.02, float(np.log10(1.05 * most))]}
+    panel = _panel("", xaxis=along, yaxis=_log("r_T, least squared miss", *values))
     for route, curve in curves.items():
         count, mean, low, high = curve.T
         _add_band(panel, count, low, high, route)
@@ -363,7 +364,7 @@ def training(step: Array, train_loss: Array, validation_loss: Array) -> Panels:
 def _panel(title: str, **layout: Any) -> go.Figure:
     common: dict[str, Any] = {
         "template": {},
-        "margin": {"l": 56, "r": 12, "t": 16 + 18 * len(title.split("<br>")) if title else 12, "b": 44},
+        "margin": {"l": 56, "r": 12, "t": 34 if title else 12, "b": 44},
         # Colours and dashes mean the same everywhere: a page says once which route has which.
         "showlegend": False,
     }
@@ -399,11 +400,12 @@ def _steps(x: Array, shares: Array, route: str, name: str = "") -> go.Scatter:
     return line
 
 
-def _thinned(*columns: Array) -> list[Array]:
-    """Rows evenly taken from a long table, its ends among them."""
-    last = len(columns[0]) - 1
-    rows = np.unique(np.linspace(0, last, _SEEN).round().astype(int)) if last >= 0 else slice(0)
-    return [column[rows] for column in columns]
+def _thinned(x: Array, y: Array) -> tuple[Array, Array]:
+    """Points evenly taken from many, the ends among them."""
+    if len(x) <= _SEEN:
+        return x, y
+    rows = np.unique(np.linspace(0, len(x) - 1, _SEEN).round().astype(int))
+    return x[rows], y[rows]
 
 
 def _add_band(panel: go.Figure, x: Array, low: Array, high: Array, route: str) -> None:
@@ -429,7 +431,7 @@ def _log(title: str, *shown: Array) -> dict[str, Any]:
     values = np.concatenate([np.ravel(values) for values in shown])
     values = values[np.isfinite(values) & (values > 0)]
     decades = float(np.log10(values.max() / values.min())) if values.size else 0.0
-    return axis | ({"dtick": max(1, int(np.ceil(decades / 5)))} if decades > 1 else {})
+    return axis | ({"dtick": next(step for step in _DECADES if decades <= 5 * step)} if decades > 1 else {})
 
 
 def _percent(title: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from aimback.report.figures import figures_of, placed
 from aimback.report.result import TaskResult
 from aimback.report.tables import findings, interval, over_seeds, statuses, summary, summary_columns, table
 from aimback.report.text import environment, number
-from aimback.report.verdict import RULE, verdict, winner
+from aimback.report.verdict import RULE, lead, verdict, winner
 from aimback.routes import ROUTES
 
 LISTED = 20
@@ -67,6 +67,7 @@ def _content(result: TaskResult, home: Path) -> dict[str, Any]:
         "name": result.name,
         "winner": winner(result),
         "verdict": verdict(result),
+        "lead": lead(result),
         "rows": table(result),
         "statuses": statuses(result),
         "claims": result.claims,

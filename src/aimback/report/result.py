@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -120,7 +120,8 @@ def _read_claims(numbers: Path, texts: Path) -> list[Claim]:
             verdict = given.pop("verdict")
             if verdict not in get_args(Verdict):
                 raise ValueError(f"verdict {verdict!r}")
-            measured = Estimate(*(given.pop(name) for name in ("value", "low", "high")), tuple(given.pop("seeds")))
+            value, low, high, seeds = (given.pop(field.name) for field in fields(Estimate))
+            measured = Estimate(value, low, high, tuple(seeds))
             claims.append(Claim(key=key, number=measured, verdict=verdict, details=given, **said[key]))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{numbers}: {key} cannot be read ({error}); {_CURE}") from error

@@ -59,7 +59,7 @@ def summary_columns() -> dict[str, list[str]]:
         "lead": [],
         "solved": list(ROUTES),
         "median miss": list(ROUTES),
-        "repaid from so many targets on": prepared_routes(),
+        "repays from [targets]": prepared_routes(),
     }
 
 

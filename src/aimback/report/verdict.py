@@ -75,7 +75,7 @@ def lead(result: TaskResult) -> str:
     if ahead >= SOLVED_MARGIN:
         return f"{percent(ahead)} more targets solved than {second}"
     times = factor(total_seconds(result, first), total_seconds(result, second))
-    return f"{times} times faster than {second}, hitting as often"
+    return f"{times} times faster than {second}"
 
 
 def _front(result: TaskResult) -> list[str]:

@@ -39,18 +39,28 @@
     };
   }
 
+  // Titles are text of the page: they wrap, and can be read aloud and copied.
+  function place(live, title) {
+    const panel = live.appendChild(document.createElement("div"));
+    panel.appendChild(document.createElement("p")).textContent = title ?? "";
+    return panel.appendChild(document.createElement("div"));
+  }
+
   async function draw(figure) {
     if (drawn.has(figure)) return;
     drawn.add(figure);
     const live = figure.querySelector(".live");
     const panels = JSON.parse(themed(figure.querySelector("script").textContent));
     figure.classList.add("is-live");
-    const places = panels.map(() => live.appendChild(document.createElement("div")));
+    const places = panels.map(({ layout }) => place(live, layout.title?.text));
     await Promise.all(
       panels.map(({ data, layout }, index) => {
+        // A finger that scrolls past a flat figure shall not enlarge it.
         const drag = touched.matches && !layout.scene ? { dragmode: false } : {};
-        return Plotly.newPlot(places[index], data, { ...layout, ...drag, template: template() }, {
+        const own = { title: undefined, margin: { ...layout.margin, t: 8 }, template: template() };
+        return Plotly.newPlot(places[index], data, { ...layout, ...drag, ...own }, {
           responsive: true,
+          displayModeBar: touched.matches ? false : "hover",
           displaylogo: false,
           scrollZoom: false,
           modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetCameraLastSave3d", "tableRotation"],
@@ -71,7 +81,7 @@
       const context = canvas.getContext("webgl");
       if (context) context.getExtension("WEBGL_lose_context")?.loseContext();
     }
-    for (const place of figure.querySelectorAll(".live > div")) Plotly.purge(place);
+    for (const place of figure.querySelectorAll(".js-plotly-plot")) Plotly.purge(place);
     figure.querySelector(".live").replaceChildren();
     figure.classList.remove("is-live");
   }
