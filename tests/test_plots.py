@@ -1,21 +1,32 @@
-"""Figures are whole, the same each time, and show what they say."""
+"""Figures are whole, the same each time, and show what they say; for one, two and more controls."""
 
+import base64
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from made_up import pictures
+from PIL import Image
 
-from aimback import plots
+from aimback.box import Axis, Box
+from aimback.plots import evidence, interactive, stills, sweep, views
+from aimback.plots.canvas import new_figure
+from aimback.plots.colours import COLOURS, LINES
+from aimback.plots.gallery import draw_figures
 from aimback.problem import InverseProblem
-from aimback.report import CAPTIONS
+from aimback.report.figures import KINDS
+from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.targets import draw_targets
 from aimback.tasks.cannon_vacuum import CannonVacuum
+from aimback.tasks.robotic_arm import RoboticArm
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TRAINING = {"step": [1, 2, 3], "train_loss": [1.0, 0.1, 0.02], "validation_loss": [math.nan, 0.2, 0.03]}
+SOLVER = LevenbergMarquardt(starts=4, max_steps=20)
 
 
 class Skewed:
@@ -32,104 +43,254 @@ class Skewed:
         return outcome * 1.01 + 0.02, jacobian * 1.01
 
 
+class Slope:
+    """A task with one control, a condition, and no answer below a tenth: the outcome is x² + wind."""
+
+    box = Box([Axis("x", "m", 0.0, 2.0)])
+    conditions = Box([Axis("wind", "m", 0.0, 1.0)])
+    outcomes = Box([Axis("height", "m", 0.0, 5.0)])
+    tolerance = 0.01
+
+    def __call__(self, controls, conditions):
+        return torch.where(controls < 0.1, torch.inf, controls.square() + conditions)
+
+    def linearise(self, controls, conditions):
+        return self(controls, conditions), 2 * controls[..., None]
+
+    def draw_controls(self, count, generator):
+        return self.box.sample(count, generator)
+
+    draw_starts = draw_controls
+
+    def reach(self, conditions):
+        return None
+
+    def trajectory(self, controls, conditions, points):
+        return None
+
+
+class Drawn:
+    """A task, three routes' solutions of a few of its targets, and its figures."""
+
+    def __init__(self, task, folder):
+        self.task, self.folder = task, folder
+        self.targets = draw_targets(task, 12, torch.Generator().manual_seed(0))
+        span = views.span_of(task)
+        problem = InverseProblem(self.targets.targets, self.targets.conditions, task.box, task.tolerance, span)
+        forwards = {"surrogate": Skewed(task), "direct": task, "hybrid": task}
+        self.solutions = {
+            route: solve(forward, problem, SOLVER, torch.Generator().manual_seed(1))
+            for route, forward in forwards.items()
+        }
+        self.misses = {}
+        for route, solution in self.solutions.items():
+            answers = solution.controls[torch.arange(12), solution.best()]
+            self.misses[route] = (task(answers, self.targets.conditions) - self.targets.targets).norm(dim=-1)
+        self.names = self.draw(folder)
+
+    def draw(self, folder, task=None):
+        made = pictures(len(self.task.box))
+        return draw_figures(
+            folder / "figures",
+            folder / "interactive",
+            "made_up",
+            task or self.task,
+            surrogate=Skewed(self.task),
+            targets=self.targets,
+            solutions=self.solutions,
+            misses=self.misses,
+            r_t={route: np.array([[1, 1e-3, 1e-4, 1e-2], [2, 1e-4, 0.0, np.nan]]) for route in self.solutions},
+            training=TRAINING,
+            pictures={figure: made[key] for figure, (key, _) in evidence.PICTURES.items()},
+            solver=SOLVER,
+            generator=torch.Generator().manual_seed(2),
+        )
+
+
 @pytest.fixture(scope="module")
-def solved():
-    task = CannonVacuum()
-    targets = draw_targets(task, 12, torch.Generator().manual_seed(0))
-    span = float((task.outcomes.upper - task.outcomes.lower).norm())
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span)
-    forwards = {"surrogate": Skewed(task), "direct": task}
-    solver = LevenbergMarquardt(starts=4, max_steps=20)
-    solutions = {
-        route: solve(forward, problem, solver, torch.Generator().manual_seed(1)) for route, forward in forwards.items()
-    }
-    misses = {}
-    for route, solution in solutions.items():
-        answers = solution.controls[torch.arange(12), solution.best()]
-        misses[route] = (task(answers, targets.conditions) - targets.targets).norm(dim=-1)
-    return task, targets, solutions, misses
-
-
-def draw(folder, solved, task=None):
-    own, targets, solutions, misses = solved
-    return plots.draw_figures(
-        folder,
-        "cannon_vacuum",
-        task or own,
-        surrogate=Skewed(own),
-        targets=targets,
-        solutions=solutions,
-        misses=misses,
-        training=TRAINING,
-    )
+def cannon(tmp_path_factory):
+    return Drawn(CannonVacuum(), tmp_path_factory.mktemp("cannon"))
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory, solved):
-    folder = tmp_path_factory.mktemp("figures")
-    return folder, draw(folder, solved)
+def slope(tmp_path_factory):
+    return Drawn(Slope(), tmp_path_factory.mktemp("slope"))
 
 
-def test_all_figures_are_drawn_and_have_captions(drawn):
-    folder, names = drawn
-    assert [name.removesuffix(".png") for name in names] == list(CAPTIONS)
-    assert all((folder / name).read_bytes().startswith(PNG) for name in names)
+@pytest.fixture(scope="module", params=["cannon", "slope", "arm"])
+def drawn(request, tmp_path_factory):
+    if request.param == "arm":
+        return Drawn(RoboticArm(), tmp_path_factory.mktemp("arm"))
+    return request.getfixturevalue(request.param)
 
 
-def test_the_same_figures_have_the_same_bytes(tmp_path, drawn, solved):
-    folder, names = drawn
-    assert draw(tmp_path, solved) == names
-    for name in names:
-        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
-        assert b"Software" not in (folder / name).read_bytes()
+def test_all_figures_are_drawn_twice_and_have_captions(drawn):
+    expected = set(KINDS) - ({"trajectories"} if isinstance(drawn.task, Slope) else set())
+    assert set(drawn.names) == expected
+    for name in expected - {"sweep"}:
+        assert (drawn.folder / "figures" / f"{name}.png").read_bytes().startswith(PNG)
+        panels = json.loads((drawn.folder / "interactive" / f"{name}.json").read_text())
+        assert panels
+        assert all(panel["data"] for panel in panels)
+    assert (drawn.folder / "figures" / "sweep.gif").read_bytes().startswith(b"GIF89a")
 
 
-def test_a_task_without_trajectories_has_none(tmp_path, solved):
+def test_the_same_figures_have_the_same_bytes(tmp_path, cannon):
+    assert cannon.draw(tmp_path) == cannon.names
+    for file in (file for file in tmp_path.rglob("*") if file.is_file()):
+        assert file.read_bytes() == (cannon.folder / file.relative_to(tmp_path)).read_bytes()
+        assert b"Software" not in file.read_bytes()
+
+
+def test_a_task_without_trajectories_has_none(tmp_path, cannon):
     class Still(CannonVacuum):
         def trajectory(self, controls, conditions, points):
             return None
 
-    names = draw(tmp_path, solved, Still())
-    assert "trajectories.png" not in names
-    assert "surfaces.png" in names
+    names = cannon.draw(tmp_path, Still())
+    assert "trajectories" not in names
+    assert "surfaces" in names
 
 
-def test_the_drawn_descent_tells_belief_from_truth(solved):
-    task, targets, solutions, misses = solved
-    loss, miss = plots.draw_descent(task, targets, solutions["surrogate"], 10.0)
+def test_interactive_figures_are_small(drawn):
+    sizes = {file.stem: file.stat().st_size for file in (drawn.folder / "interactive").glob("*.json")}
+    assert sizes.pop("surfaces") < 250_000
+    assert max(sizes.values()) < 60_000
+    assert (drawn.folder / "figures" / "sweep.gif").stat().st_size < 3_000_000
+
+
+def test_the_drawn_descent_tells_belief_from_truth(cannon):
+    loss, miss = views.view_descent(cannon.task, cannon.targets, cannon.solutions["surrogate"])
     assert loss[-1].max() < 1e-20  # it believes in a hit
-    np.testing.assert_allclose(miss[-1], misses["surrogate"], rtol=1e-6)  # and is off by what it does not know
+    np.testing.assert_allclose(miss[-1], cannon.misses["surrogate"], rtol=1e-6)  # and is off by what it does not know
     assert miss[-1].min() > 0.01
 
 
-def test_surfaces_are_those_of_the_two_maps(solved):
-    task, targets, solutions, _ = solved
-    surfaces, wanted = plots.draw_surfaces(task, {"surrogate": Skewed(task), "direct": task}, targets, solutions, 5)
-    true, network = surfaces
+def test_surfaces_are_those_of_the_two_maps(cannon):
+    task = cannon.task
+    landscape = views.view_landscape(task, Skewed(task), cannon.targets, cannon.solutions, 5)
+    true, network = landscape.surfaces
     # speed across, angle up: at 10 m/s and 45 degrees the vacuum range is v^2 / g
     assert true.outcome[2, 4] == pytest.approx(100 / task.gravity)
     np.testing.assert_allclose(network.outcome, true.outcome * 1.01 + 0.02)
-    assert wanted.startswith("target distance")
+    assert landscape.wanted.startswith("target distance")
+    assert set(true.paths) == {"direct", "hybrid"}, "both descend through the simulator"
+    assert set(network.paths) == {"surrogate"}
+
+
+def test_one_control_gives_curves(slope):
+    task = slope.task
+    landscape = views.view_landscape(task, Skewed(task), slope.targets, slope.solutions, 9)
+    true, network = landscape.surfaces
+    assert true.loss.shape == network.loss.shape == (9,)
+    assert np.isinf(true.loss[0])
+    assert true.paths["direct"].shape[2] == 1
+    row = int((slope.targets.targets[:, 0] - slope.targets.targets[:, 0].median()).abs().argmin())
+    wanted, wind = float(slope.targets.targets[row, 0]), float(slope.targets.conditions[row, 0])
+    assert true.loss[4] == pytest.approx(((1 + wind - wanted) / 5) ** 2)
+
+
+def numbers(values):
+    """An array of Plotly's JSON."""
+    flat = np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"])
+    return flat.reshape([int(n) for n in values["shape"].split(",")]) if "shape" in values else flat
+
+
+def test_the_interactive_surface_is_the_loss_and_the_descents_lie_on_it(cannon):
+    task = cannon.task
+    landscape = views.view_landscape(task, Skewed(task), cannon.targets, cannon.solutions, 161)
+    true, _ = json.loads(interactive.to_json(interactive.surfaces(landscape)))
+    surface, *lines = true["data"]
+    np.testing.assert_allclose(numbers(surface["z"]), landscape.surfaces[0].loss[::2, ::2], rtol=1e-6)
+    descent = next(line for line in lines if line["name"] == "direct descent")
+    x, y, z = (numbers(descent[part]).astype(float) for part in "xyz")
+    there = np.isfinite(x)
+    assert not there.all(), "the starts are not joined with each other"
+    controls = torch.tensor(np.stack([x[there], y[there]], -1))
+    loss = ((task(controls, torch.empty(len(controls), 0)) - landscape.target) / views.span_of(task)).square()
+    lift = 0.008 * float(np.nanmax(landscape.surfaces[0].loss))
+    np.testing.assert_allclose(z[there] - lift, loss[:, 0], atol=5e-3)
+    assert descent["line"]["color"] == COLOURS["direct"]
+
+
+def test_the_sweep_follows_the_target(cannon):
+    seen = sweep.view_sweep(cannon.task, Skewed(cannon.task), cannon.targets, SOLVER, torch.Generator().manual_seed(0))
+    direct, surrogate = seen.sides
+    assert direct.loss.shape == (sweep.FRAMES, 81, 81)
+    assert direct.miss.max() < 1e-6
+    assert surrogate.miss.min() > 0.01
+    np.testing.assert_array_equal(direct.paths[0], surrogate.paths[0])  # the same starts
+    assert np.ptp(direct.paths[0], axis=0).max() == 0, "the same ones for every target"
+    distances = [float(caption.split()[2]) for caption in seen.captions]
+    assert distances == sorted(distances)
+    assert distances[0] < distances[-1]
+
+
+def test_the_sweep_goes_with_any_solver(slope):
+    solver = GradientDescent(starts=2, max_steps=500)
+    seen = sweep.view_sweep(slope.task, Skewed(slope.task), slope.targets, solver, torch.Generator().manual_seed(0))
+    assert seen.sides[0].loss.shape == (sweep.FRAMES, 81)
+    assert len(seen.sides[0].paths) <= 61  # cut short: it is a picture
+
+
+def test_the_gif_has_a_frame_a_target_and_goes_on_for_ever(drawn):
+    with Image.open(drawn.folder / "figures" / "sweep.gif") as moving:
+        assert moving.n_frames == sweep.FRAMES
+        assert moving.info["loop"] == 0
+        first = np.asarray(moving.convert("RGB"))
+        moving.seek(sweep.FRAMES // 2)
+        assert (first != np.asarray(moving.convert("RGB"))).any()
 
 
 def test_misses_of_zero_and_without_a_number_can_be_drawn(tmp_path):
     misses = {"direct": np.zeros(5), "surrogate": np.array([0.0, 1e-3, 5.0, np.nan, np.inf])}
-    plots.plot_misses(tmp_path / "miss.png", "all", misses, "m", 0.01)
-    plots.plot_misses(tmp_path / "none.png", "none", {"direct": np.full(3, np.nan)}, "m", 0.01)
-    assert (tmp_path / "miss.png").read_bytes().startswith(PNG)
+    for some in (misses, {"direct": np.full(3, np.nan)}):
+        stills.plot_misses(tmp_path / "miss.png", "some", some, "m", 0.01)
+        assert (tmp_path / "miss.png").read_bytes().startswith(PNG)
+        assert interactive.to_json(interactive.misses(some, "m", 0.01))
 
 
 def test_losses_of_zero_and_without_a_number_can_be_drawn(tmp_path):
     losses = {"direct": np.array([[1.0, np.nan], [0.0, np.nan]]), "surrogate": np.array([[1.0, 1.0]])}
-    plots.plot_loss(tmp_path / "loss.png", "t", losses=losses, misses=losses, unit="m", tolerance=0.01)
+    stills.plot_loss(tmp_path / "loss.png", "t", losses, losses, "m", 0.01)
     assert (tmp_path / "loss.png").read_bytes().startswith(PNG)
+    assert interactive.to_json(interactive.loss(losses, losses, "m", 0.01))
+
+
+def test_a_surface_without_a_number_can_be_drawn(tmp_path):
+    nothing = np.full((5, 5), np.inf)
+    paths = {"direct": np.full((2, 3, 2), 0.5)}
+    surface = views.Surface("nowhere", "direct", nothing, nothing, paths)
+    landscape = views.Landscape([Axis("x", "", 0, 1), Axis("y", "", 0, 1)], [surface, surface], "target 1", 1.0)
+    stills.plot_surfaces(tmp_path / "surfaces.png", "t", landscape)
+    assert (tmp_path / "surfaces.png").read_bytes().startswith(PNG)
+    assert interactive.to_json(interactive.surfaces(landscape))
+
+
+def test_json_holds_no_number_that_json_has_not(drawn):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    for file in (drawn.folder / "interactive").glob("*.json"):
+        json.loads(file.read_text(), parse_constant=refuse)
+
+
+def test_every_route_has_its_own_colour_and_line():
+    assert set(COLOURS) == set(LINES) >= {"surrogate", "direct", "hybrid"}
+    assert len(set(COLOURS.values())) == len(set(LINES.values())) == len(COLOURS)
 
 
 def test_a_users_matplotlibrc_changes_nothing(tmp_path):
     import matplotlib as mpl
 
     arrays = np.arange(1.0, 4), np.arange(3.0, 0, -1), np.arange(3.0, 0, -1)
-    plots.plot_training(tmp_path / "1.png", "t", *arrays)
+    stills.plot_training(tmp_path / "1.png", "t", *arrays)
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red"}):
-        plots.plot_training(tmp_path / "2.png", "t", *arrays)
+        stills.plot_training(tmp_path / "2.png", "t", *arrays)
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
+
+
+def test_a_figure_that_fails_leaves_no_file(tmp_path):
+    with pytest.raises(ZeroDivisionError), new_figure(tmp_path / "a.png", (2, 2)):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []

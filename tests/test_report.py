@@ -1,5 +1,6 @@
 """The verdict follows from the numbers, whoever wins, and the page needs nothing but itself."""
 
+import base64
 import hashlib
 import json
 import math
@@ -8,140 +9,202 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import CLAIMS, HYBRID, METERS, claim, meter, metrics, result, write_claims
 
-from aimback import report
 from aimback.errors import UserError
+from aimback.report.costs import break_even_targets, costs_of, repaid_at, route_metrics
+from aimback.report.figures import KINDS, figures_of
+from aimback.report.page import note, write_report
+from aimback.report.result import Unsolved, read_result
+from aimback.report.tables import findings, interval, over_seeds, summary, table
+from aimback.report.text import DASH, factor, listed, number, percent
+from aimback.report.verdict import lead, ranking, verdict, winner
+from aimback.routes import ROUTES, Route
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
 PNG = b"\x89PNG\r\n\x1a\n"
+TWO = {
+    "surrogate": Route("invert", {"seconds_generate": "generate", "seconds_train": "train"}),
+    "direct": Route("optimise", {}),
+}
 
 
-def metrics(solved, miss, simulations, **changes):
-    numbers = {f"{kind}_{part}": miss for kind in ("miss", "believed_miss") for part in ("median", "p90", "max")}
-    return {
-        **numbers,
-        "solved_fraction": solved,
-        "arrived_fraction": 1.0,
-        "steps_to_tolerance_median": 3.0,
-        "steps_to_tolerance_p90": None,
-        "simulations": simulations,
-        "gradients": 10,
-        "training_examples": 0,
-        "targets": 100,
-        "status": {"solved": int(100 * solved), "missed": 100 - int(100 * solved), "invalid_input": 0},
-        **changes,
-    }
+@pytest.fixture
+def two(monkeypatch):
+    """Only the two routes that were there first."""
+    monkeypatch.setattr("aimback.routes.ROUTES", TWO)
+    for module in ("costs", "page", "result", "tables", "verdict"):
+        monkeypatch.setattr(f"aimback.report.{module}.ROUTES", TWO)
 
 
-def meter(seconds, device="cpu"):
-    return {"seconds": seconds, "peak_memory_bytes": 2**20, "device": device, "threads": 1}
+@pytest.fixture
+def three(monkeypatch):
+    """All three routes, whether or not the third is there already."""
+    monkeypatch.setitem(ROUTES, "hybrid", HYBRID)
 
 
-METERS = {"generate": meter(1.0), "train": meter(9.0), "invert": meter(1.0), "optimise": meter(3.0)}
-
-
-def result(surrogate, direct, meters=METERS, **changes):
-    settings = {
-        "name": "cannon_vacuum",
-        "unit": "m",
-        "tolerance": 0.01,
-        "metrics": {"surrogate": surrogate, "direct": direct},
-        "meters": meters,
-        "unsolved": [],
-        "figures": [],
-    }
-    return report.TaskResult(**(settings | changes))
-
-
-DIRECT_WINS = result(metrics(0.5, 0.02, 4000), metrics(1.0, 1e-14, 9000))
+def direct_wins():
+    return result(metrics(0.5, 0.02, 4000), metrics(1.0, 1e-14, 9000))
 
 
 def test_the_fixed_cost_is_repaid_when_both_have_cost_the_same():
-    assert report.break_even_targets(10.0, 0.01, 0.03) == 500
-    assert report.break_even_targets(10.0, 0.03, 0.03) == math.inf
-    assert report.break_even_targets(10.0, 0.04, 0.03) == math.inf
+    assert break_even_targets(10.0, 0.01, 0.03) == 500
+    assert break_even_targets(10.0, 0.03, 0.03) == math.inf
+    assert break_even_targets(10.0, 0.04, 0.03) == math.inf
 
 
 @given(st.floats(0, 1e6), st.floats(1e-6, 1e3), st.floats(1e-6, 1e3))
 def test_from_break_even_on_the_surrogate_costs_no_more(fixed, surrogate, direct):
-    targets = report.break_even_targets(fixed, surrogate, direct)
+    targets = break_even_targets(fixed, surrogate, direct)
     if math.isinf(targets):
         assert surrogate >= direct
     else:
-        slack = 1e-9 * (fixed + targets * direct)
+        slack = 1e-9 * (fixed + targets * direct) + 1e-300
         assert fixed + targets * surrogate <= targets * direct + slack
         assert targets == 0 or fixed + (targets - 1) * surrogate >= (targets - 1) * direct - slack
 
 
-def test_who_solves_more_wins():
-    assert report.winner(DIRECT_WINS) == "direct"
-    said = report.verdict(DIRECT_WINS)
-    assert "the direct route wins: it solves 100 % of 100 targets within 0.01 m, the surrogate route 50 %" in said
-    assert "9,000 against 4,000 (2.2 times more)" in said  # it wins, and still costs more simulations
-    assert "repays its fixed cost from 500 targets on" in said
+@pytest.mark.usefixtures("two")
+class TestTwoRoutes:
+    def test_who_solves_more_wins(self):
+        assert winner(direct_wins()) == "direct"
+        said = verdict(direct_wins())
+        assert "the direct route wins: it solves 100 % of 100 targets within 0.01 m, the surrogate route 50 %;" in said
+        assert "9,000 against 4,000 (2.2 times more)" in said  # it wins, and still costs more simulations
+        assert "the surrogate route repays its fixed cost from 500 targets on." in said
+        assert lead(direct_wins()) == "50 % more targets solved than surrogate"
+
+    def test_the_surrogate_may_win(self):
+        better = result(metrics(1.0, 1e-3, 4000), metrics(0.9, 1e-9, 9000))
+        assert winner(better) == "surrogate"
+        assert "the surrogate route wins" in verdict(better)
+
+    def test_where_both_hit_the_cheaper_wins(self):
+        both = metrics(1.0, 1e-3, 4000), metrics(1.0, 1e-9, 9000)
+        assert winner(result(*both)) == "direct"
+        assert lead(result(*both)) == "3.7 times faster than surrogate"
+        cheap = METERS | {"optimise": meter(100.0)}
+        assert winner(result(*both, cheap)) == "surrogate"
+        alike = METERS | {"optimise": meter(11.5)}
+        assert winner(result(*both, alike)) is None
+        assert "a tie by the rule" in verdict(result(*both, alike))
+
+    def test_nobody_wins_where_nothing_is_solved(self):
+        nothing = result(metrics(0.0, 3.0, 1), metrics(0.0, None, 1))
+        assert winner(nothing) is None
+        assert DASH in verdict(nothing)
+
+    def test_what_was_not_measured_is_a_dash_and_not_a_guess(self):
+        unmeasured = result(
+            metrics(1.0, 1e-3, 4000), metrics(1.0, 1e-9, 9000), {k: v for k, v in METERS.items() if k != "train"}
+        )
+        assert winner(unmeasured) is None
+        assert "not timed" in verdict(unmeasured)
+        rows = {row.label: row.cells for row in table(unmeasured)}
+        assert rows["train [s]"] == [DASH, "0"]
+        assert rows["break-even targets"] == [DASH, DASH]
+        assert costs_of(unmeasured, "surrogate")["seconds_train"] is None
+
+    def test_both_routes_have_the_same_metrics_but_for_break_even(self):
+        surrogate, direct = (route_metrics(direct_wins(), route) for route in TWO)
+        assert set(surrogate) - set(direct) == {"break_even_targets"}
+        assert direct["status_solved"] == 100
+        assert direct["seconds_solve"] == 3.0
+        assert direct["seconds_train"] == 0.0
 
 
-def test_the_surrogate_may_win():
-    better = result(metrics(1.0, 1e-3, 4000), metrics(0.9, 1e-9, 9000))
-    assert report.winner(better) == "surrogate"
-    assert "the surrogate route wins" in report.verdict(better)
+THREE_METERS = METERS | {"amortise": meter(4.0), "refine": meter(1.0)}
 
 
-def test_where_both_hit_the_cheaper_wins():
-    both = metrics(1.0, 1e-3, 4000), metrics(1.0, 1e-9, 9000)
-    assert report.winner(result(*both)) == "direct"
-    cheap = METERS | {"optimise": meter(100.0)}
-    assert report.winner(result(*both, cheap)) == "surrogate"
-    alike = METERS | {"optimise": meter(11.5)}
-    assert report.winner(result(*both, alike)) is None
-    assert "a tie by the rule" in report.verdict(result(*both, alike))
+@pytest.mark.usefixtures("three")
+class TestThreeRoutes:
+    def all(self, surrogate, direct, hybrid, meters=THREE_METERS):
+        shares = surrogate, direct, hybrid
+        one, other, third = (metrics(share, miss, 1000) for share, miss in zip(shares, (0.02, 1e-9, 1e-8), strict=True))
+        return result(one, other, meters, third)
 
+    def test_the_winner_is_ahead_of_all_others(self):
+        assert winner(self.all(0.5, 0.9, 1.0)) == "hybrid"
+        assert ranking(self.all(0.5, 0.9, 1.0)) == ["hybrid", "direct", "surrogate"]
+        assert winner(self.all(1.0, 0.9, 0.98)) == "surrogate"
+        assert lead(self.all(0.5, 0.9, 1.0)) == "10 % more targets solved than direct"
 
-def test_nobody_wins_where_nothing_is_solved():
-    nothing = result(metrics(0.0, 3.0, 1), metrics(0.0, None, 1))
-    assert report.winner(nothing) is None
-    assert report.DASH in report.verdict(nothing)
+    def test_time_decides_only_among_those_that_hit_equally_often(self):
+        # The surrogate route takes 11 s, the direct one 3 s, the hybrid one 5 s.
+        assert winner(self.all(0.5, 1.0, 0.995)) == "direct"
+        assert ranking(self.all(0.5, 1.0, 0.995)) == ["direct", "hybrid", "surrogate"]
+        slow = THREE_METERS | {"optimise": meter(20.0)}
+        assert winner(self.all(1.0, 1.0, 1.0, slow)) == "hybrid"
+        assert ranking(self.all(1.0, 1.0, 1.0, slow)) == ["hybrid", "surrogate", "direct"]
+        # A route that misses more than the others may be untimed without leaving the rest undecided.
+        untimed = {name: value for name, value in THREE_METERS.items() if name != "invert"}
+        assert winner(self.all(0.5, 1.0, 1.0, untimed)) == "direct"
+        assert winner(self.all(1.0, 1.0, 1.0, untimed)) is None
 
+    def test_a_tie_of_the_front_is_a_tie(self):
+        alike = THREE_METERS | {"optimise": meter(5.5)}
+        assert winner(self.all(0.5, 1.0, 1.0, alike)) is None
+        said = verdict(self.all(0.5, 1.0, 1.0, alike))
+        assert "a tie by the rule: the hybrid route solves 100 %" in said
+        assert lead(self.all(0.5, 1.0, 1.0, alike)) == "within the margins"
 
-def test_what_was_not_measured_is_a_dash_and_not_a_guess():
-    unmeasured = result(
-        metrics(1.0, 1e-3, 4000), metrics(1.0, 1e-9, 9000), {k: v for k, v in METERS.items() if k != "train"}
-    )
-    assert report.winner(unmeasured) is None
-    assert "not timed" in report.verdict(unmeasured)
-    rows = {row.label: row.cells for row in report.table(unmeasured)}
-    assert rows["train [s]"] == [report.DASH, "0"]
-    assert rows["break-even targets"][0] == report.DASH
-    assert report.costs_of(unmeasured, "surrogate")["seconds_train"] is None
+    def test_the_sentence_names_everybody(self):
+        said = verdict(self.all(0.5, 0.9, 1.0))
+        assert "the hybrid route wins: it solves 100 % of 100 targets within 0.01 m, " in said
+        assert "the direct route 90 % and the surrogate route 50 %;" in said
+        assert "against the direct route, the next best, its median miss is 1e-08 m against 1e-09 m" in said
+        assert "the surrogate route repays its fixed cost from 500 targets on" in said
+        assert "the hybrid route repays its fixed cost from 200 targets on." in said
+
+    def test_every_route_with_fixed_stages_breaks_even(self):
+        found = self.all(1.0, 1.0, 1.0)
+        assert repaid_at(found, "surrogate") == 500
+        assert repaid_at(found, "hybrid") == 200  # 4 s of training, and 20 ms less a target
+        assert repaid_at(found, "direct") is None
+        assert route_metrics(found, "hybrid")["break_even_targets"] == 200
+        assert "break_even_targets" not in route_metrics(found, "direct")
+        assert costs_of(found, "hybrid")["seconds_generate"] == 0.0
+        never = self.all(1.0, 1.0, 1.0, THREE_METERS | {"refine": meter(3.0)})
+        assert costs_of(never, "hybrid")["break_even"] == "never"
+
+    def test_tables_have_a_column_a_route(self):
+        found = self.all(0.5, 0.9, 1.0)
+        assert {len(row.cells) for row in table(found)} == {3}
+        (row,) = summary([found])
+        assert row.cells == [
+            *("hybrid", "10 % more targets solved than direct"),
+            *("50 %", "90 %", "100 %"),
+            *("0.02 m", "1e-09 m", "1e-08 m"),
+            *("500", "200"),
+        ]
+
+    def test_all_three_are_on_the_page(self, tmp_path):
+        page, markdown = written(tmp_path, [self.all(0.5, 0.9, 1.0)])
+        assert page.count('class="hybrid">hybrid</th>') == 5  # thrice in the summary, and two tables of the task
+        assert "median miss, hybrid" in markdown
 
 
 def test_costs_are_valid_json_and_never_is_said_in_words(tmp_path):
     never = result(metrics(1.0, 1e-3, 1), metrics(1.0, 1e-3, 1), METERS | {"optimise": meter(0.5, "cuda")})
-    paths = {"page": tmp_path / "a.html", "markdown": tmp_path / "a.md", "costs": tmp_path / "a.json"}
-    report.write_report([never], **paths)
+    written(tmp_path, [never])
 
     def refuse(constant):
         raise AssertionError(constant)
 
-    costs = json.loads(paths["costs"].read_text(), parse_constant=refuse)["cannon_vacuum"]
+    text = (tmp_path / "report" / "costs.json").read_text()
+    costs = json.loads(text, parse_constant=refuse)["cannon_vacuum"]
     assert costs["surrogate"]["break_even_targets"] is None
     assert costs["surrogate"]["break_even"] == "never"
     assert costs["direct"]["device"] == "cuda"
-    assert report.route_metrics(never, "surrogate")["break_even_targets"] == math.inf
-
-
-def test_both_routes_have_the_same_metrics_but_for_break_even():
-    surrogate, direct = (report.route_metrics(DIRECT_WINS, route) for route in report.ROUTES)
-    assert set(surrogate) - set(direct) == {"break_even_targets"}
-    assert direct["status_solved"] == 100
-    assert direct["seconds_solve"] == 3.0
-    assert direct["seconds_train"] == 0.0
+    assert route_metrics(never, "surrogate")["break_even_targets"] == math.inf
 
 
 def files(folder, answers, figures=()):
+    (folder / "figures").mkdir()
+    (folder / "interactive").mkdir()
     for name in figures:
-        (folder / f"{name}.png").write_bytes(PNG)
-    (folder / "metrics.json").write_text(json.dumps(DIRECT_WINS.metrics))
+        (folder / "figures" / f"{name}.png").write_bytes(PNG)
+    (folder / "metrics.json").write_text(json.dumps(direct_wins().metrics))
     (folder / "answers.csv").write_text(answers, encoding="utf-8")
     (folder / "meters").mkdir()
     (folder / "weights").write_bytes(b"new")
@@ -149,7 +212,8 @@ def files(folder, answers, figures=()):
         of = {"result": "weights", "result_sha256": hashlib.sha256(made).hexdigest()}
         (folder / "meters" / f"{stage}.json").write_text(json.dumps(meter(9.0) | of))
     places = {"metrics": "metrics.json", "answers": "answers.csv", "meters": "meters"}
-    return {name: folder / place for name, place in places.items()} | {"figures": folder, "results": folder}
+    places |= {"diagnosis": "diagnose", "figures": "figures", "panels": "interactive", "results": "."}
+    return {name: folder / place for name, place in places.items()}
 
 
 HOSTILE = "line 3: '<script>alert(1)</script>|[x](y)' is no number"
@@ -164,39 +228,124 @@ ANSWERS = (
 )
 
 
+def read(folder, **changes):
+    return read_result("cannon_vacuum", CannonVacuum(), **(files(folder, ANSWERS, ["loss", "surfaces"]) | changes))
+
+
 def test_what_is_not_solved_is_listed_with_its_line(tmp_path):
-    read = report.read_result("cannon_vacuum", CannonVacuum(), **files(tmp_path, ANSWERS, ["loss", "surfaces"]))
-    assert [(one.row, one.route, one.status) for one in read.unsolved] == [
-        ("line 3", "both", "invalid_input"),
+    found = read(tmp_path)
+    assert [(one.row, one.route, one.status) for one in found.unsolved] == [
+        ("line 3", "all", "invalid_input"),
         ("drawn 3", "direct", "no_event"),
         ("line 2", "surrogate", "missed"),
     ]
-    assert [file.stem for file in read.figures] == ["surfaces", "loss"]
-    assert set(read.meters) == {"train"}, "the meter of a result that is no longer there says nothing"
+    assert [figure.name for figure in figures_of(found, tmp_path)] == ["surfaces", "loss"]
+    assert set(found.meters) == {"train"}, "the meter of a result that is no longer there says nothing"
+
+
+def test_claims_come_back_as_they_were_written(tmp_path):
+    write_claims(tmp_path / "diagnose")
+    assert list(read(tmp_path).claims) == CLAIMS
+
+
+def test_without_claims_the_page_says_so(tmp_path):
+    found = read(tmp_path)
+    assert found.claims == []
+    page, markdown = written(tmp_path, [found])
+    assert "Not diagnosed in this run." in page
+    assert "Not diagnosed in this run." in markdown
+
+
+@pytest.mark.parametrize("damage", ["verdict", "seeds", "says"])
+def test_a_damaged_claim_is_named(tmp_path, damage):
+    write_claims(tmp_path / "diagnose")
+    file = tmp_path / "diagnose" / ("claims.json" if damage == "says" else "metrics.json")
+    content = json.loads(file.read_text())
+    if damage == "verdict":
+        content["C2"]["verdict"] = "perhaps"
+    else:
+        del content["C2"][damage]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"metrics\.json: C2 cannot be read"):
+        read(tmp_path)
+
+
+def test_a_claim_is_shown_with_its_interval_and_its_spread():
+    assert interval(claim()) == "1.2 to 1.4"
+    assert over_seeds(claim()) == "1.25 to 1.4"
+    assert interval(claim(value=None)) == DASH
+    assert over_seeds(claim(seeds=(1.3,))) == DASH
+
+
+def test_claims_stand_side_by_side_whatever_a_task_has():
+    one = result(metrics(1, 1, 1), metrics(1, 1, 1), claims=CLAIMS[:2])
+    other = result(metrics(1, 1, 1), metrics(1, 1, 1), name="other", claims=CLAIMS[1:])
+    rows = {finding.key: finding.claims for finding in findings([one, other])}
+    assert list(rows) == ["C1", "C2", "C3"]
+    assert rows["C1"] == [CLAIMS[0], None]
+    assert rows["C3"] == [None, CLAIMS[2]]
+
+
+def test_every_claim_is_on_the_page_with_word_rule_and_ground(tmp_path):
+    page, markdown = written(tmp_path, [result(metrics(1, 1, 1), metrics(1, 1, 1), claims=CLAIMS)])
+    for one in CLAIMS:
+        assert page.count(f">{one.verdict}</span>") == 2  # in the matrix, and in the task's own table
+        assert one.because in page
+        assert one.because in markdown
+        assert f'href="#cannon_vacuum-{one.key}"' in page
+        assert f'id="cannon_vacuum-{one.key}"' in page
+    assert page.count("holds where the interval lies above 1") == len(CLAIMS)
 
 
 def written(tmp_path, some):
     page, markdown = tmp_path / "report" / "index.html", tmp_path / "report" / "report.md"
-    report.write_report(some, page=page, markdown=markdown, costs=tmp_path / "report" / "costs.json")
+    write_report(some, page=page, markdown=markdown, costs=tmp_path / "report" / "costs.json")
     return page.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
 
 
+SCRIPT = re.compile(r"<script( [^>]*)?>(.*?)</script>", re.DOTALL)
+
+
 def test_the_page_needs_no_network_and_runs_nothing_of_a_users_file(tmp_path):
-    read = report.read_result("cannon_vacuum", CannonVacuum(), **files(tmp_path, ANSWERS, ["loss"]))
-    page, markdown = written(tmp_path, [read])
-    assert "<script>" not in page
-    assert "<script>" not in markdown
-    assert "&lt;script&gt;" in page
-    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
-    assert "http" not in page.replace("http-equiv", "")
+    (tmp_path / "panels.json").write_text(json.dumps([{"data": [], "layout": {"title": HOSTILE}}]))
+    found = read(tmp_path)
+    page, markdown = written(
+        tmp_path, [found.__class__(**(vars(found) | {"panels": {"loss": tmp_path / "panels.json"}}))]
+    )
+    scripts = SCRIPT.findall(page)
+    running = [text for kind, text in scripts if "json" not in kind]
+    assert len(running) == 2  # Plotly, once, and our own
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy.startswith("default-src 'none';")
+    allowed = {f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in running}
+    assert set(re.search(r"script-src ([^;]*);", policy)[1].split()) == allowed
+    shown = SCRIPT.sub("", page)
+    assert "<script" not in shown
+    assert "<script" not in markdown
+    assert "&lt;script&gt;" in shown
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", shown)
+    assert "http" not in shown.replace("http-equiv", "")
+    (panels,) = [text for kind, text in scripts if "json" in kind and "colours" not in kind]
+    assert json.loads(panels)[0]["layout"]["title"] == HOSTILE
     assert "prefers-color-scheme: dark" in page
-    assert "](../loss.png)" in markdown
+    assert "](../figures/loss.png)" in markdown
     assert r"\|\[x\](y)" in markdown
 
 
+def test_the_same_results_make_the_same_page(tmp_path):
+    found = read(tmp_path)
+    assert written(tmp_path / "1", [found])[0] == written(tmp_path / "2", [found])[0]
+
+
+def test_every_in_page_link_leads_somewhere(tmp_path):
+    page, _ = written(tmp_path, [result(metrics(1, 1, 1), metrics(1, 1, 1), claims=CLAIMS)])
+    shown = SCRIPT.sub("", page)
+    assert set(re.findall(r'href="#([^"]*)"', shown)) <= set(re.findall(r' id="([^"]*)"', shown))
+
+
 def test_at_most_twenty_are_listed(tmp_path):
-    many = [report.Unsolved(f"line {i}", "direct", "stalled", "miss 1") for i in range(33)]
-    page, markdown = written(tmp_path, [result(*DIRECT_WINS.metrics.values(), unsolved=many)])
+    many = [Unsolved(f"line {i}", "direct", "stalled", "miss 1") for i in range(33)]
+    page, markdown = written(tmp_path, [result(metrics(0.5, 1, 1), metrics(1, 1, 1), unsolved=many)])
     assert "line 19" in page
     assert "line 20" not in page
     assert "and 13 more" in page
@@ -204,12 +353,13 @@ def test_at_most_twenty_are_listed(tmp_path):
 
 
 def test_markdown_tables_are_whole(tmp_path):
-    _, markdown = written(tmp_path, [DIRECT_WINS, result(*DIRECT_WINS.metrics.values(), name="other")])
+    some = [direct_wins(), result(metrics(1, 1, 1), metrics(1, 1, 1), name="other", claims=CLAIMS)]
+    _, markdown = written(tmp_path, some)
     blocks = re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)
-    assert len(blocks) == 5  # the summary, and two a task
+    assert len(blocks) == 7  # summary and claims, two a task, and the claims of the one that has them
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
-    assert report.note(DIRECT_WINS).count("| solved |") == 1
+    assert note(direct_wins()).count("| solved |") == 1
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "\x00"])
@@ -217,7 +367,12 @@ def test_a_damaged_file_is_named(tmp_path, content):
     paths = files(tmp_path, ANSWERS)
     paths["metrics"].write_text(content)
     with pytest.raises(UserError, match=r"metrics\.json"):
-        report.read_result("cannon_vacuum", CannonVacuum(), **paths)
+        read_result("cannon_vacuum", CannonVacuum(), **paths)
+
+
+def test_figures_of_every_place_have_something_to_say():
+    assert {kind.place for kind in KINDS.values()} == {"lead", "pair", "more"}
+    assert all(kind.title and kind.caption.endswith(".") for kind in KINDS.values())
 
 
 @pytest.mark.parametrize(
@@ -233,9 +388,15 @@ def test_a_damaged_file_is_named(tmp_path, content):
     ],
 )
 def test_numbers_keep_three_digits(value, shown):
-    assert report.number(value) == shown
+    assert number(value) == shown
 
 
 @pytest.mark.parametrize(("value", "shown"), [(1.0, "100 %"), (0.99999, "99.99 %"), (0.0, "0 %"), (1e-9, "0.01 %")])
 def test_only_all_is_a_hundred_per_cent(value, shown):
-    assert report.percent(value) == shown
+    assert percent(value) == shown
+
+
+def test_factors_and_lists_are_words():
+    assert [factor(2.0, 1.0), factor(1.0, 30.0), factor(1e-9, 1.0)] == ["2", "30", "over 10^9"]
+    assert [factor(0.0, 1.0), factor(None, 1.0), factor(math.inf, 1.0)] == ["", "", ""]
+    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

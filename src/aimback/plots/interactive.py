@@ -61,7 +61,7 @@ def _surface(landscape: Landscape, surface: Surface, levels: Array) -> go.Figure
     thin = (slice(None, None, 2),) * 2
     first, second = landscape.axes
     panel = _panel(
-        surface.title,
+        f"{surface.title}; {landscape.wanted}",
         scene={
             "xaxis": {"title": {"text": first.label}, "nticks": 6},
             "yaxis": {"title": {"text": second.label}, "nticks": 6},
@@ -161,7 +161,7 @@ def basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> Panels:
     for name, label in BASINS.items():
         mean = 100 * float(np.nanmean(picture[name]))
         panel = _panel(
-            f"{label}: {mean:.3g} % on the whole",
+            f"{label}: {mean:.3g} %",
             xaxis={"title": {"text": axes[0].label}, "showgrid": False},
             yaxis={"title": {"text": axes[1].label}, "showgrid": False},
         )

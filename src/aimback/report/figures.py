@@ -51,8 +51,8 @@ KINDS = {
     ),
     "basins": Kind(
         "From where it works",
-        "The share of targets that are truly hit from each start in the box: bright is all of them. See whether there "
-        "are corners from which a route fails.",
+        "The share of targets that are truly hit from each start: bright is all of them, and the number the mean over "
+        "the box. See whether there are corners from which a route fails.",
         "lead",
     ),
     "miss": Kind(

@@ -1,0 +1,125 @@
+"""Results, claims and their arrays for tests of the report: made up, so that what must be shown is known."""
+
+import json
+
+import numpy as np
+
+from aimback.archive import write_arrays
+from aimback.diagnose.claim import Claim, Estimate
+from aimback.report.result import TaskResult
+from aimback.routes import ROUTES, Route
+
+HYBRID = Route("refine", {"seconds_train": "amortise"})
+
+
+def metrics(solved, miss, simulations, **changes):
+    numbers = {f"{kind}_{part}": miss for kind in ("miss", "believed_miss") for part in ("median", "p90", "max")}
+    return {
+        **numbers,
+        "solved_fraction": solved,
+        "arrived_fraction": 1.0,
+        "steps_to_tolerance_median": 3.0,
+        "steps_to_tolerance_p90": None,
+        "simulations": simulations,
+        "gradients": 10,
+        "training_examples": 0,
+        "targets": 100,
+        "status": {"solved": int(100 * solved), "missed": 100 - int(100 * solved), "invalid_input": 0},
+        **changes,
+    }
+
+
+def meter(seconds, device="cpu"):
+    return {"seconds": seconds, "peak_memory_bytes": 2**20, "device": device, "threads": 1}
+
+
+METERS = {"generate": meter(1.0), "train": meter(9.0), "invert": meter(1.0), "optimise": meter(3.0)}
+
+
+def result(surrogate, direct, meters=METERS, hybrid=None, **changes):
+    """A result of the routes that are given; the others of `ROUTES` are as good as the direct one, and untimed."""
+    by_route = dict.fromkeys(ROUTES, direct) | {"surrogate": surrogate, "direct": direct}
+    if hybrid is not None:
+        by_route["hybrid"] = hybrid
+    settings = {
+        "name": "cannon_vacuum",
+        "unit": "m",
+        "tolerance": 0.01,
+        "metrics": by_route,
+        "meters": meters,
+        "unsolved": [],
+        "claims": [],
+        "figures": [],
+        "panels": {},
+    }
+    return TaskResult(**(settings | changes))
+
+
+def claim(key="C2", verdict="holds", value=1.3, seeds=(1.3, 1.25, 1.4)):
+    low, high = (None, None) if value is None else (value - 0.1, value + 0.1)
+    return Claim(
+        key=key,
+        says=f"{key} is so",
+        measure="steps, one over the other",
+        number=Estimate(value, low, high, tuple(seeds)),
+        rule="holds where the interval lies above 1",
+        verdict=verdict,
+        because=f"It is {value} over 32 targets.",
+        details={"arrived": 0.9},
+    )
+
+
+CLAIMS = [claim("C1"), claim("C2", "does not hold", 0.8, (0.8, 0.9)), claim("C3", "undecided", None, (None,))]
+
+
+def write_claims(folder, claims=CLAIMS):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps({one.key: one.metrics() for one in claims}))
+    (folder / "claims.json").write_text(json.dumps({one.key: one.texts() for one in claims}))
+
+
+def pictures(controls, points=7):
+    """The arrays of every claim's figure, by key of the claim, with gaps as a real task may have them."""
+    random = np.random.default_rng(0)
+    grid = (points,) * min(controls, 2)
+    axes = {"axis_x": np.linspace(0, 10, points)} | ({"axis_y": np.linspace(0, 1.5, points)} if controls > 1 else {})
+    basin = random.random(grid)
+    basin.flat[0] = np.nan
+    steps = np.arange(21)
+    eigenvalues = random.normal(size=(30, controls))
+    eigenvalues[0] = np.nan
+    condition = 10 ** random.gamma(2, 0.3, 40)
+    condition[:2] = np.inf, np.nan
+    return {
+        "C1": {"believed": np.array([0.0, 1e-12, np.nan]), "miss": np.array([0.02, 1e-3, 1.0])},
+        "C2": {
+            "sizes": np.array([0.1, 1.0]),
+            "arrived_direct": np.array([0.5, 1.0]),
+            "arrived_surrogate": np.array([0.4, 0.9]),
+            "curve_direct": 1 - 0.8**steps,
+            "curve_surrogate": 0.9 - 0.9 * 0.9**steps,
+        },
+        "C5": {
+            **axes,
+            "direct": np.ones(grid),
+            "surrogate": basin,
+            "gradient_direct": basin,
+            "gradient_surrogate": 0.5 * basin,
+        },
+        "C6": {
+            "condition_direct": condition,
+            "condition_surrogate": 2 * condition,
+            "eigenvalues_direct": eigenvalues,
+            "eigenvalues_surrogate": np.full((3, controls), np.nan),
+        },
+        "C7": {
+            "scales": np.array([1e-6, 1e-4, 1e-2]),
+            "relative_error": np.array([[1e-9, np.nan], [1e-8, 1e-7], [np.nan, np.inf]]),
+            "cosine": np.array([1.0, 0.9, np.nan, -1.0]),
+        },
+    }
+
+
+def write_pictures(folder, task):
+    for key, arrays in pictures(len(task.box)).items():
+        write_arrays(folder / f"{key}.npz", arrays, task)
