@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
 ]
-TASKS = ("first", "second", "third", "fourth", "fifth")  # more three-dimensional figures than a browser keeps
+TASKS = ("first", "second", "third", "fourth")  # one three-dimensional figure more than the page keeps
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +102,17 @@ def look(page, task, figure):
     """Scroll a figure into view and wait until it is drawn."""
     place = page.locator(f"#{task}-{figure}")
     place.scroll_into_view_if_needed()
-    page.wait_for_function(f"document.querySelector('#{task}-{figure} .js-plotly-plot .main-svg')")
+    place.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
     return place
+
+
+def until(page, condition):
+    """Ask again and again: Playwright's own way of waiting evaluates text inside the page, which its policy forbids."""
+    for _ in range(300):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(condition)
 
 
 def test_figures_are_drawn_when_they_come_into_view(visit):
@@ -119,10 +128,10 @@ def test_figures_are_drawn_when_they_come_into_view(visit):
 def test_the_surfaces_are_three_dimensional_and_turn_together(visit):
     page = visit()
     place = look(page, "first", "surfaces")
-    page.wait_for_function("document.querySelectorAll('#first-surfaces canvas').length >= 2")
+    assert place.locator("canvas").count() >= 2
     plots = "document.querySelectorAll('#first-surfaces .js-plotly-plot')"
     page.evaluate(f"Plotly.relayout({plots}[0], {{'scene.camera': {{eye: {{x: 2, y: 0.5, z: 0.5}}}}}})")
-    page.wait_for_function(f"Math.abs({plots}[1]._fullLayout.scene.camera.eye.x - 2) < 1e-6")
+    until(page, f"Math.abs({plots}[1]._fullLayout.scene.camera.eye.x - 2) < 1e-6")
     # Not an empty canvas: many shades.
     shades = page.evaluate(
         "Plotly.toImage(document.querySelector('#first-surfaces .js-plotly-plot'), {format: 'png', width: 300})"
@@ -160,7 +169,7 @@ def test_figures_follow_the_theme_at_once(visit):
     look(page, "first", "iterations")
     light = colours(page)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"getComputedStyle(document.body).backgroundColor !== '{light[0]}'")
+    until(page, f"getComputedStyle(document.body).backgroundColor !== '{light[0]}'")
     look(page, "first", "iterations")
     dark = colours(page)
     assert all(one != other for one, other in zip(light, dark, strict=True))

@@ -191,8 +191,10 @@ def _plot_curves(path: Path, title: str, landscape: Landscape) -> None:
 
 def loss_levels(landscape: Landscape) -> Array:
     """Sixteen losses, the same ratio apart: five decades up to the greatest finite one."""
-    worst = max((float(s.loss[np.isfinite(s.loss)].max(initial=0)) for s in landscape.surfaces), default=0)
-    return np.asarray(10.0 ** np.linspace(-5, 0, 16) * max(worst, np.finfo(float).tiny))
+    worst = max(
+        float(surface.loss[np.isfinite(surface.loss)].max(initial=LOSS_FLOOR)) for surface in landscape.surfaces
+    )
+    return np.asarray(10.0 ** np.linspace(-5, 0, 16) * worst)
 
 
 def _crosses(surface: Surface, target: float | None) -> bool:
