@@ -216,7 +216,7 @@ def test_the_interactive_surface_is_the_loss_and_the_descents_lie_on_it(cannon):
 def test_the_sweep_follows_the_target(cannon):
     seen = sweep.view_sweep(cannon.task, Skewed(cannon.task), cannon.targets, SOLVER, torch.Generator().manual_seed(0))
     direct, surrogate = seen.sides
-    assert direct.loss.shape == (sweep.FRAMES, 81, 81)
+    assert direct.loss.shape == (sweep.FRAMES, 61, 61)
     assert direct.miss.max() < 1e-6
     assert surrogate.miss.min() > 0.01
     np.testing.assert_array_equal(direct.paths[0], surrogate.paths[0])  # the same starts
@@ -229,8 +229,8 @@ def test_the_sweep_follows_the_target(cannon):
 def test_the_sweep_goes_with_any_solver(slope):
     solver = GradientDescent(starts=2, max_steps=500)
     seen = sweep.view_sweep(slope.task, Skewed(slope.task), slope.targets, solver, torch.Generator().manual_seed(0))
-    assert seen.sides[0].loss.shape == (sweep.FRAMES, 81)
-    assert len(seen.sides[0].paths) <= 61  # cut short: it is a picture
+    assert seen.sides[0].loss.shape == (sweep.FRAMES, 61)
+    assert len(seen.sides[0].paths) <= 41  # cut short: it is a picture
 
 
 def test_the_gif_has_a_frame_a_target_and_goes_on_for_ever(drawn):

@@ -97,6 +97,7 @@ def plot_basins(path: Path, title: str, picture: Mapping[str, Array], axes: Sequ
             mean = 100 * float(np.nanmean(picture[name]))
             panel.set(title=f"{label}\n{mean:.3g} % on the whole", xlabel=axes[0].label)
             panel.title.set_fontsize(10.5)
+            panel.locator_params(axis="x", nbins=4)
         panels[0].set_ylabel(axes[1].label)
         figure.colorbar(drawn, ax=list(panels), label="targets hit from here [%]", pad=0.01)
         figure.suptitle(f"{title}: from where the targets are truly hit")

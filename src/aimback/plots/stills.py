@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import ScalarFormatter
 
 from aimback.plots.canvas import Array, labelled, new_figure
 from aimback.plots.colours import COLOURS, LINES
@@ -98,7 +100,9 @@ def plot_r_t(path: Path, title: str, curves: Mapping[str, Array]) -> None:
             axes.fill_between(count, low, high, color=COLOURS[route], alpha=0.2, lw=0)
             marker = "o" if len(count) == 1 else None
             axes.plot(count, mean, LINES[route], color=COLOURS[route], marker=marker, label=route)
-        axes.set(xscale="log", yscale="log", xlabel="T, candidates simulated again", ylabel="r_T, least squared miss")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.set(yscale="log", xlabel="T, candidates simulated again", ylabel="r_T, least squared miss")
         axes.set_title(f"{title}: the best of T candidates (mean, quartiles of targets)")
         axes.legend()
 
@@ -150,25 +154,33 @@ def _plot_maps(path: Path, title: str, landscape: Landscape) -> None:
             ink = COLOURS[surface.route]
             if _crosses(surface, landscape.target):
                 panel.contour(x, y, surface.outcome, [landscape.target], colors=ink, linewidths=1.6, linestyles="--")
-                panel.plot([], [], "--", color=ink, lw=1.6, label="solutions seen here")
             if surface is not truth and _crosses(truth, landscape.target):
                 colour = COLOURS[truth.route]
                 panel.contour(x, y, truth.outcome, [landscape.target], colors=colour, linewidths=1.1)
-                panel.plot([], [], "-", color=colour, lw=1.1, label="true ones")
             for route, paths in surface.paths.items():
                 colour = COLOURS[route]
                 panel.plot(*paths.transpose(2, 0, 1), color=colour, marker=".", ms=4, path_effects=_HALO, zorder=3)
-                panel.plot(*paths[0].T, "o", color="white", mec=colour, mew=1.8, ms=7, zorder=4, label=f"{route} start")
-                panel.plot(
-                    *paths[-1].T, "*", color=colour, mec="white", mew=0.8, ms=15, zorder=5, label="end", clip_on=False
-                )
+                panel.plot(*paths[0].T, "o", color="white", mec=colour, mew=1.8, ms=7, zorder=4)
+                panel.plot(*paths[-1].T, "*", color=colour, mec="white", mew=0.8, ms=15, zorder=5, clip_on=False)
             panel.set(title=surface.title, xlabel=landscape.axes[0].label, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-            panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, fontsize=10, columnspacing=1.2)
         panels[0].set_ylabel(landscape.axes[1].label)
         bar = figure.colorbar(drawn, ax=list(panels), label="loss, (miss / span)²", pad=0.02)
         bar.set_ticks(ticks.tolist())
         bar.minorticks_off()
+        figure.legend(handles=_keys(landscape), loc="outside lower center", ncols=7, fontsize=10, columnspacing=1.4)
         figure.suptitle(f"{title}: {landscape.wanted}")
+
+
+def _keys(landscape: Landscape) -> list[Line2D]:
+    """What lines and markers mean, said once for all panels."""
+    routes = dict.fromkeys(route for surface in landscape.surfaces for route in surface.paths)
+    start = Line2D([], [], ls="", marker="o", color="white", mec="black", mew=1.8, ms=7, label="start")
+    end = Line2D([], [], ls="", marker="*", color="black", ms=13, label="end")
+    keys = [*(Line2D([], [], color=COLOURS[route], marker=".", label=route) for route in routes), start, end]
+    if any(_crosses(surface, landscape.target) for surface in landscape.surfaces):
+        keys.append(Line2D([], [], color="black", ls="--", lw=1.6, label="solutions seen here"))
+        keys.append(Line2D([], [], color=COLOURS[landscape.surfaces[0].route], lw=1.1, label="true solutions"))
+    return keys
 
 
 def _plot_curves(path: Path, title: str, landscape: Landscape) -> None:

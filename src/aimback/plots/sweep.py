@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,10 +29,10 @@ from aimback.solve.starts import stratified_starts
 from aimback.targets import Targets
 from aimback.tasks.base import Task
 
-FRAMES = 40
+FRAMES = 36
 _HOLD, _FRAME = 900, 110  # ms: the last frame, every other one
-_STARTS, _MAX_STEPS = 4, 60
-_POINTS = 81
+_STARTS, _MAX_STEPS = 4, 40
+_POINTS = 61
 _DECADES = 5
 _SHADES = 15
 _COLOURS = 64
@@ -203,7 +204,9 @@ class _Map(_Panel):
             origin="lower",
             aspect="auto",
             interpolation="bilinear",
-            cmap="Greys",
+            interpolation_stage="data",
+            # In steps, as contours: they show the shape, and make a small file.
+            cmap=colormaps["Greys"].resampled(_SHADES),
             vmin=-_DECADES,
             vmax=0,
         )
@@ -217,8 +220,7 @@ class _Map(_Panel):
     def turn_to(self, frame: int) -> None:
         super().turn_to(frame)
         depth = np.log10(np.clip(self._side.loss[frame] / self.worst, 10.0**-_DECADES, None))
-        # In steps, as contours: they show the shape, and make a small file.
-        self._image.set_data(np.round(depth * _SHADES / _DECADES) * _DECADES / _SHADES)
+        self._image.set_data(depth)
         paths = self._side.paths[:, frame]
         self._paths.set_segments(list(paths.transpose(1, 0, 2)))
         self._starts.set_data(*paths[0].T)

@@ -41,7 +41,8 @@ KINDS = {
     "sweep": Kind(
         "The target sweeps",
         "The same two losses while the target moves through its range, with descents from the same four starts: see "
-        "where the network's valley leaves the true one, and what its best answer misses by.",
+        "where the network's valley leaves the true one, and what its best answer misses by. With more than two "
+        "controls the shades are a slice, and the paths are seen through it.",
         "lead",
     ),
     "trajectories": Kind(
