@@ -20,7 +20,7 @@ PICTURES = {
     "basins": ("C5", ("axis_x", "axis_y", "direct", "surrogate", "gradient_direct", "gradient_surrogate")),
     "conditioning": (
         "C6",
-        ("condition_direct", "condition_surrogate", "eigenvalues_direct", "eigenvalues_surrogate"),
+        ("hessian_condition_direct", "hessian_condition_surrogate", "eigenvalues_direct", "eigenvalues_surrogate"),
     ),
     "gradients": ("C7", ("scales", "relative_error", "cosine")),
 }
@@ -104,15 +104,17 @@ def plot_basins(path: Path, title: str, picture: Mapping[str, Array], axes: Sequ
 
 
 def plot_conditioning(path: Path, title: str, picture: Mapping[str, Array]) -> None:
-    """Effective condition numbers along the descents, and the eigenvalues of the loss's Hessian at solutions."""
+    """Condition numbers of the loss's Hessian along the descents, and its eigenvalues at solutions."""
     with new_figure(path, (10.5, 4)) as figure:
         left, right = figure.subplots(1, 2)
         for route in PAIR:
-            ordered, shares = cumulative(picture[f"condition_{route}"])
+            ordered, shares = cumulative(picture[f"hessian_condition_{route}"])
             (line,) = left.plot(ordered, 100 * shares, LINES[route], color=COLOURS[route], label=route)
             line.set_drawstyle("steps-post")
             _sorted_eigenvalues(right, route, picture[f"eigenvalues_{route}"])
-        left.set(xscale="log", xlabel="effective condition number", ylabel="points at most so badly conditioned [%]")
+        left.set(
+            xscale="log", xlabel="condition number of the Hessian", ylabel="points at most so badly conditioned [%]"
+        )
         left.set(title="along the descents", ylim=(-2, 102))
         left.legend()
         right.set(xlabel="eigenvalue of the Hessian, from the least", ylabel="of the loss, in the unit box")

@@ -65,9 +65,9 @@ def _surface(landscape: Landscape, surface: Surface, levels: Array) -> go.Figure
         scene={
             "xaxis": {"title": {"text": first.label}, "nticks": 6},
             "yaxis": {"title": {"text": second.label}, "nticks": 6},
-            "zaxis": {"title": {"text": "loss"}, "range": [0, float(levels[-1])], "nticks": 5},
+            "zaxis": {"title": {"text": ""}, "range": [0, float(levels[-1])], "nticks": 5},
             "aspectratio": {"x": 1.1, "y": 1.1, "z": 0.75},
-            "camera": {"eye": {"x": -1.32, "y": -1.32, "z": 1.05}, "center": {"x": 0, "y": 0, "z": -0.18}},
+            "camera": {"eye": {"x": -1.22, "y": -1.22, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.18}},
         },
     )
     panel.add_trace(
@@ -308,7 +308,7 @@ def iterations(picture: Mapping[str, Array]) -> Panels:
 def conditioning(picture: Mapping[str, Array]) -> Panels:
     """Effective condition numbers along the descents, and the eigenvalues of the loss's Hessian at solutions."""
     conditions = [picture[f"condition_{route}"] for route in PAIR]
-    curvatures = {route: np.abs(eigenvalue_quantiles(picture[f"eigenvalues_{route}"])) for route in PAIR}
+    curvatures = {route: eigenvalue_quantiles(np.abs(picture[f"eigenvalues_{route}"])) for route in PAIR}
     left = _panel(
         "along the descents",
         xaxis=_log("effective condition number", *conditions),
@@ -316,13 +316,14 @@ def conditioning(picture: Mapping[str, Array]) -> Panels:
     )
     right = _panel(
         "at the solutions",
-        xaxis={"title": {"text": "eigenvalue, from the least"}, "dtick": 1},
+        xaxis={"title": {"text": "eigenvalue, from the flattest"}, "dtick": 1},
         yaxis=_log("|eigenvalue|", *curvatures.values()),
     )
     for route, condition in zip(PAIR, conditions, strict=True):
         left.add_trace(_steps(*_thinned(*cumulative(condition)), route))
-        middle = curvatures[route][1]
-        dots = _line(np.arange(1, len(middle) + 1, dtype=float), np.maximum(middle, 1e-18), route)
+        low, middle, high = np.maximum(curvatures[route], 1e-18)
+        dots = _line(np.arange(1, len(middle) + 1, dtype=float), middle, route)
+        dots.error_y = {"array": _seen(high - middle), "arrayminus": _seen(middle - low), "thickness": 1.5}
         dots.mode, dots.marker = "markers", {"color": COLOURS[route], "size": 10, "symbol": _symbol(route)}
         right.add_trace(dots)
     return [left, right]
