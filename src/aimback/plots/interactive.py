@@ -207,7 +207,7 @@ def loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: str, to
     last = 1.1 * settled([*losses.values(), *missed.values()]) + 1
     panels = []
     for title, curves, floor, axis in (
-        ("as the route itself believes", losses, LOSS_FLOOR, "loss, (believed miss / span)²"),
+        ("as the route itself believes", losses, LOSS_FLOOR, "loss"),
         ("re-simulated: the truth", missed, MISS_FLOOR, labelled("miss", unit)),
     ):
         drawn = bands(curves, floor)
@@ -306,12 +306,12 @@ def iterations(picture: Mapping[str, Array]) -> Panels:
 
 
 def conditioning(picture: Mapping[str, Array]) -> Panels:
-    """Effective condition numbers along the descents, and the eigenvalues of the loss's Hessian at solutions."""
-    conditions = [picture[f"condition_{route}"] for route in PAIR]
+    """Condition numbers of the loss's Hessian along the descents, and its eigenvalues at solutions."""
+    conditions = [picture[f"hessian_condition_{route}"] for route in PAIR]
     curvatures = {route: eigenvalue_quantiles(np.abs(picture[f"eigenvalues_{route}"])) for route in PAIR}
     left = _panel(
         "along the descents",
-        xaxis=_log("effective condition number", *conditions),
+        xaxis=_log("condition number", *conditions),
         yaxis=_percent("points at most so bad"),
     )
     right = _panel(
@@ -333,15 +333,15 @@ def gradients(picture: Mapping[str, Array]) -> Panels:
     """Autograd against central differences by their width, and the angle between surrogate and true gradient."""
     low, middle, high = error_quantiles(picture)
     left = _panel(
-        "simulator's gradient against differences",
-        xaxis=_log("width of the difference [box lengths]", picture["scales"]),
+        "against differences, by width",
+        xaxis=_log("width [box lengths]", picture["scales"]),
         yaxis=_log("relative error", low, high),
     )
     _add_band(left, picture["scales"], low, high, "direct")
     left.add_trace(_line(picture["scales"], middle, "direct"))
     right = _panel(
         "do both point the same way?",
-        xaxis={"title": {"text": "cosine of surrogate's and true gradient"}, "range": [-1.02, 1.02]},
+        xaxis={"title": {"text": "cosine of both gradients"}, "range": [-1.02, 1.02]},
         yaxis=_percent("points with at most this"),
     )
     right.add_trace(_steps(*_thinned(*cumulative(picture["cosine"])), "surrogate"))
@@ -351,14 +351,14 @@ def gradients(picture: Mapping[str, Array]) -> Panels:
 def training(step: Array, train_loss: Array, validation_loss: Array) -> Panels:
     """Train and validation loss by step."""
     panel = _panel(
-        "", xaxis={"title": {"text": "training step"}}, yaxis=_log("mean squared error, standardised", train_loss)
+        "training (dashed) and validation examples (dotted)",
+        xaxis={"title": {"text": "training step"}},
+        yaxis=_log("mean squared error", train_loss),
     )
-    for name, values, route in (
-        ("training examples", train_loss, "surrogate"),
-        ("validation examples", validation_loss, "hybrid"),
-    ):
+    for name, values in (("training", train_loss), ("validation", validation_loss)):
         there = np.isfinite(values)
-        panel.add_trace(_line(*_thinned(step[there], values[there]), route, name))
+        panel.add_trace(_line(*_thinned(step[there], values[there]), "surrogate", f"{name} examples"))
+    panel.data[1].line.update({"color": _INK, "dash": "dot"})
     return [panel]
 
 

@@ -14,7 +14,7 @@ from aimback.plots.canvas import Array, labelled, new_figure
 from aimback.plots.colours import COLOURS, LINES
 from aimback.plots.views import Landscape, Surface, bands, settled, solved_share
 
-_SECOND = "#009E73"
+_SECOND = "#5B6570"
 _HALO = [withStroke(linewidth=3.5, foreground="white")]
 LOSS_FLOOR, MISS_FLOOR = 1e-33, 1e-16  # a hit to the last bit has no logarithm
 

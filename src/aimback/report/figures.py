@@ -87,14 +87,14 @@ KINDS = {
     ),
     "conditioning": Kind(
         "Conditioning",
-        "C6: how badly conditioned the descents are, and the curvature at the solutions (median, 10 % to 90 %); an "
+        "C6: how badly conditioned the descents are, and the curvature at the solutions (medians, 10 % to 90 %); an "
         "eigenvalue near zero is a direction along which all is equally good.",
         "more",
     ),
     "gradients": Kind(
         "Gradients",
-        "C7: the simulator's gradient against central differences (a V is what rounding and curvature make of a right "
-        "one), and whether the network's gradient points the same way.",
+        "C7: the simulator's gradient against central differences of several widths (a V is what rounding and "
+        "curvature make of a right one), and whether the network's gradient points the same way.",
         "more",
     ),
     "training": Kind(
