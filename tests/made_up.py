@@ -107,8 +107,8 @@ def pictures(controls, points=7):
             "gradient_surrogate": 0.5 * basin,
         },
         "C6": {
-            "condition_direct": condition,
-            "condition_surrogate": 2 * condition,
+            "hessian_condition_direct": condition,
+            "hessian_condition_surrogate": 2 * condition,
             "eigenvalues_direct": eigenvalues,
             "eigenvalues_surrogate": np.full((3, controls), np.nan),
         },
