@@ -14,7 +14,7 @@ from aimback.files import sha256
 from aimback.tracking import Store, flatten, open_store
 from pipelines.ending import ROOT
 
-_PARAMS = ("seed", "data", "targets", "surrogate", "training", "solver", "hardware")
+_PARAMS = ("seed", "data", "targets", "surrogate", "training", "hybrid", "solver", "smoothing", "diagnose", "hardware")
 
 
 def store(experiment: str) -> Store:

@@ -1,10 +1,10 @@
 """The page in a real browser: it asks nobody for anything, draws its figures, and fits a dark room and a phone."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import launched, needs_chromium
 from made_up import CLAIMS, HYBRID, METERS, meter, metrics, pictures, result
 
 from aimback.box import Axis
@@ -12,12 +12,7 @@ from aimback.plots import evidence, interactive, stills, views
 from aimback.report.page import write_report
 from aimback.routes import ROUTES
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
+pytestmark = needs_chromium
 TASKS = ("first", "second", "third", "fourth")  # one three-dimensional figure more than the page keeps
 
 
@@ -68,12 +63,8 @@ def draw(folder: Path):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        # Three dimensions without a graphics card; no sandbox, as in a container.
-        software = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=software)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

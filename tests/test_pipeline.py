@@ -12,7 +12,8 @@ import yaml
 from conftest import Finished, Repository
 
 TASKS = ("cannon_vacuum", "cannon_drag")
-STAGES = ("generate", "train", "invert", "optimise", "evaluate", "report")
+SOLVING = ("invert", "optimise", "refine", "evaluate", "diagnose", "report")
+STAGES = ("generate", "train", "replicate", "amortise", *SOLVING)
 pytestmark = [
     pytest.mark.slow,
     # mlflow, and what it brings, warns of its own deprecations.
@@ -30,7 +31,12 @@ def shrink(repository: Repository) -> None:
     repository.set("conf/data/default.yaml", "targets", 20)
     repository.set("conf/training/default.yaml", "max_epochs", 3)
     repository.set("conf/surrogate/mlp.yaml", "hidden_width", 8)
+    repository.set("conf/hybrid/default.yaml", "targets", 256)
+    repository.set("conf/hybrid/default.yaml", "validation_targets", 64)
+    repository.set("conf/hybrid/default.yaml", "max_epochs", 3)
     repository.set("conf/solver/levenberg_marquardt.yaml", "starts", 2)
+    for name, value in {"replicas": 1, "targets": 4, "starts": 2, "points": 17, "basin_points": 5}.items():
+        repository.set("conf/diagnose/default.yaml", name, value)
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +138,7 @@ def test_overrides_by_dvc(repository: Repository) -> None:
     done = repository.run(
         "dvc", "exp", "run", "-S", "solver=adam", "-S", "solver.max_steps=3", "-S", "tracking=off"
     ).ok()
-    solving = of(("cannon_vacuum",), ("invert", "optimise", "evaluate", "report"))
-    assert sorted(done.stages()) == sorted(["compose", *solving, "publish"])
+    assert sorted(done.stages()) == sorted(["compose", *of(("cannon_vacuum",), SOLVING), "publish"])
     params = yaml.safe_load((repository.root / "params.yaml").read_text())
     assert params["solver"]["_target_"].endswith("Adam")
     assert params["solver"]["max_steps"] == 3
@@ -168,7 +173,7 @@ def test_another_task_and_a_users_targets_for_one_run(repository: Repository) ->
     csv.write_text("distance,wind\n3.0,0.5\noops,0\n")
     done = repository.run("pipelines.run", "task=cannon_drag", "targets=mine.csv", "tracking=off").ok()
     # Other targets, the same examples: nothing is trained again.
-    asking = of(("cannon_drag",), ("generate", "invert", "optimise", "evaluate", "report"))
+    asking = of(("cannon_drag",), ("generate", *SOLVING))
     assert sorted(done.stages()) == sorted(["compose", *asking, "publish"])
     assert (repository.root / "conf/config.yaml").read_bytes() == before
     answers = (repository.root / "outputs/cannon_drag/evaluate/answers.csv").read_text()
@@ -210,7 +215,7 @@ def test_mlflow_has_one_complete_set_for_every_state(repository: Repository) -> 
     assert {run.info.status for run in runs} == {"FINISHED"}
     for state in {state for state, _ in counted}:
         kinds = sorted(name.partition(" · ")[2] for of_state, name in counted if of_state == state)
-        assert kinds == ["direct", "surrogate", "training"]
+        assert kinds == ["diagnosis", "direct", "hybrid", "proposer", "surrogate", "training"]
     drag = {run.data.tags["route"]: run for run in runs if run.data.tags["task"] == "cannon_drag"}
     direct, surrogate = drag["direct"].data, drag["surrogate"].data
     assert direct.params.keys() == surrogate.params.keys()
@@ -220,6 +225,12 @@ def test_mlflow_has_one_complete_set_for_every_state(repository: Repository) -> 
     assert len(client.get_metric_history(drag["direct"].info.run_id, "miss")) > 1
     assert "mlflow.source.git.commit" in direct.tags
     assert drag["training"].inputs.dataset_inputs
+    claims = drag["diagnosis"].data
+    assert claims.tags["C7"] == "holds" and claims.metrics["C7"] > 0.95
+    assert "does not hold" in claims.tags["mlflow.note.content"]
+    assert [item.path for item in client.list_artifacts(drag["diagnosis"].info.run_id, "report")] == [
+        "report/index.html"
+    ]
     figures = [item.path for item in client.list_artifacts(drag["direct"].info.run_id, "figures")]
     assert "figures/surfaces.png" in figures
 

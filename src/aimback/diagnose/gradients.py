@@ -8,7 +8,7 @@ from aimback.box import Axis, Box
 from aimback.diagnose import landscape
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.subject import Pictures, Subject
-from aimback.diagnose.summary import median, quantile, share, sureness
+from aimback.diagnose.summary import median, quantile, share
 from aimback.problem import Linearised
 
 _POINTS = 1024
@@ -53,7 +53,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     else:
         because = (
             f"Over a hundredth of the box the simulator's gradient is off by {1 - number.value:.2g} of how the outcome "
-            f"really changes; it tells {number.value:.4g} of it ({sureness(number)})."
+            f"really changes."
         )
     if medians:
         because += f" The network's gradient has a cosine of {medians[0]:.4g} with it in the median."

@@ -153,11 +153,20 @@ def spread_targets(targets: Targets) -> Tensor:
     return order[places]
 
 
-def view_goals(targets: Targets, trajectories: Mapping[str, Array], rows: Tensor) -> Array:
-    """Where trajectories should end, `(n_rows, 2)`; a target of one number is a place on the ground."""
+def view_goals(task: Task, targets: Targets, solution: Solution, trajectories: Array, rows: Tensor) -> Array:
+    """Where trajectories should end, `(n_rows, 2)`; a target of one number is that coordinate of their ends.
+
+    Args:
+        solution: the answers that the trajectories, `(n_rows, points, 2)`, are of.
+    """
     wanted = array(targets.targets[rows])
-    ends = next(iter(trajectories.values()))[:, -1]
-    return wanted[:, :2] if wanted.shape[1] > 1 else np.stack([wanted[:, 0], ends[:, 1]], -1)
+    if wanted.shape[1] > 1:
+        return wanted[:, :2]
+    answers = solution.controls[rows, solution.best()[rows]].double().cpu()
+    ends = trajectories[:, -1]
+    off = np.abs(ends - array(simulate(task, answers, targets.conditions[rows]))).mean(0)
+    # A place on the ground, or a height.
+    return np.where(np.arange(2) == off.argmin(), wanted, ends)
 
 
 def solved_share(misses: Array, tolerance: float) -> tuple[Array, Array, float]:

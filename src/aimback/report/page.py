@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
 from aimback.files import write_text
 from aimback.plots.colours import COLOURS
 from aimback.plots.interactive import script
@@ -36,8 +38,7 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
         "colours": COLOURS,
         "rule": RULE,
     }
-    html = environment(autoescape=True)
-    html.filters |= _FILTERS
+    html = _templates(autoescape=True)
     # Only these may run, told by their hashes: nothing that a user's file holds can.
     scripts = [_inert(script()), html.get_template("report.js").render()]
     write_text(
@@ -48,9 +49,7 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
             allowed=" ".join(_source(text) for text in scripts),
         ),
     )
-    plain = environment(autoescape=False)
-    plain.filters |= _FILTERS
-    write_text(markdown, plain.get_template("report.md").render(content))
+    write_text(markdown, _templates(autoescape=False).get_template("report.md").render(content))
     whole = {result.name: {route: costs_of(result, route) for route in ROUTES} for result in results}
     write_text(costs, json.dumps(whole, indent=1, allow_nan=False) + "\n")
 
@@ -58,7 +57,19 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
 def note(result: TaskResult) -> str:
     """Verdict and table of one task in Markdown."""
     content = {"verdict": verdict(result), "rows": table(result)}
-    return environment(autoescape=False).get_template("note.md").render(result=content, routes=list(ROUTES), rule=RULE)
+    return _templates(autoescape=False).get_template("note.md").render(result=content, routes=list(ROUTES), rule=RULE)
+
+
+def claims_note(result: TaskResult) -> str:
+    """Verdict and claims of one task in Markdown."""
+    content = {"verdict": verdict(result), "claims": result.claims}
+    return _templates(autoescape=False).get_template("claims_note.md").render(result=content)
+
+
+def _templates(*, autoescape: bool) -> jinja2.Environment:
+    templates = environment(autoescape=autoescape)
+    templates.filters |= _FILTERS
+    return templates
 
 
 def _content(result: TaskResult, home: Path) -> dict[str, Any]:

@@ -23,7 +23,10 @@ SERIES_POINTS = 500
 _SHADES = {
     "surrogate": ("#D55E00", "#F2A65A", "#8F3F00", "#FFC999"),
     "direct": ("#0072B2", "#6DB9E8", "#004468", "#B0DCF5"),
-    "training": ("#009E73", "#6CCFB2", "#005C43", "#B5E8D9"),
+    "hybrid": ("#009E73", "#6CCFB2", "#005C43", "#B5E8D9"),
+    "training": ("#6B6B6B", "#A8A8A8", "#3D3D3D", "#D0D0D0"),
+    "proposer": ("#8C6BB1", "#BFA8D6", "#5B3F82", "#DCCFEA"),
+    "diagnosis": ("#B8860B", "#DDB957", "#7A5A07", "#EBD9A2"),
 }
 _BATCH = 1000  # the most metrics MLflow takes at once
 _PARAMS = 100  # the most params
@@ -124,7 +127,7 @@ def _write(client: "MlflowClient", experiment_id: str, run: Run, store: Store, m
     metrics, absent = finite(run.metrics)
     tags = {**identity(run.kind, run.task, run.route, params), **more, "process": this_process()}
     tags |= {"not_finite": ", ".join(absent)} if absent else {}
-    tags |= {"mlflow.note.content": run.note} if run.note else {}
+    tags |= {**run.tags, **({"mlflow.note.content": run.note} if run.note else {})}
     live = _live_run(client, experiment_id, run)
     run_id: str
     if live is None:

@@ -57,13 +57,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a set. Runs of the two routes have equal names of params, metrics and series.
+    """One run of a set. Runs of all routes have equal names of params, metrics and series.
 
     Args:
         state: key of the pipeline state that the set belongs to.
-        kind: "route" for what is compared, "training" for how the surrogate came to be.
+        kind: "route" for what is compared, "training" for how a network came to be, "diagnosis" for the claims.
         task: the task's name.
-        route: "surrogate" or "direct"; "training" for a training run.
+        route: its name; "training" and "proposer" for the trainings, "diagnosis" for the claims.
         params: flat names to values, see `flatten`.
         metrics: final values; None and values that are not finite are left out and named in a tag.
         series: values by step; thinned to a bounded number of points.
@@ -73,10 +73,11 @@ class Run:
         model: the trained surrogate, where the run has one.
         training: key of the training, so that the run which `LiveTraining` wrote is taken over
             instead of written again.
+        tags: further ones.
     """
 
     state: str
-    kind: Literal["route", "training"]
+    kind: Literal["route", "training", "diagnosis"]
     task: str
     route: str
     params: Mapping[str, str]
@@ -87,6 +88,7 @@ class Run:
     data: Sequence[Data] = ()
     model: Model | None = None
     training: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
