@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aimback.diagnose.claim import Claim, estimate
+from aimback.diagnose.claim import Claim, Estimate, estimate
 from aimback.diagnose.descents import best_size, examined, gradient_ladder, limited, picked, true_miss
 from aimback.diagnose.subject import Pictures, Subject
 from aimback.problem import Linearised
@@ -40,6 +40,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
 
     generator, resamples = subject.generator("basins"), subject.settings.resamples
     number = estimate([direct], share, generator, resamples)
+    if not any(hit.any() for hit in maps.values()):  # no word on starts where the targets are out of reach
+        number = Estimate(None, None, None, (None,))
     ahead = estimate([direct - hit for hit in through], share, generator, resamples)
     details: dict[str, float | None] = {name: float(share(hit)) for name, hit in maps.items()}
     for place, rows in grid.places.items():

@@ -11,7 +11,6 @@ from torch import Tensor
 Verdict = Literal["holds", "does not hold", "undecided"]
 # Of a batch of samples `(..., n, *rest)`, the number that matters, `(...)`.
 Statistic = Callable[[Tensor], Tensor]
-_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,14 @@ def estimate(samples: Sequence[Tensor], statistic: Statistic, generator: torch.G
         statistic: of `(..., n, *rest)`.
     """
     own = samples[0]
-    if len(own) < _FEWEST:  # drawn from itself it is always the same: no interval
+    if len(own) == 0:
         return Estimate(None, None, None, (None,) * len(samples))
+    seeds = tuple(_number(statistic(sample)) for sample in samples)
+    if len(own) == 1:  # drawn from itself it is always the same: no interval
+        return Estimate(seeds[0], None, None, seeds)
     rows = torch.randint(len(own), (resamples, len(own)), generator=generator)
     drawn = statistic(own[rows])
     low, high = (_number(drawn.nanquantile(share)) for share in (0.025, 0.975))
-    seeds = tuple(_number(statistic(sample)) for sample in samples)
     return Estimate(seeds[0], low, high, seeds)
 
 

@@ -90,7 +90,8 @@ def _ratio(subject: Subject, warm: Tensor, cold: Tensor) -> Estimate:
 
     def ratio(pairs: Tensor) -> Tensor:
         mean = pairs.mean(-2)
-        return mean[..., 1] / mean[..., 0]
+        # Where no start arrives there is nothing to compare.
+        return torch.where((mean == limit + 1).all(-1), torch.nan, mean[..., 1] / mean[..., 0])
 
     return estimate([pairs], ratio, subject.generator("warm start"), subject.settings.resamples)
 

@@ -78,7 +78,7 @@ def draw_figures(
         shown = spread_targets(targets)
         paths = view_trajectories(task, targets, solutions, shown)
         if paths is not None:
-            missed = {route: array(miss)[shown] for route, miss in misses.items()}
+            missed = {route: array(miss[shown]) for route, miss in misses.items()}
             goals = view_goals(task, targets, solutions["direct"], paths["direct"], shown)
             draw("trajectories", stills.plot_trajectories, interactive.trajectories, paths, goals, missed, unit)
         descents = {route: view_descent(task, targets, solution) for route, solution in solutions.items()}
