@@ -21,6 +21,7 @@ $(STAMP): pyproject.toml
 
 repro: $(STAMP) ## the pipeline; TASKS=cannon_drag: that task for this run
 ifeq ($(strip $(TASKS)),)
+	@python -m pipelines.doctor
 	dvc repro
 else
 	python -m pipelines.run 'task=[$(TASKS)]'
@@ -28,6 +29,7 @@ endif
 
 contest: $(STAMP) ## the Neural-Adjoint benchmark; its size stands in benchmarks/neural_adjoint/params.yaml
 	@cp .dvc/config.local benchmarks/neural_adjoint/.dvc/config.local 2>/dev/null || true
+	@python -m pipelines.doctor benchmarks/neural_adjoint
 	cd benchmarks/neural_adjoint && dvc repro
 
 test: $(STAMP) ## all tests

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from aimback.errors import UserError
+from pipelines.doctor import mend
 from pipelines.ending import CONF, ROOT
 from pipelines.entry import entry
 
@@ -25,6 +26,8 @@ _LIST = re.compile(r"^(  - task: )\[.*?\]", re.MULTILINE)
 
 @entry
 def main(cfg: DictConfig) -> None:
+    for repaired in mend(ROOT):
+        print(repaired)
     overrides = [override for override in HydraConfig.get().overrides.task if not override.startswith("task=")]
     with _listed(list(cfg.task)):
         if _has_git():

@@ -14,11 +14,15 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from aimback.errors import UserError
 from aimback.files import sha256, write_text
 from aimback.hardware import device_name, peak_memory
 from aimback.tasks.base import Task
 from pipelines.entry import entry
+from pipelines.locks import locked
 from pipelines.settings import Settings
+
+_SECONDS_FOR_AN_ORPHAN = 10.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,19 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
         torch.set_num_threads(settings.hardware.threads)
         for task in settings.tasks:
             job = Job(task, settings, name, root)
-            work(job)
-            job.write_meters()
+            with _alone(job):
+                work(job)
+                job.write_meters()
 
     return main
+
+
+@contextlib.contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """No other process runs this stage of this task meanwhile; one whose dvc was killed is given time to end."""
+    lock = job.root / "locks" / f"{job.stage}@{job.name}"
+    try:
+        with locked(lock, _SECONDS_FOR_AN_ORPHAN):
+            yield
+    except BlockingIOError:
+        raise UserError(f"{job.outputs}: another process is running {lock.name}; let it end, then run again") from None

@@ -1,0 +1,138 @@
+"""Mend what a killed dvc leaves behind and the next one stumbles over: `python -m pipelines.doctor`.
+
+DVC writes two files in place, so that a kill can leave their beginning only:
+
+| file | what DVC makes of it | what is done here |
+|---|---|---|
+| `.dvc/tmp/rwlock`, which paths a dvc works on | refuses to run | removed, if no dvc works here |
+| `dvc.lock` | refuses to run, or takes it for a shorter one | cut back to its last whole stage; the run cache has the rest |
+
+Nothing is touched that is whole or that a running dvc uses, and one line tells what was done. `make repro`
+and `aimback` do this first; before a plain `dvc repro` it is needed only after a kill. The one argument is the
+folder of a dvc.yaml, if it is not this one.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aimback.errors import UserError
+from aimback.files import written_whole
+from pipelines.ending import ending
+from pipelines.locks import locked
+
+_HEADER = b"schema: '2.0'\nstages:\n"
+_STAGE = re.compile(rb"^  [^\s-]", re.MULTILINE)
+# Eight times as fast, where PyYAML was built with it.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def mend(folder: Path) -> list[str]:
+    """Repair the state of DVC in `folder`, unless a dvc is using it; what was repaired, a line each.
+
+    Raises:
+        UserError: something is damaged, and not by a kill, or while another dvc relies on it.
+    """
+    temporary = folder / ".dvc" / "tmp"
+    done = []
+    try:
+        # DVC's own locks, in its own order.
+        with locked(temporary / "lock"):
+            done += _mend_lock_file(folder / "dvc.lock")
+            for place in (temporary, temporary / "exps"):
+                if (place / "rwlock").exists():
+                    with locked(place / "rwlock.lock"):
+                        done += _mend_rwlock(place / "rwlock", folder)
+    except BlockingIOError:
+        pass  # a dvc is at work, so what looks torn is being written
+    return done
+
+
+def _mend_rwlock(path: Path, folder: Path) -> list[str]:
+    holders = _holders(path.read_bytes())
+    if holders == set():
+        return []
+    import psutil
+
+    processes = psutil.process_iter() if holders is None else map(psutil.Process, filter(psutil.pid_exists, holders))
+    running = [process.pid for process in processes if _is_dvc(process, folder)]
+    if not running:
+        path.unlink()
+        return [f"{path.relative_to(folder)}: left by a dvc that was killed; removed"]
+    if holders is None:
+        raise UserError(f"{path}: is damaged, and dvc (process {running[0]}) is running; let it end, then run again")
+    return []
+
+
+def _holders(text: bytes) -> set[int] | None:
+    """The processes that an rwlock names; None where it is torn."""
+    try:
+        tree = json.loads(text)
+        writers = list(tree.get("write", {}).values())
+        readers = [reader for readers in tree.get("read", {}).values() for reader in readers]
+        return {int(holder["pid"]) for holder in writers + readers}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _is_dvc(process: Any, folder: Path) -> bool:
+    """Whether a process is a dvc in this folder, and not a later one of the same number."""
+    import psutil
+
+    try:
+        called = [Path(part).stem for part in process.cmdline()]
+        return "dvc" in called and Path(process.cwd()).is_relative_to(folder)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _mend_lock_file(path: Path) -> list[str]:
+    text = path.read_bytes() if path.exists() else None
+    if text is None or _is_whole(text):
+        return []
+    kept = _beginning(text)
+    if kept is None:
+        raise UserError(
+            f"{path}: is damaged, and not by a kill; `git checkout {path.name}` or remove it, then `dvc repro`"
+        )
+    if not kept:
+        path.unlink()
+        return [f"{path.name}: cut short by a kill, no stage was left; removed"]
+    with written_whole(path) as temporary:
+        temporary.write_bytes(kept)
+    return [f"{path.name}: cut short by a kill; kept its {len(_STAGE.findall(kept))} whole stages"]
+
+
+def _is_whole(text: bytes) -> bool:
+    """Whether DVC has come to the end of writing a lock file; a shorter one of whole stages may seem so too."""
+    try:
+        last = list(yaml.load(text, _LOADER)["stages"].values())[-1]
+        # The last word on a file is its size, and on a folder the number of its files.
+        ends = all(("nfiles" if out["md5"].endswith(".dir") else "size") in out for out in last.get("outs", []))
+        return text.endswith(b"\n") and "cmd" in last and ends
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _beginning(text: bytes) -> bytes | None:
+    """All but the last stage of a lock file whose end is missing; None where more than the end is wrong."""
+    written = text.partition(b"\0")[0]  # a crash of the machine can leave zeros
+    starts = [found.start() for found in _STAGE.finditer(written)]
+    if len(starts) < 2 and _HEADER.startswith(written[: len(_HEADER)]):
+        return b""
+    kept = written[: starts[-1]] if starts else b""
+    return kept if _is_whole(kept) else None
+
+
+def main() -> None:
+    with ending("doctor"):
+        for line in mend(Path(*sys.argv[1:2]).resolve()):
+            print(line)
+
+
+if __name__ == "__main__":
+    main()
