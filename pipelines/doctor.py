@@ -5,7 +5,7 @@ DVC writes two files in place, so that a kill can leave their beginning only:
 | file | what DVC makes of it | what is done here |
 |---|---|---|
 | `.dvc/tmp/rwlock`, which paths a dvc works on | refuses to run | removed, if no dvc works here |
-| `dvc.lock` | refuses to run, or takes it for a shorter one | cut back to its last whole stage; the run cache has the rest |
+| `dvc.lock` | refuses to run, or takes it for a shorter one | cut back to its last whole stage; DVC caches the rest |
 
 Nothing is touched that is whole or that a running dvc uses, and one line tells what was done. `make repro`
 and `aimback` do this first; before a plain `dvc repro` it is needed only after a kill. The one argument is the
@@ -56,7 +56,7 @@ def _mend_rwlock(path: Path, folder: Path) -> list[str]:
     holders = _holders(path.read_bytes())
     if holders == set():
         return []
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     processes = psutil.process_iter() if holders is None else map(psutil.Process, filter(psutil.pid_exists, holders))
     running = [process.pid for process in processes if _is_dvc(process, folder)]

@@ -6,30 +6,26 @@ import threading
 import time
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
+
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_END = 0.6
 
 
 def end_with_dvc() -> None:
     """Watch, in a thread, the dvc that runs this process, and end by SIGTERM soon after it has ended."""
-    threading.Thread(target=_watch, daemon=True).start()
-
-
-def _watch() -> None:
-    import psutil
-
     # dvc calls its commands through the user's shell, which may or may not stay between the two.
     shell = Path(os.environ.get("SHELL") or "/bin/sh").name
     child = psutil.Process()
-    try:
-        while (above := child.parent()) is not None and above.name() == shell:
-            child = above
-        dvc = child.ppid()
-        # Who has lost its parent gets another one at once, even while the dead one waits to be reaped.
-        while child.ppid() == dvc:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-    except psutil.NoSuchProcess:
-        pass  # the shell went with it
+    while (above := child.parent()) is not None and above.name() == shell:
+        child = above
+    threading.Thread(target=_watch, args=(child, child.ppid()), daemon=True).start()
+
+
+def _watch(child: psutil.Process, dvc: int) -> None:
+    # Who has lost its parent gets another one at once, even while the dead one waits to be reaped.
+    while child.is_running() and child.ppid() == dvc:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_SECONDS_TO_END)
     os._exit(128 + signal.SIGTERM)  # the main thread computes and does not get to its signals
