@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from aimback.errors import UserError
-from aimback.files import sha256, write_text
+from aimback.files import check_writable, sha256, write_text
 from aimback.hardware import device_name, peak_memory
 from aimback.tasks.base import Task
 from pipelines.entry import entry
@@ -115,7 +115,7 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
         torch.set_num_threads(settings.hardware.threads)
         for task in settings.tasks:
             job = Job(task, settings, name, root)
-            with _alone(job):
+            with alone(job):
                 work(job)
                 job.write_meters()
 
@@ -123,9 +123,15 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def _alone(job: Job) -> Iterator[None]:
-    """No other process runs this stage of this task meanwhile; one whose dvc was killed is given time to end."""
+def alone(job: Job) -> Iterator[None]:
+    """No other process does the same job meanwhile; one whose dvc was killed is given time to end.
+
+    Raises:
+        UserError: another process does, or the job's folder cannot be written.
+    """
     lock = job.root / "locks" / f"{job.stage}@{job.name}"
+    for folder in (lock.parent, job.outputs):
+        check_writable(folder)
     try:
         with locked(lock, _SECONDS_FOR_AN_ORPHAN):
             yield

@@ -46,6 +46,33 @@ def test_the_seed_decides_and_the_chunk_does_not():
     assert not torch.equal(drawn(task).outcomes, drawn(task, seed=1).outcomes)
 
 
+class Crowded(CannonDrag):
+    """A cannon on a device that holds only so many rows."""
+
+    room = math.inf  # while the cannon is made
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def __call__(self, controls, conditions):
+        if len(controls) > self.room:
+            raise torch.OutOfMemoryError
+        return super().__call__(controls, conditions)
+
+
+@pytest.mark.parametrize("room", [49, 20, 1])
+def test_out_of_memory_halves_the_chunk_and_changes_no_bit(room):
+    done: list[int] = []
+    assert torch.equal(drawn(Crowded(room), progress=done.append).outcomes, drawn(CannonDrag()).outcomes)
+    assert sum(done) == 50 and max(done) <= room
+
+
+def test_out_of_memory_for_a_single_row_is_an_error():
+    with pytest.raises(torch.OutOfMemoryError):
+        drawn(Crowded(0))
+
+
 def test_progress_counts_every_row():
     done: list[int] = []
     drawn(CannonVacuum(), chunk=20, progress=done.append)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aimback.errors import UserError
-from aimback.files import sha256, write_text, written_whole
+from aimback.files import check_writable, sha256, write_text, written_whole
 
 
 def test_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -54,6 +54,17 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         temporary.symlink_to(full)
         temporary.write_bytes(b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/folder: cannot be written \(Not a directory\)"):
+        check_writable(tmp_path / "file" / "folder")
+    # Not even root writes there.
+    with pytest.raises(UserError, match="cannot be written"):
+        check_writable(Path("/proc/self" if Path("/proc/self").exists() else "/"))
 
 
 def test_sha256(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_everything_runs_and_writes_what_it_says(made: tuple[Repository, Finishe
     # All that a stage writes is one of its outs, or lies where nothing is tracked.
     lock = yaml.safe_load((repository.root / "dvc.lock").read_text())["stages"]
     outs = {out["path"] for stage in lock.values() for out in stage.get("outs", [])}
-    apart = ("meters", "report", "checkpoints", "logs", "by_hand", "README.md")
+    apart = ("meters", "report", "checkpoints", "locks", "logs", "by_hand", "README.md")
     for file in (file for file in outputs.rglob("*") if file.is_file()):
         path = file.relative_to(repository.root)
         assert path.parts[1] in apart or any(path.is_relative_to(out) for out in outs), path

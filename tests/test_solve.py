@@ -174,6 +174,37 @@ def test_blocks_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert seen == sorted(seen)
 
 
+class Crowded:
+    """A cannon on a device that holds only so many rows."""
+
+    def __init__(self, room: int) -> None:
+        self.task, self.room, self.refusals = CannonVacuum(), room, 0
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        if len(controls) > self.room:
+            self.refusals += 1
+            raise torch.OutOfMemoryError
+        return self.task.linearise(controls, conditions)
+
+
+@pytest.mark.parametrize("name", STEPPERS)
+@pytest.mark.parametrize(("room", "refusals"), [(239, 1), (60, 2), (8, 4)])
+def test_out_of_memory_halves_the_blocks_and_changes_no_bit(name: str, room: int, refusals: int) -> None:
+    problem = vacuum_problem(torch.linspace(0.5, 9.5, 30, dtype=T)[:, None])
+    whole = solve(CannonVacuum(), problem, STEPPERS[name], seeded())
+    crowded = Crowded(room)
+    halved = solve(crowded, problem, STEPPERS[name], seeded())
+    assert crowded.refusals == refusals
+    for ours, theirs in zip(fields(whole), fields(halved), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    torch.testing.assert_close(whole.history.controls, halved.history.controls, rtol=0, atol=0)
+
+
+def test_out_of_memory_for_a_single_target_is_an_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        solve(Crowded(7), vacuum_problem(torch.ones(3, 1, dtype=T)), LevenbergMarquardt(), seeded())
+
+
 def test_both_routes_give_equal_bits_for_the_same_map() -> None:
     """Law 1: if the surrogate is the simulator, there is no difference."""
     task = CannonDrag()

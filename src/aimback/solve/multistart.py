@@ -30,7 +30,8 @@ def solve(
 
     Nothing is known here but a callable and a box; both routes come through this door with the same
     solver. Starts never influence each other: each row stops, fails or goes on by its own numbers,
-    and finished rows are dropped from the batch.
+    and finished rows are dropped from the batch. Blocks of targets follow each other; they are halved
+    wherever the device has not the memory for one, and the ledger counts what the attempt has cost.
 
     Args:
         forward: the simulator or the trained network.
@@ -58,14 +59,26 @@ def solve(
     step_by: Step = advance if compiler is None else compiler(advance)
     size = max(1, _ROWS // solver.starts)
     blocks: list[Solution] = []
-    arrived = 0
-    for first in range(0, len(problem.targets), size):
-        block = _Block(advance, slice(first, first + size), starts, max(0, kept - first))
+    arrived = first = 0
+
+    def solved(rows: slice) -> _Block:
+        block = _Block(advance, rows, starts, max(0, kept - first))
         for _ in block.steps(step_by, solver.max_steps):
             if progress is not None:
                 progress(first + block.done(), arrived + block.arrived())
+        return block
+
+    while first < len(problem.targets):
+        try:
+            block = solved(slice(first, first + size))
+        except torch.OutOfMemoryError:
+            size = min(size, len(problem.targets) - first) // 2
+            if size == 0:
+                raise
+            continue  # no start influences another: smaller blocks give the same
         blocks.append(block.solution())
         arrived += block.arrived()
+        first += size
     return _joined(blocks)
 
 
