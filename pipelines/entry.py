@@ -29,13 +29,13 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
     @functools.wraps(work)
     def main() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what goes wrong while it composes
-        with ending(name, _composing):
+        with ending(name, composing):
             composed()
 
     return main
 
 
-def _composing(error: Exception) -> str:
+def composing(error: Exception) -> str:
     """Whatever fails before the work begins is the command line or conf/."""
     message = str(error) or type(error).__name__
     unknown = re.match(r"Could not override '([^']+)'", message)
