@@ -1,10 +1,11 @@
 # `make repro` and `make test` set everything up when run first; nothing but Python, make and git is needed.
 .DEFAULT_GOAL := repro
-.PHONY: install repro contest test check ui clean
+.PHONY: install repro verify contest test check lock ui clean
 
 PYTHON ?= python3
 VENV := .venv
 TASKS ?=
+LOCKED ?=
 STAMP := $(VENV)/installed
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -14,7 +15,12 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+ifeq ($(strip $(LOCKED)),)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
+else # LOCKED=1: the very files of requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
 	@# A downloaded archive has no git; DVC wants to be told.
 	@git -C . rev-parse --show-cdup 2>/dev/null | grep -q '^$$' || printf '[core]\n    no_scm = true\n' > .dvc/config.local
 	@touch $@
@@ -26,6 +32,9 @@ ifeq ($(strip $(TASKS)),)
 else
 	python -m pipelines.run 'task=[$(TASKS)]'
 endif
+
+verify: $(STAMP) ## every output and cache object hashed again; names what is damaged and what mends it
+	@python -m pipelines.verify
 
 contest: $(STAMP) ## the Neural-Adjoint benchmark; its size stands in benchmarks/neural_adjoint/params.yaml
 	@cp .dvc/config.local benchmarks/neural_adjoint/.dvc/config.local 2>/dev/null || true
@@ -39,6 +48,11 @@ check: $(STAMP) ## style and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+lock: $(STAMP) ## requirements.lock from pyproject.toml, for every system
+	pip install --quiet --disable-pip-version-check uv
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --output-file requirements.lock
 
 ui: $(STAMP) ## MLflow's UI on this machine, with a link to both routes side by side
 	python -m pipelines.ui

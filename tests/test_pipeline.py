@@ -202,6 +202,31 @@ def test_without_git(made: tuple[Repository, Finished], tmp_path: Path) -> None:
     assert (plain.root / "outputs/report/index.html").is_file()
 
 
+def test_the_same_bytes_elsewhere(made: tuple[Repository, Finished], tmp_path: Path) -> None:
+    """In another folder, with other threads, locale, time zone and umask, and nothing from a cache."""
+    original, _ = made
+    other = Repository(tmp_path / "another place", git=False)
+    shrink(other)
+    other.edit("conf/config.yaml", "[cannon_vacuum, cannon_drag]", "[cannon_drag]")
+    other.set("conf/hardware/auto.yaml", "threads", 2)
+    surroundings = {"OMP_NUM_THREADS": "2", "LC_ALL": "C", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "1"}
+    before = os.umask(0o077)
+    try:
+        other.run("dvc", "repro", "--no-run-cache", env={**surroundings, "GIT_CEILING_DIRECTORIES": str(tmp_path)}).ok()
+    finally:
+        os.umask(before)
+    here, there = (outputs_by_hash(repository) for repository in (original, other))
+    assert len(there) > 10
+    assert there.items() <= here.items()
+
+
+def outputs_by_hash(repository: Repository) -> dict[str, str]:
+    """But for params.yaml, which tells what was asked for."""
+    stages = yaml.safe_load((repository.root / "dvc.lock").read_text())["stages"].values()
+    outs = (out for stage in stages for out in stage.get("outs", []))
+    return {out["path"]: out["md5"] for out in outs if out["path"] != "params.yaml"}
+
+
 def test_mlflow_has_one_complete_set_for_every_state(repository: Repository) -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     from mlflow import MlflowClient

@@ -64,17 +64,18 @@ _TABLE = "distance [m],wind [m/s]\n4.5,0.0\n7.25,-1.5\n3.0,0.5\n1e0,-0.0\n"
 
 def mutations(count: int, folder: Path) -> list[str]:
     """So many lists of overrides, and half as many files of targets."""
-    return [overrides(count), tables(count // 2, folder)]
+    lists, files = overrides(count), tables(count // 2, folder)
+    return [f"{count} lists of overrides: {_shown(lists)}", f"{count // 2} files of targets: {_shown(files)}"]
 
 
-def overrides(count: int) -> str:
+def overrides(count: int) -> Counter[str]:
     """What became of mutated lists of overrides."""
     chance = random.Random(count)
     became: Counter[str] = Counter()
     for _ in range(count):
         words = [_mutated(word, chance) for word in chance.sample(_SOUND, chance.randint(1, 3))]
         became[_answer(words)] += 1
-    return f"{count} lists of overrides: {_shown(became)}"
+    return became
 
 
 def _answer(words: list[str]) -> str:
@@ -94,7 +95,7 @@ def _answer(words: list[str]) -> str:
     return "accepted"
 
 
-def tables(count: int, folder: Path) -> str:
+def tables(count: int, folder: Path) -> Counter[str]:
     """What became of mutated files of targets; a row that cannot be read is marked, the others are solved for."""
     chance = random.Random(count)
     became: Counter[str] = Counter()
@@ -110,7 +111,7 @@ def tables(count: int, folder: Path) -> str:
             became["refused in one line"] += 1
         except Exception as error:  # noqa: BLE001 - whatever it is
             became[f"{type(error).__name__} from {text!r}"] += 1
-    return f"{count} files of targets: {_shown(became)}"
+    return became
 
 
 def _mutated(text: str, chance: random.Random) -> str:
