@@ -7,11 +7,13 @@ DVC writes two files in place, so that a kill can leave their beginning only:
 | `.dvc/tmp/rwlock`, which paths a dvc works on | refuses to run | removed, if no dvc works here |
 | `dvc.lock` | refuses to run, or takes it for a shorter one | cut back to its last whole stage; DVC caches the rest |
 
+`aimback task=...` replaces the list of tasks in conf/config.yaml while it runs; after a kill that is put back too.
 Nothing is touched that is whole or that a running dvc uses, and one line tells what was done. `make repro`
 and `aimback` do this first; before a plain `dvc repro` it is needed only after a kill. The one argument is the
 folder of a dvc.yaml, if it is not this one.
 """
 
+import contextlib
 import json
 import re
 import sys
@@ -22,10 +24,15 @@ import yaml
 
 from aimback.errors import UserError
 from aimback.files import written_whole
-from pipelines.ending import ending
+from pipelines.ending import CONF, ROOT, ending
 from pipelines.locks import locked
+from pipelines.replaced import put_back
+
+LISTING = CONF / "config.yaml"
+NOTE = ROOT / ".dvc" / "tmp" / "listing.json"
 
 _HEADER = b"schema: '2.0'\nstages:\n"
+_UNTRACKED = ("by_hand", "checkpoints", "compiled")  # may be large, and nobody stumbles over what lies there
 _STAGE = re.compile(rb"^  [^\s-]", re.MULTILINE)
 # Eight times as fast, where PyYAML was built with it.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -39,6 +46,8 @@ def mend(folder: Path) -> list[str]:
     """
     temporary = folder / ".dvc" / "tmp"
     done = []
+    if folder == ROOT and put_back(LISTING, NOTE):
+        done.append(f"{LISTING.name}: the list of tasks was that of a run that was killed; put back")
     try:
         # DVC's own locks, in its own order.
         with locked(temporary / "lock"):
@@ -47,6 +56,8 @@ def mend(folder: Path) -> list[str]:
                 if (place / "rwlock").exists():
                     with locked(place / "rwlock.lock"):
                         done += _mend_rwlock(place / "rwlock", folder)
+            if not (temporary / "rwlock").exists() or not _holders((temporary / "rwlock").read_bytes()):
+                done += _sweep(folder / "outputs")
     except BlockingIOError:
         pass  # a dvc is at work, so what looks torn is being written
     return done
@@ -88,6 +99,18 @@ def _is_dvc(process: Any, folder: Path) -> bool:
         return "dvc" in called and Path(process.cwd()).is_relative_to(folder)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
+
+
+def _sweep(outputs: Path) -> list[str]:
+    """Remove what stages were writing when they were killed; see `aimback.files`, whose temporaries are hidden."""
+    tracked = [place for place in outputs.glob("*") if place.name not in _UNTRACKED]
+    with contextlib.ExitStack() as stages:
+        for lock in [lock for place in tracked for lock in place.rglob("*@*") if lock.parent.name == "locks"]:
+            stages.enter_context(locked(lock))
+        left = [file for place in tracked for file in place.rglob(".*-*") if file.is_file()]
+        for file in left:
+            file.unlink()
+    return [f"{file.relative_to(outputs.parent)}: half of a file, left by a kill; removed" for file in left]
 
 
 def _mend_lock_file(path: Path) -> list[str]:

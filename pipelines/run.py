@@ -17,9 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from aimback.errors import UserError
-from pipelines.doctor import mend
-from pipelines.ending import CONF, ROOT
+from pipelines.doctor import LISTING, NOTE, mend
+from pipelines.ending import ROOT
 from pipelines.entry import entry
+from pipelines.replaced import replaced
 
 _LIST = re.compile(r"^(  - task: )\[.*?\]", re.MULTILINE)
 
@@ -46,16 +47,11 @@ def main(cfg: DictConfig) -> None:
 @contextlib.contextmanager
 def _listed(tasks: Sequence[str]) -> Iterator[None]:
     """The list of tasks in conf/config.yaml, replaced while the block runs."""
-    file = CONF / "config.yaml"
-    before = file.read_bytes()
-    text, found = _LIST.subn(rf"\g<1>[{', '.join(tasks)}]", before.decode())
+    text, found = _LIST.subn(rf"\g<1>[{', '.join(tasks)}]", LISTING.read_bytes().decode())
     if found != 1:
-        raise UserError(f"{file.name}: the list of tasks must be one line, '  - task: [NAME, ...]'")
-    file.write_text(text, encoding="utf-8", newline="")
-    try:
+        raise UserError(f"{LISTING.name}: the list of tasks must be one line, '  - task: [NAME, ...]'")
+    with replaced(LISTING, text, NOTE):
         yield
-    finally:
-        file.write_bytes(before)
 
 
 def _has_git() -> bool:

@@ -1,6 +1,7 @@
 """What kills and damage do to a DVC project, in a small one whose stages are over at once."""
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -12,9 +13,11 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from aimback.errors import UserError
 from benchmarks.campaigns.damage import named_damage
@@ -96,16 +99,22 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def project(original: Project, tmp_path: Path) -> Project:
     """A copy of the finished project, to be damaged."""
-    shutil.copytree(original.root, tmp_path / "copy")
+    shutil.copytree(original.root, tmp_path / "copy", ignore=shutil.ignore_patterns("site"))
     return Project(tmp_path / "copy")
 
 
 # ---- what a kill leaves behind ------------------------------------------------------------------------------------
 
 
+@functools.cache
+def stages_of(lock: bytes) -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load(lock)["stages"]
+    return stages
+
+
 def test_every_beginning_of_a_lock_file_is_mended_to_whole_stages(original: Project, tmp_path: Path) -> None:
     whole = (original.root / "dvc.lock").read_bytes()
-    stages = doctor.yaml.safe_load(whole)["stages"]
+    stages = stages_of(whole)
     lock = tmp_path / "dvc.lock"
     said = set()
     for length in range(len(whole) + 1):
@@ -114,7 +123,7 @@ def test_every_beginning_of_a_lock_file_is_mended_to_whole_stages(original: Proj
         if not lock.exists():
             assert length <= whole.index(b"file@two")
             continue
-        left = doctor.yaml.safe_load(lock.read_bytes())["stages"]
+        left = stages_of(lock.read_bytes())
         assert list(left) == list(stages)[: len(left)]
         *before, last = left
         assert all(left[name] == stages[name] for name in before)
@@ -181,6 +190,18 @@ def test_a_number_that_was_given_to_another_process_holds_nothing(project: Proje
     rwlock.write_text(json.dumps({"write": {str(project.root / "one.txt"): {"pid": os.getpid(), "cmd": "dvc"}}}))
     assert len(doctor.mend(project.root)) == 1
     assert not rwlock.exists()
+
+
+def test_halves_of_files_are_swept_away_unless_a_stage_may_be_writing_them(tmp_path: Path) -> None:
+    half = tmp_path / "outputs/cannon/data/.dataset-ab12cd34.npz"
+    kept = [half.with_name("dataset.npz"), tmp_path / "outputs/by_hand/run/.a-ab12cd34.npz"]
+    for file in (half, *kept):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    with locked(tmp_path / "outputs/locks/generate@cannon"):
+        assert doctor.mend(tmp_path) == []
+    assert doctor.mend(tmp_path) == [f"{half.relative_to(tmp_path)}: half of a file, left by a kill; removed"]
+    assert not half.exists() and all(file.exists() for file in kept)
 
 
 WAIT = """

@@ -21,6 +21,7 @@ def kills(count: int, folder: Path) -> list[str]:
     length = time.monotonic() - began
     wanted, whole = scratch.lock(), (scratch.folder / "dvc.lock").read_bytes()
     struck = refused = mended = finished = same_lock = same_bytes = 0
+    differ: set[str] = set()
     outlived: list[float] = []
     while struck < count:
         scratch.forget()
@@ -43,15 +44,18 @@ def kills(count: int, folder: Path) -> list[str]:
             if refused > count:
                 raise RuntimeError("dvc does not start again")
         finished += 1
-        same_lock += scratch.lock() == wanted
+        got = scratch.lock()
+        same_lock += got == wanted
+        differ |= {name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name)}
         same_bytes += (scratch.folder / "dvc.lock").read_bytes() == whole
         assert scratch.run("pipelines.verify")
     longest = f"{max(outlived):.1f} s" if outlived else "-"
     return [
         f"{struck} SIGKILLs, {len(outlived)} of them of dvc alone: {struck - refused} restarted by themselves "
-        f"({mended} after the doctor had mended something)",
+        f"(the doctor had mended {mended} things)",
         f"a stage outlived its dvc by {longest} at most",
-        f"{finished} pipelines came to their end: dvc.lock was equal {same_lock} times, {same_bytes} times to the byte",
+        f"{finished} pipelines came to their end: dvc.lock was equal {same_lock} times, {same_bytes} times to the byte"
+        + "".join(f"; {name} differed" for name in sorted(differ)),
     ]
 
 

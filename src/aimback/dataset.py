@@ -69,7 +69,7 @@ def simulate(
         chunk: rows simulated at once; halved wherever the device has not the memory for them.
         progress: called after every chunk with the number of rows just simulated.
     """
-    outcomes = []
+    outcomes: list[Tensor] = []
     first = 0
     with torch.no_grad():
         while first < len(controls) or not outcomes:
