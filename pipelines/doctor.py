@@ -91,12 +91,13 @@ def _holders(text: bytes) -> set[int] | None:
 
 
 def _is_dvc(process: Any, folder: Path) -> bool:
-    """Whether a process is a dvc in this folder, and not a later one of the same number."""
+    """Whether a process is a dvc in this folder; neither a later one of the same number, nor the look for updates
+    that dvc leaves behind in the background."""
     import psutil
 
     try:
         called = [Path(part).stem for part in process.cmdline()]
-        return "dvc" in called and Path(process.cwd()).is_relative_to(folder)
+        return "dvc" in called and "daemon" not in called and Path(process.cwd()).is_relative_to(folder)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 

@@ -92,7 +92,8 @@ class Scratch:
 
     def forget(self) -> None:
         """Back to before the first run: no outputs, no cache, no dvc.lock."""
-        for made in ("outputs", ".dvc/cache", ".dvc/tmp", ".dvc/site"):
+        outputs = (place for place in (self.folder / "outputs").iterdir() if place.is_dir())
+        for made in (*outputs, ".dvc/cache", ".dvc/tmp", ".dvc/site"):
             shutil.rmtree(self.folder / made, ignore_errors=True)
         for made in ("dvc.lock", "params.yaml"):
             (self.folder / made).unlink(missing_ok=True)
