@@ -91,13 +91,15 @@ def _holders(text: bytes) -> set[int] | None:
 
 
 def _is_dvc(process: Any, folder: Path) -> bool:
-    """Whether a process is a dvc in this folder; neither a later one of the same number, nor the look for updates
-    that dvc leaves behind in the background."""
+    """Whether a process is a dvc at work in this folder, and not a later process of the same number."""
     import psutil
 
     try:
         called = [Path(part).stem for part in process.cmdline()]
-        return "dvc" in called and "daemon" not in called and Path(process.cwd()).is_relative_to(folder)
+        if "dvc" not in called or not Path(process.cwd()).is_relative_to(folder):
+            return False
+        # A dvc that has ended may leave a fork of itself that only waits for its look for updates.
+        return not any("daemon" in child.cmdline() for child in process.children())
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 
