@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from aimback.errors import UserError
 from aimback.files import sha256, write_text
 from pipelines.ending import CONF, ROOT, ending
+from pipelines.entry import composing
 from pipelines.settings import Settings
 
 PARAMS = ROOT / "params.yaml"
@@ -62,7 +63,10 @@ def _composed() -> DictConfig:
         assert isinstance(cfg, DictConfig)
         return cfg
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config")
+        try:
+            return hydra.compose("config")
+        except Exception as error:  # whatever fails there is what stands in conf/
+            raise UserError(composing(error)) from error
 
 
 def main() -> None:

@@ -226,3 +226,14 @@ def test_params_yaml_is_composed_from_conf() -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         composed = OmegaConf.to_container(hydra.compose("config"), resolve=True)
     assert yaml.safe_load((ROOT / "params.yaml").read_text()) == {**composed, "targets_sha256": None}
+
+
+def test_what_hydra_cannot_read_in_conf_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """YAML takes a bare `off` for a truth value, and Hydra has no words of its own for that."""
+    from pipelines import compose
+
+    (tmp_path / "config.yaml").write_text("defaults:\n  - tracking: off\n")
+    monkeypatch.setattr(compose, "CONF", tmp_path)
+    monkeypatch.setattr(compose, "PARAMS", tmp_path / "params.yaml")
+    with pytest.raises(UserError, match="Unsupported item value in defaults : bool"):
+        compose._composed()

@@ -249,6 +249,15 @@ def test_a_running_dvc_is_left_alone(running: tuple[Project, subprocess.Popen[st
         assert doctor.mend(project.root) == []
 
 
+def test_a_second_dvc_is_refused_and_the_first_goes_on(
+    running: tuple[Project, subprocess.Popen[str], psutil.Process],
+) -> None:
+    project, dvc, stage = running
+    code, printed = project.run(sys.executable, "-m", "dvc", "repro", "wait")
+    assert code != 0 and f"PID {dvc.pid}" in printed
+    assert dvc.poll() is None and stage.is_running()
+
+
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stage_ends_with_its_dvc(
     running: tuple[Project, subprocess.Popen[str], psutil.Process], blow: signal.Signals
