@@ -95,11 +95,14 @@ def _is_dvc(process: Any, folder: Path) -> bool:
     import psutil
 
     try:
-        called = [Path(part).stem for part in process.cmdline()]
-        if "dvc" not in called or not Path(process.cwd()).is_relative_to(folder):
+        if "dvc" not in [Path(part).stem for part in process.cmdline()]:
             return False
         # A dvc that has ended may leave a fork of itself that only waits for its look for updates.
-        return not any("daemon" in child.cmdline() for child in process.children())
+        if any("daemon" in child.cmdline() for child in process.children()):
+            return False
+        with contextlib.suppress(psutil.AccessDenied):  # another user's, so it may well be here
+            return Path(process.cwd()).is_relative_to(folder)
+        return True
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 
