@@ -60,11 +60,19 @@ def kills(count: int, folder: Path) -> list[str]:
 
 
 def _kill_alone(dvc: subprocess.Popen[str]) -> float:
-    """Seconds until the last of its stage's processes was gone."""
+    """Seconds until the last of its stage's processes had ended."""
     below = psutil.Process(dvc.pid).children(recursive=True)
     dvc.kill()
     began = time.monotonic()
-    _, alive = psutil.wait_procs(below, timeout=60)
-    if alive:
-        raise RuntimeError(f"these outlived their dvc: {alive}")
-    return time.monotonic() - began if below else 0.0
+    while any(map(_runs, below)):
+        if time.monotonic() - began > 60:
+            raise RuntimeError(f"these outlived their dvc: {below}")
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE  # ended, and only waiting for init to take note
+    except psutil.NoSuchProcess:
+        return False
