@@ -54,7 +54,7 @@ lock: $(STAMP) ## requirements.lock from pyproject.toml, for every system
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --output-file requirements.lock
 
-ui: $(STAMP) ## MLflow's UI on this machine, with a link to both routes side by side
+ui: $(STAMP) ## MLflow's UI on this machine, with a link to the routes side by side
 	python -m pipelines.ui
 
 clean: ## what was installed and what tools cached; results stay

@@ -1,4 +1,4 @@
-"""Simulate every answer of both routes again, and judge it."""
+"""Simulate every answer of every route again, and judge it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""MLflow's UI on this machine, with a link to the two routes side by side."""
+"""MLflow's UI on this machine, with a link to the routes side by side."""
 
 import argparse
 import os

@@ -23,7 +23,7 @@ class Subject:
         networks: the run's own surrogate, then its replicas.
         targets: the valid ones, all of them, on the CPU.
         solutions: by route, the run's answers to `targets`, on the CPU.
-        solver: as configured for both routes.
+        solver: as configured for every route.
         generator: a random stream by purpose.
         settings: how finely to look.
         device: where to compute.

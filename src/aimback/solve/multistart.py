@@ -28,7 +28,7 @@ def solve(
 ) -> Solution:
     """Descend through `forward` from every start of every target.
 
-    Nothing is known here but a callable and a box; both routes come through this door with the same
+    Nothing is known here but a callable and a box; every route comes through this door with the same
     solver. Starts never influence each other: each row stops, fails or goes on by its own numbers,
     and finished rows are dropped from the batch. Blocks of targets follow each other; they are halved
     wherever the device has not the memory for one, and the ledger counts what the attempt has cost.
@@ -37,7 +37,7 @@ def solve(
         forward: the simulator or the trained network.
         problem: what is wanted; its dtype and device are the ones worked in.
         solver: how to step.
-        generator: of the starts; the same state gives both routes the same ones.
+        generator: of the starts; the same state gives every route the same ones.
         progress: told after every step how many targets are done (all their starts have stopped) and
             how many have a start within the tolerance.
         compiler: makes one program of a step, see `aimback.compiled`; None leaves it to the interpreter.

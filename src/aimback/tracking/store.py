@@ -164,7 +164,7 @@ def open_store(root: Path, experiment: str = "aimback") -> Store:
 
 
 def ui_link(experiment_id: str, port: int = 5000, host: str = "127.0.0.1") -> str:
-    """The page of the MLflow UI with the charts of both routes side by side."""
+    """The page of the MLflow UI with the charts of all routes side by side."""
     # The view holds the filter; a filter in the address would make the UI ignore the view.
     page = f"experiments/{experiment_id}/runs?compareRunsMode=CHART&viewStateShareKey={VIEW}"
     return f"http://{host}:{port}/#/{page}"
