@@ -35,6 +35,7 @@ class Job:
         stage: the stage's name.
         root: where this run writes: `outputs` in the pipeline, a folder of its own by hand.
         measured: what `metered` has noted, by name of the meter.
+        read: the hash that each file had when `made` named it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Job:
     stage: str
     root: Path
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    read: dict[Path, str] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -59,7 +61,10 @@ class Job:
             variant: the folder of a run besides the main one, where there are several.
         """
         places = [folder / variant / self.name / file for folder in self.settings.inputs]
-        return next((place for place in places if place.exists()), places[0])
+        found = next((place for place in places if place.exists()), places[0])
+        if found.is_file():
+            self.read.setdefault(found, sha256(found))
+        return found
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of random numbers for each purpose: none is moved by what another one draws."""
@@ -127,7 +132,8 @@ def alone(job: Job) -> Iterator[None]:
     """No other process does the same job meanwhile; one whose dvc was killed is given time to end.
 
     Raises:
-        UserError: another process does, or the job's folder cannot be written.
+        UserError: another process does, or the job's folder cannot be written, or what the job has read is another
+            file at its end (a `dvc checkout` waits for no stage), so that its result would be recorded as made of that.
     """
     lock = job.root / "locks" / f"{job.stage}@{job.name}"
     for folder in (lock.parent, job.outputs):
@@ -135,5 +141,8 @@ def alone(job: Job) -> Iterator[None]:
     try:
         with locked(lock, _SECONDS_FOR_AN_ORPHAN):
             yield
+            for file, digest in job.read.items():
+                if not file.is_file() or sha256(file) != digest:
+                    raise UserError(f"{file}: was changed while {lock.name} was at work on it; run it again")
     except BlockingIOError:
         raise UserError(f"{job.outputs}: another process is running {lock.name}; let it end, then run again") from None

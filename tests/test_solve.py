@@ -388,3 +388,15 @@ def test_settings_out_of_range_are_named(make: object, message: str) -> None:
 def test_a_problem_is_checked_at_the_door(targets: Tensor, conditions: Tensor, message: str) -> None:
     with pytest.raises(UserError, match=message):
         InverseProblem(targets, conditions, CannonVacuum().box, 0.01, 1.0)
+
+
+def test_an_answer_may_be_given_twice() -> None:
+    rows = torch.tensor([0, 1, 0, 2, 1])
+    once = solve(
+        CannonVacuum(), vacuum_problem(torch.tensor([[3.0], [1.0], [5.0]], dtype=T)), STEPPERS["adam"], seeded()
+    )
+    again = once.of(rows)
+    for ours, theirs in zip(fields(again), fields(once), strict=True):
+        torch.testing.assert_close(ours, theirs[rows], rtol=0, atol=0)
+    assert again.history.controls.shape[1] == 3  # paths are kept of so many
+    torch.testing.assert_close(again.history.controls[:, 2], once.history.controls[:, 0], rtol=0, atol=0)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,6 +59,19 @@ def test_a_job_is_done_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pyt
             raise AssertionError
     with alone(job), pytest.raises(BlockingIOError), locked(lock):
         raise AssertionError
+
+
+@pytest.mark.parametrize("change", [lambda file: file.write_text("other"), lambda file: file.unlink()])
+def test_what_was_read_may_not_change_meanwhile(tmp_path: Path, change: Any) -> None:
+    settings: Any = SimpleNamespace(inputs=(tmp_path,))
+    job = Job("cannon", settings, "invert", tmp_path)
+    file = tmp_path / "cannon" / "data.npz"
+    file.parent.mkdir()
+    file.write_text("one")
+    with alone(job):
+        assert job.made("data.npz") == file
+    with pytest.raises(UserError, match=r"data.npz: was changed while invert@cannon was at work"), alone(job):
+        change(file)
 
 
 def test_a_job_waits_for_one_that_is_about_to_end(tmp_path: Path) -> None:

@@ -141,3 +141,25 @@ def test_a_file_gives_back_the_same_and_the_same_bytes(tmp_path: Path):
     one.write_bytes(one.read_bytes()[:-40])
     with pytest.raises(UserError, match="dvc repro"):
         load_targets(one, TASK)
+
+
+def test_equal_rows_are_one_question(tmp_path: Path):
+    targets = read(tmp_path, "distance,wind\n3,0\n1,0\n3,0\n3,1\n1,0\n")
+    once, again = targets.once()
+    assert once.targets[:, 0].tolist() == [3, 1, 3]
+    assert once.conditions[:, 0].tolist() == [0, 0, 1]
+    assert once.lines.tolist() == [2, 3, 5]
+    assert again.tolist() == [0, 1, 0, 2, 1]
+    assert once.targets[again].equal(targets.targets) and once.conditions[again].equal(targets.conditions)
+
+
+def test_rows_that_all_differ_stay_as_they_are():
+    targets = draw_targets(TASK, 300, torch.Generator().manual_seed(0))
+    once, again = targets.once()
+    assert once.targets.equal(targets.targets)
+    assert again.equal(torch.arange(300))
+
+
+def test_without_conditions_too(tmp_path: Path):
+    once, again = read(tmp_path, "distance\n1\n1\n", CannonVacuum()).once()
+    assert len(once) == 1 and again.tolist() == [0, 0]

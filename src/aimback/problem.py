@@ -144,6 +144,22 @@ class Solution:
     steps_to_tolerance: Tensor
     history: History
 
+    def of(self, rows: Tensor) -> "Solution":
+        """The answers to some of the targets, by number, `(n,)`; a number may come again.
+
+        Paths are kept of the first of them: no number may be further back than all that come before it are many.
+        """
+        kept = self.history.controls.shape[1]
+        first = rows[:kept]
+        return Solution(
+            self.controls[rows],
+            self.believed_miss[rows],
+            self.start_status[rows],
+            self.steps[rows],
+            self.steps_to_tolerance[rows],
+            History(self.history.controls[:, first], self.history.believed_miss[:, first]),
+        )
+
     def ranking(self) -> Tensor:
         """The starts of each target from best to worst by believed miss, `(n_targets, n_starts)`.
 

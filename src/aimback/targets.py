@@ -47,13 +47,25 @@ class Targets:
 
     def only_valid(self) -> "Targets":
         """The rows that can be solved for, in their order."""
-        valid = self.valid
-        return Targets(self.targets[valid], self.conditions[valid], self.lines[valid], ("",) * int(valid.sum()))
+        return self.of(self.valid.nonzero()[:, 0])
 
     def first(self, count: int) -> "Targets":
         """The first rows, or all where there are no more."""
-        rows = slice(count)
-        return Targets(self.targets[rows], self.conditions[rows], self.lines[rows], self.problems[rows])
+        return self.of(torch.arange(min(count, len(self))))
+
+    def of(self, rows: Tensor) -> "Targets":
+        """Some of the rows, by number."""
+        problems = tuple(self.problems[row] for row in rows.tolist())
+        return Targets(self.targets[rows], self.conditions[rows], self.lines[rows], problems)
+
+    def once(self) -> tuple["Targets", Tensor]:
+        """The rows without those that ask again what an earlier one asks, and for each row its place among them."""
+        asked = torch.cat([self.targets, self.conditions], dim=1)
+        _, group = torch.unique(asked, dim=0, return_inverse=True)
+        rows = torch.arange(len(self))
+        first = torch.full((int(group.max()) + 1,), len(self)).scatter_reduce(0, group, rows, "amin")
+        order = first.argsort()
+        return self.of(first[order]), order.argsort()[group]
 
 
 def draw_targets(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from aimback.diagnose.claim import Claim, Estimate, estimate
-from aimback.diagnose.descents import best_size, examined, gradient_ladder, limited, picked, true_miss
+from aimback.diagnose.descents import best_size, examined, gradient_ladder, limited, true_miss
 from aimback.diagnose.subject import Pictures, Subject
 from aimback.problem import Linearised
 from aimback.solve.gradient_descent import GradientDescent
@@ -112,7 +112,7 @@ def _spread(targets: Targets) -> Targets:
     """Some of the targets, evenly over the ranks of the first outcome."""
     count = min(_TARGETS, len(targets))
     order = targets.targets[:, 0].argsort(stable=True)
-    return picked(targets, order[((torch.arange(count) + 0.5) * len(targets) / count).long()])
+    return targets.of(order[((torch.arange(count) + 0.5) * len(targets) / count).long()])
 
 
 def _hits(subject: Subject, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:

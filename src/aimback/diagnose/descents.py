@@ -55,7 +55,7 @@ class Ladder:
 
 def examined(subject: Subject) -> Targets:
     """The targets that are looked at closely, without those that the task knows to be out of reach."""
-    return picked(subject.targets, examined_rows(subject))
+    return subject.targets.of(examined_rows(subject))
 
 
 @functools.lru_cache(maxsize=1)
@@ -66,14 +66,8 @@ def examined_rows(subject: Subject) -> Tensor:
     arrived = (subject.solutions["direct"].believed_miss[: len(few)] <= subject.task.tolerance).any(-1)
     doubtful = (~arrived).nonzero()[:, 0]
     out = torch.zeros(len(few), dtype=torch.bool)
-    out[doubtful] = _out_of_reach(subject.task, picked(few, doubtful))
+    out[doubtful] = _out_of_reach(subject.task, few.of(doubtful))
     return (out.all() | ~out).nonzero()[:, 0]
-
-
-def picked(targets: Targets, rows: Tensor) -> Targets:
-    """Some of the targets."""
-    problems = tuple(targets.problems[row] for row in rows.tolist())
-    return Targets(targets.targets[rows], targets.conditions[rows], targets.lines[rows], problems)
 
 
 def even_starts(subject: Subject, count: int) -> Tensor:
@@ -109,7 +103,7 @@ def steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solver
     # Of more starts than these the solver keeps no paths.
     block = max(1, HISTORY_ROWS // starts.shape[1])
     blocks = [
-        _steps_to_hit(subject, forward, picked(targets, rows), solver, starts[rows])
+        _steps_to_hit(subject, forward, targets.of(rows), solver, starts[rows])
         for rows in torch.arange(len(targets)).split(block)
     ]
     return torch.cat(blocks)

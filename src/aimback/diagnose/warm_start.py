@@ -11,7 +11,6 @@ from aimback.diagnose.descents import (
     examined_rows,
     gradient_ladder,
     limited,
-    picked,
     steps_to_hit,
 )
 from aimback.diagnose.subject import Pictures, Subject
@@ -33,7 +32,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     proposals = hybrid.history.controls[0, :, :1].to(torch.float64)
     rows = examined_rows(subject)
     kept = rows < len(proposals)
-    targets, proposals = picked(subject.targets, rows[kept]), proposals[rows[kept]]
+    targets, proposals = subject.targets.of(rows[kept]), proposals[rows[kept]]
     starts = even_starts(subject, len(rows))[kept]
     ladder = gradient_ladder(subject)
     size = best_size(ladder.direct, limit)
