@@ -41,8 +41,8 @@ contest: $(STAMP) ## the Neural-Adjoint benchmark; its size stands in benchmarks
 	@python -m pipelines.doctor benchmarks/neural_adjoint
 	cd benchmarks/neural_adjoint && dvc repro
 
-test: $(STAMP) ## all tests
-	pytest
+test: $(STAMP) ## all tests, as many files at a time as there are cores
+	pytest --numprocesses auto --dist loadfile
 
 check: $(STAMP) ## style and types
 	ruff check .

