@@ -42,7 +42,7 @@ contest: $(STAMP) ## the Neural-Adjoint benchmark; its size stands in benchmarks
 	cd benchmarks/neural_adjoint && dvc repro
 
 test: $(STAMP) ## all tests, as many files at a time as there are cores
-	pytest --numprocesses auto --dist loadfile
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## style and types
 	ruff check .
