@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from made_up_task import Uniform
 from torch import Tensor
 
 from aimback.box import Axis, Box
@@ -45,7 +46,7 @@ SETTINGS = DiagnoseSettings(
 )
 
 
-class Formula:
+class Formula(Uniform):
     """A task, or what a network has made of it, by a formula on the unit box; no conditions."""
 
     def __init__(
@@ -70,17 +71,6 @@ class Formula:
         if self._slope is not None:
             return self._formula(controls), self._slope(controls)
         return linearise_by_autograd(self, controls, conditions)
-
-    def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
-        return self.box.sample(count, generator)
-
-    draw_starts = draw_controls
-
-    def reach(self, conditions: Tensor) -> None:
-        return None
-
-    def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> None:
-        return None
 
 
 def one(formula: Callable[..., Tensor], controls: int = 2, **more: Any) -> Formula:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Repository
+from made_up_task import Uniform
 from torch import Tensor
 
 from aimback.box import Axis, Box
@@ -48,7 +49,7 @@ SETTINGS = HybridSettings(
 )
 
 
-class Made:
+class Made(Uniform):
     """A made-up task whose inverse is known: outcome = factor * x1 + x2^power + condition, no task of ours.
 
     Beyond `edge` of x1 there is no outcome.
@@ -70,17 +71,6 @@ class Made:
         x1, x2 = controls.split(1, dim=-1)
         row = torch.cat([torch.full_like(x1, self.factor), self.power * x2 ** (self.power - 1)], dim=-1)
         return self(controls, conditions), torch.where(x1 > self.edge, torch.nan, row)[:, None, :]
-
-    def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
-        return self.box.sample(count, generator)
-
-    draw_starts = draw_controls
-
-    def reach(self, conditions: Tensor) -> None:
-        return None
-
-    def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> None:
-        return None
 
 
 def seeded(seed: int = 0) -> torch.Generator:

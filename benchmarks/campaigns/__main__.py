@@ -7,7 +7,6 @@ import platform
 import sys
 import tempfile
 import time
-import warnings
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +22,6 @@ CAMPAIGNS = {
 
 
 def main() -> None:
-    warnings.filterwarnings("ignore")
     chosen, *number = sys.argv[1:] or ["all"]
     names = list(CAMPAIGNS) if chosen == "all" else [chosen]
     if not set(names) <= CAMPAIGNS.keys():
