@@ -205,26 +205,28 @@ def test_halves_of_files_are_swept_away_unless_a_stage_may_be_writing_them(tmp_p
 
 
 WAIT = """
-    import pathlib, sys, time
+    import os, pathlib, time
     import pipelines
-    pathlib.Path("started").write_text("")
+    pathlib.Path("half").write_text(str(os.getpid()))
+    os.replace("half", "started")
     time.sleep(60)
 """
 
 
-@pytest.fixture
-def running(project: Project) -> Iterator[tuple[Project, subprocess.Popen[str], psutil.Process]]:
+@pytest.fixture(params=["exec python wait.py", "python wait.py && true"], ids=["no shell between", "a shell between"])
+def running(
+    project: Project, request: pytest.FixtureRequest
+) -> Iterator[tuple[Project, subprocess.Popen[str], psutil.Process]]:
     """A project, a dvc that is running a stage of it, and the stage's process."""
     (project.root / "wait.py").write_text(textwrap.dedent(WAIT))
     text = (project.root / "dvc.yaml").read_text()
-    # Of two commands neither replaces the shell.
-    (project.root / "dvc.yaml").write_text(f"{text}  wait:\n    cmd: cd . && python wait.py\n    outs: [never]\n")
+    (project.root / "dvc.yaml").write_text(f"{text}  wait:\n    cmd: {request.param}\n    outs: [never]\n")
     dvc = project.start(sys.executable, "-m", "dvc", "repro", "wait", start_new_session=True)
     until = time.monotonic() + 60
     while not (project.root / "started").exists():
         assert time.monotonic() < until and dvc.poll() is None
         time.sleep(0.05)
-    (stage,) = [child for child in psutil.Process(dvc.pid).children(recursive=True) if "wait.py" in child.cmdline()[-1]]
+    stage = psutil.Process(int((project.root / "started").read_text()))
     yield project, dvc, stage
     if dvc.poll() is None:
         os.killpg(dvc.pid, signal.SIGKILL)
