@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from aimback.errors import UserError
+from aimback.errors import UserError, out_of_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -38,6 +38,8 @@ def ending(name: str, explain: Callable[[Exception], str | None] = lambda error:
         yield
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is ends here
         message = str(error) if isinstance(error, UserError) else explain(error)
+        if out_of_memory(error):
+            message = f"there is not enough memory ({error}); ask for less at once, fewer examples, targets or starts"
         _keep_trace(name)
         if message is None:
             traceback.print_exc()

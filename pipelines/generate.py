@@ -1,6 +1,7 @@
 """Simulate the surrogate's data set; draw the targets, or read a user's."""
 
-from aimback.dataset import save_dataset, simulate_dataset
+from aimback.dataset import dataset_size, save_dataset, simulate_dataset
+from aimback.files import check_writable
 from aimback.targets import draw_targets, read_targets, save_targets
 from pipelines.progress import progress_bar
 from pipelines.stage import Job, stage
@@ -11,6 +12,7 @@ def main(job: Job) -> None:
     settings, task = job.settings, job.task
     hardware, data = settings.hardware, settings.data
     device, dtype = hardware.device(), hardware.torch_dtype
+    check_writable(job.outputs, dataset_size(task, data.examples))
     with progress_bar(f"{job.name}: simulating", data.examples) as bar, job.metered("data/dataset.npz"):
         dataset = simulate_dataset(
             task,

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from aimback.dataset import Dataset, load_dataset, save_dataset, simulate_dataset
-from aimback.errors import UserError
+from aimback.errors import UserError, out_of_memory
 from aimback.identity import identity
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
@@ -51,26 +52,46 @@ class Crowded(CannonDrag):
 
     room = math.inf  # while the cannon is made
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, refuse: Callable[[], None]) -> None:
         super().__init__()
         self.room = room
+        self.refuse = refuse
 
     def __call__(self, controls, conditions):
         if len(controls) > self.room:
-            raise torch.OutOfMemoryError
+            self.refuse()
         return super().__call__(controls, conditions)
 
 
+def by_a_gpu() -> None:
+    raise torch.OutOfMemoryError
+
+
+def by_the_cpu() -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("refuse", [by_a_gpu, by_the_cpu])
 @pytest.mark.parametrize("room", [49, 20, 1])
-def test_out_of_memory_halves_the_chunk_and_changes_no_bit(room):
+def test_out_of_memory_halves_the_chunk_and_changes_no_bit(room, refuse):
     done: list[int] = []
-    assert torch.equal(drawn(Crowded(room), progress=done.append).outcomes, drawn(CannonDrag()).outcomes)
+    assert torch.equal(drawn(Crowded(room, refuse), progress=done.append).outcomes, drawn(CannonDrag()).outcomes)
     assert sum(done) == 50 and max(done) <= room
 
 
-def test_out_of_memory_for_a_single_row_is_an_error():
-    with pytest.raises(torch.OutOfMemoryError):
-        drawn(Crowded(0))
+@pytest.mark.parametrize("refuse", [by_a_gpu, by_the_cpu])
+def test_out_of_memory_for_a_single_row_is_an_error(refuse):
+    with pytest.raises(RuntimeError) as caught:
+        drawn(Crowded(0, refuse))
+    assert out_of_memory(caught.value)
+
+
+def test_another_error_is_not_taken_for_too_little_memory():
+    def broken() -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        drawn(Crowded(20, broken))
 
 
 def test_progress_counts_every_row():

@@ -28,9 +28,16 @@ class Scratch:
         folder: where it shall lie.
         tasks: of the pipeline.
         tracking: the option of conf/tracking.
+        sizes: values by file and key, where they are to differ from the pipeline's own.
     """
 
-    def __init__(self, folder: Path, tasks: str = "cannon_drag", tracking: str = "off") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tasks: str = "cannon_drag",
+        tracking: str = "off",
+        sizes: Mapping[str, Mapping[str, int]] = _SMALL,
+    ) -> None:
         self.folder = folder
         listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
         files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -38,7 +45,7 @@ class Scratch:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, folder / file)
         (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
-        for file, values in _SMALL.items():
+        for file, values in sizes.items():
             self.edit(file, {rf"^{key}: \S+": f"{key}: {value}" for key, value in values.items()})
         edits = {r"task: \[.*\]": f"task: [{tasks}]", "tracking: mlflow": f"tracking: '{tracking}'"}
         self.edit("conf/config.yaml", edits)

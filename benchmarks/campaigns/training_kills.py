@@ -24,6 +24,7 @@ def training_kills(count: int, folder: Path) -> list[str]:
     seconds = _until_checkpoint_and_end(scratch, made)
     weights = (made / "cannon_drag/surrogate/weights.safetensors").read_bytes()
     resumed = same = struck = 0
+    oldest = 0.0
     while struck < count:
         shutil.rmtree(made)
         training = scratch.start(*_TRAIN)
@@ -35,11 +36,16 @@ def training_kills(count: int, folder: Path) -> list[str]:
         os.killpg(training.pid, signal.SIGKILL)
         training.communicate()
         struck += 1
+        saved = [file.stat().st_mtime for file in (made / "checkpoints").rglob("*.ckpt")]
+        oldest = max(oldest, time.time() - max(saved))
         assert not (made / "cannon_drag/surrogate/weights.safetensors").exists()
-        resumed += any((made / "checkpoints").rglob("*.ckpt"))
+        resumed += bool(saved)
         scratch.run(*_TRAIN)
         same += (made / "cannon_drag/surrogate/weights.safetensors").read_bytes() == weights
-    return [f"{struck} trainings killed, {resumed} with a checkpoint to resume from: {same} ended at the same bits"]
+    return [
+        f"{struck} trainings killed, {resumed} with a checkpoint to resume from: {same} ended at the same bits",
+        f"at most {oldest:.1f} s of training were repeated",
+    ]
 
 
 def _until_checkpoint_and_end(scratch: Scratch, made: Path) -> float:

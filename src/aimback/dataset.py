@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aimback.archive import damaged, read_arrays, write_arrays
-from aimback.errors import UserError
+from aimback.errors import UserError, out_of_memory
 from aimback.problem import ForwardMap
 from aimback.tasks.base import Task
 
@@ -76,9 +76,9 @@ def simulate(
             some, given = (part[first : first + chunk].to(device, dtype) for part in (controls, conditions))
             try:
                 outcome = task(some, given).to("cpu", torch.float64)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
                 chunk = len(some) // 2
-                if chunk == 0:
+                if chunk == 0 or not out_of_memory(error):
                     raise
                 continue  # a row alone is the same as in company
             outcomes.append(outcome)
@@ -137,6 +137,11 @@ def save_dataset(path: Path, dataset: Dataset, task: Task) -> None:
         "counts": np.array([dataset.n_validation, dataset.n_left_out], dtype=np.int64),
     }
     write_arrays(path, arrays, task)
+
+
+def dataset_size(task: Task, examples: int) -> int:
+    """The bytes of the numbers in a file of so many examples."""
+    return 8 * examples * (len(task.box) + len(task.conditions) + len(task.outcomes))
 
 
 def load_dataset(path: Path, task: Task) -> Dataset:

@@ -6,3 +6,10 @@ class UserError(ValueError):
 
     The message is one line: what was wrong, where, and what is allowed or what to do.
     """
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether the machine, or its GPU, has refused memory."""
+    # Of the CPU's, PyTorch tells in words only.
+    refused = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+    return refused or type(error).__name__ == "OutOfMemoryError"

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: no space left on the disk; free some and run again") from error
+            had = temporary.stat().st_size if temporary is not None else 0
+            free = _readable(had + _free(path.parent))
+            raise UserError(
+                f"{path}: no space left on the disk: more than the {free} that were free; free some and run again"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"{path}: cannot be written ({error.strerror})") from error
         raise
@@ -44,11 +49,14 @@ def written_whole(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, size: int = 0) -> None:
     """Make `folder` if it is not there, and try to write in it: sooner than after an hour's work.
 
+    Args:
+        size: so many bytes shall come to lie there.
+
     Raises:
-        UserError: that cannot be done.
+        UserError: that cannot be done, or there is no space for so many.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +64,10 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    if (free := _free(folder)) < size:
+        raise UserError(
+            f"{folder}: no space left on the disk: {_readable(size)} are needed, {_readable(free)} are free"
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -68,6 +80,14 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _umask() -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from aimback.errors import out_of_memory
 from aimback.problem import History, InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve.advance import Advance, Front, NotCompilable, Step
 from aimback.solve.cma_es import CmaEs, evolve
@@ -71,9 +72,9 @@ def solve(
     while first < len(problem.targets):
         try:
             block = solved(slice(first, first + size))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
             size = min(size, len(problem.targets) - first) // 2
-            if size == 0:
+            if size == 0 or not out_of_memory(error):
                 raise
             continue  # no start influences another: smaller blocks give the same
         blocks.append(block.solution())
