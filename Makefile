@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 TASKS ?=
 LOCKED ?=
+CPU_TORCH ?= --torch-backend cpu
 STAMP := $(VENV)/installed
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -17,8 +18,9 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(strip $(LOCKED)),)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
-else # LOCKED=1: the very files of requirements.lock
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+else # LOCKED=1: the very files of requirements.lock; LOCKED=cpu: those of requirements-cpu.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements$(patsubst %,-%,$(filter cpu,$(LOCKED))).lock
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 endif
 	@# A downloaded archive has no git; DVC wants to be told.
@@ -49,10 +51,13 @@ check: $(STAMP) ## style and types
 	ruff format --check .
 	mypy
 
-lock: $(STAMP) ## requirements.lock from pyproject.toml, for every system
+COMPILE := uv pip compile --quiet pyproject.toml --extra dev --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate
+
+lock: $(STAMP) ## from pyproject.toml, one for every system, one for CI's: Linux on x86_64 with PyTorch's CPU build
 	pip install --quiet --disable-pip-version-check uv
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --no-annotate --output-file requirements.lock
+	$(COMPILE) --universal --output-file requirements.lock
+	$(COMPILE) --python-platform x86_64-manylinux_2_28 $(CPU_TORCH) --output-file requirements-cpu.lock
 
 ui: $(STAMP) ## MLflow's UI on this machine, with a link to the routes side by side
 	python -m pipelines.ui

@@ -36,7 +36,7 @@ def main(job: Job) -> None:
             job.seed("training of the proposer"),
             device.type,
             dtype,
-            job.root / "checkpoints" / f"{job.name} proposer",
+            job.checkpoints,
         )
     folder = job.outputs / "hybrid"
     proposer.save(folder / "weights.safetensors", task)

@@ -28,7 +28,7 @@ def main(job: Job) -> None:
             settings.training,
             job.seed("training"),
             device.type,
-            job.root / "checkpoints" / job.name,
+            job.checkpoints,
         )
         error = validation_mse(surrogate, dataset)
         forward = Counted(surrogate.to(device, method.torch_dtype), Ledger(), simulates=False)

@@ -31,7 +31,7 @@ def main(job: Job) -> None:
                 settings.training,
                 job.seed(f"training of replica {number}"),
                 hardware.device().type,
-                job.root / "checkpoints" / f"{job.name} replica {number}",
+                job.checkpoints,
             )
             surrogate.save(folder / f"{number}.safetensors", task)
             losses.append(min(epoch.validation_loss for epoch in history))

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -53,6 +54,11 @@ class Job:
     def outputs(self) -> Path:
         """The folder for what this run makes of the task."""
         return self.root / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder for what a killed training goes on from; removed when all outputs are written, not before."""
+        return self.root / "checkpoints" / f"{self.stage}@{self.name}"
 
     def made(self, file: str, variant: str = "") -> Path:
         """A file that an earlier stage made of the task: in the first of `inputs` that has it.
@@ -123,6 +129,7 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
             with alone(job):
                 work(job)
                 job.write_meters()
+            shutil.rmtree(job.checkpoints, ignore_errors=True)
 
     return main
 

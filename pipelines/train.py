@@ -27,7 +27,7 @@ def main(job: Job) -> None:
                 settings.training,
                 job.seed("training"),
                 settings.hardware.device().type,
-                job.root / "checkpoints" / job.name,
+                job.checkpoints,
                 live,
             )
     folder = job.outputs / "surrogate"

@@ -263,11 +263,10 @@ def test_it_learns_where_a_third_of_the_box_has_no_outcome(tmp_path: Path) -> No
 
 def test_the_seed_decides_the_bits(tmp_path: Path) -> None:
     state = torch.random.get_rng_state()
-    one, same, other = train(tmp_path), train(tmp_path), train(tmp_path, seed=1)
+    one, same, other = train(tmp_path / "one"), train(tmp_path / "same"), train(tmp_path / "one", seed=1)
     assert torch.equal(state, torch.random.get_rng_state())
     assert_equal(one, same)
     assert one[1] != other[1]
-    assert list(tmp_path.rglob("*")) == []
 
 
 class KilledError(Exception):

@@ -81,6 +81,8 @@ def test_everything_runs_and_writes_what_it_says(made: tuple[Repository, Finishe
         path = file.relative_to(repository.root)
         assert path.parts[1] in apart or any(path.is_relative_to(out) for out in outs), path
     assert (outputs / "report" / "index.html").stat().st_size > 10_000
+    # What a killed training goes on from is removed with its end.
+    assert not [file for file in (outputs / "checkpoints").rglob("*") if file.is_file()]
     assert not [out for out in outs if out.endswith((".ckpt", ".svg", ".pdf", ".pkl", ".pt"))]
 
 

@@ -99,9 +99,9 @@ def test_the_losses_are_those_of_the_returned_network(tmp_path: Path):
 
 def test_the_seed_decides_the_bits(tmp_path: Path):
     state = torch.random.get_rng_state()
-    one = train(tmp_path)
+    one = train(tmp_path / "one")
     torch.manual_seed(5)
-    two = train(tmp_path)
+    two = train(tmp_path / "two")
     torch.random.set_rng_state(state)
     assert_equal(one, two)
     assert train(tmp_path, seed=1)[1] != one[1]
@@ -318,9 +318,12 @@ def test_validation_mse_is_in_raw_units_over_the_validation_rows(tmp_path: Path)
     assert validation_mse(surrogate, DATASET) == pytest.approx(wanted, rel=1e-12)
 
 
-def test_a_finished_training_leaves_no_checkpoint(tmp_path: Path):
-    train(tmp_path)
-    assert list(tmp_path.rglob("*")) == []
+def test_killed_after_its_end_it_repeats_the_last_epochs_only(tmp_path: Path):
+    """Its checkpoints are kept until whoever called for it has written what came out."""
+    seen: list[int] = []
+    whole = train(tmp_path)
+    assert_equal(train(tmp_path, live=lambda step, values: seen.append(step)), whole)
+    assert len(seen) < len(whole[1])
 
 
 def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path: Path):

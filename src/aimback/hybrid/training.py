@@ -40,7 +40,7 @@ def train_proposer(
         ledger: every simulation and gradient of the training is added to it.
         accelerator: "cpu" or "cuda".
         dtype: what the simulator computes in.
-        work_dir: where checkpoints lie while the training lasts, see `train_surrogate`.
+        work_dir: where checkpoints lie, see `train_surrogate`.
         live: called once an epoch with the step and the values worth watching.
 
     Returns:

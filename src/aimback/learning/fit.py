@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import math
-import shutil
 import signal
 import sys
 import time
@@ -243,8 +242,8 @@ def fit(
     Args:
         max_epochs, patience, matmul_precision: see `TrainingSettings`.
         accelerator: "cpu" or "cuda".
-        folder: where checkpoints lie while the training lasts; named after everything that the result
-            depends on (see `key`), so that a checkpoint of another training is never taken up.
+        folder: where checkpoints lie, to be removed once the result is kept; named after everything that the
+            result depends on (see `key`), so that a checkpoint of another training is never taken up.
         live: called once an epoch with the step and the values worth watching.
 
     Returns:
@@ -279,7 +278,6 @@ def fit(
         except TrainingDiverged as diverged:
             raise TrainingDiverged(f"{diverged}; {checkpoints.kept()}") from None
     learner.network.load_state_dict(best.weights)
-    shutil.rmtree(folder, ignore_errors=True)
     return best.history
 
 

@@ -40,8 +40,8 @@ def train_surrogate(
 
     Args:
         accelerator: "cpu" or "cuda".
-        work_dir: where checkpoints lie while the training lasts, in a folder named after everything
-            the result depends on, so that a checkpoint of another training is never taken up.
+        work_dir: where checkpoints lie until it is removed, in a folder named after everything the
+            result depends on, so that a checkpoint of another training is never taken up.
         live: called once an epoch with the step and the values worth watching.
 
     Returns:
