@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import http.client
 import logging
 import os
 import socket
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as StoredRun
 
-PROBE_SECONDS = 3.0
+PROBE_SECONDS = 5.0
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SQLITE = "sqlite:///"
 
@@ -151,10 +152,21 @@ class Store:
             return
         if scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname):
             return
+        place = (parts.hostname, parts.port or _PORTS[scheme])
         try:
-            socket.create_connection((parts.hostname, parts.port or _PORTS[scheme]), PROBE_SECONDS).close()
-        except OSError as error:
-            raise UserError(self.complaint(f"not reachable ({error.strerror or error})")) from error
+            if scheme == "http":
+                _ask_for_a_word(*place)
+            else:
+                socket.create_connection(place, PROBE_SECONDS).close()
+        except (OSError, http.client.HTTPException) as error:
+            raise UserError(self.complaint(f"not reachable ({getattr(error, 'strerror', None) or error})")) from error
+
+
+def _ask_for_a_word(host: str, port: int) -> None:
+    """Any answer will do: a server may accept connections and never say one."""
+    with contextlib.closing(http.client.HTTPConnection(host, port, timeout=PROBE_SECONDS)) as connection:
+        connection.request("GET", "/health")
+        connection.getresponse()
 
 
 def open_store(root: Path, experiment: str = "aimback") -> Store:
