@@ -26,6 +26,7 @@ CAMPAIGNS = {
     "training_kills": ("SIGKILL at random moments of a training", 50),
     "damage": ("Damaged outputs and cache objects", 1000),
     "mutations": ("Mutated command lines and targets", 10_000),
+    "honesty": ("Targets out of reach", 10_000),
     "servers": ("MLflow's server fails", 3),
     "parallel": ("Eight at once in an MLflow store that is not there yet", 20),
     "surroundings": ("The same bytes elsewhere", 6),
