@@ -57,7 +57,8 @@ COMPILE := uv pip compile --quiet pyproject.toml --extra dev --python-version 3.
 lock: $(STAMP) ## from pyproject.toml, one for every system, one for CI's: Linux on x86_64 with PyTorch's CPU build
 	pip install --quiet --disable-pip-version-check uv
 	$(COMPILE) --universal --output-file requirements.lock
-	$(COMPILE) --python-platform x86_64-manylinux_2_28 $(CPU_TORCH) --output-file requirements-cpu.lock
+	$(COMPILE) --constraint requirements.lock --python-platform x86_64-manylinux_2_28 $(CPU_TORCH) \
+		--output-file requirements-cpu.lock
 
 ui: $(STAMP) ## MLflow's UI on this machine, with a link to the routes side by side
 	python -m pipelines.ui
