@@ -67,7 +67,7 @@ def _mend_rwlock(path: Path, folder: Path) -> list[str]:
     holders = _holders(path.read_bytes())
     if holders == set():
         return []
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     processes = psutil.process_iter() if holders is None else map(psutil.Process, filter(psutil.pid_exists, holders))
     running = [process.pid for process in processes if _is_dvc(process, folder)]

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_END = 0.6

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from aimback.errors import UserError
 from aimback.files import written_whole
