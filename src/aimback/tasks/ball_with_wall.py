@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
-from aimback.dual import linearise, value_of
+from aimback.dual import value_of
 from aimback.errors import UserError
+from aimback.tasks.base import Task
 from aimback.tasks.checks import positive
+from aimback.tasks.reach import outcome_bounds
 
 
-class BallWithWall:
+class BallWithWall(Task):
     """A ball thrown from the ground without air, at a given speed; a wall stands in its way.
 
     The benchmark is that of Suh, Simchowitz, Zhang, Tedrake ("Do differentiable simulators give better
@@ -68,18 +70,6 @@ class BallWithWall:
         short = value_of(free) < self.wall_distance
         return torch.stack([torch.where(clears | short, free, self.wall_distance)], dim=-1)
 
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance `(..., 1)` and Jacobian `(..., 1, 1)`, in one pass of dual numbers."""
-        return linearise(self, controls, conditions)
-
-    def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
-        """Uniform over the box, `(count, 1)`."""
-        return self.box.sample(count, generator)
-
-    def draw_starts(self, count: int, generator: torch.Generator) -> Tensor:
-        """Uniform over the box, `(count, 1)`."""
-        return self.box.sample(count, generator)
-
     def jumps(self) -> tuple[float, float] | None:
         """The angles in rad between which the ball flies over the wall; None where it never does.
 
@@ -94,9 +84,7 @@ class BallWithWall:
 
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest distance, `(..., 1)` each, the gap between them not told of."""
-        low, high = self.outcomes.bounds(conditions)
-        shape = (*conditions.shape[:-1], 1)
-        return low.expand(shape), high.expand(shape)
+        return outcome_bounds(self.outcomes, conditions)
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
         """The flight from the ground to the ground, `(..., points, 2)`; the wall leaves the height as it is."""

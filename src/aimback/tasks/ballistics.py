@@ -10,9 +10,10 @@ from torch import Tensor
 from aimback.box import Axis, Box, axis
 from aimback.dual import linearise, value_of
 from aimback.errors import UserError
+from aimback.tasks.base import Task
 from aimback.tasks.checks import positive
 from aimback.tasks.linear_drag import height_at, landing_time, never_lands, progress
-from aimback.tasks.reach import search_reach
+from aimback.tasks.reach import outcome_bounds, search_reach
 
 Readout = Literal["exact", "grid"]
 
@@ -21,7 +22,7 @@ GRID_END = 6.0  # s
 GRID_STEP = GRID_END / (GRID_POINTS - 1)
 
 
-class Ballistics:
+class Ballistics(Task):
     """The x at which `m dV/dt = -(0, m g) - k V`, from (x0, y0) on, meets y = 0 on the way down.
 
     The benchmark is that of Kruse et al. (INNF+ 2021) and of Ren, Padilla, Malof (NeurIPS 2020); the
@@ -99,9 +100,7 @@ class Ballistics:
 
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest x of the landing, `(..., 1)` each; the grid's least is a bound, within one step."""
-        low, high = self.outcomes.bounds(conditions)
-        shape = (*conditions.shape[:-1], 1)
-        return low.expand(shape), high.expand(shape)
+        return outcome_bounds(self.outcomes, conditions)
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
         """The flight from launch to the exact landing, `(..., points, 2)`, at equal time steps; NaN where

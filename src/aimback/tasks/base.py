@@ -5,12 +5,15 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from aimback import dual
 from aimback.box import Box
 
 
 @runtime_checkable
 class Task(Protocol):
     """A differentiable simulator and what is to be known of it. Calling it simulates.
+
+    A task that says no more has exact Jacobians by dual numbers, a uniform prior, no known reach and no path to draw.
 
     Attributes:
         box: bounds of the controls.
@@ -30,27 +33,27 @@ class Task(Protocol):
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Outcome and its Jacobian by the controls, `(..., n_outcomes, n_controls)`, in one pass."""
-        ...
+        return dual.linearise(self, controls, conditions)
 
     def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
         """Controls of a data set, drawn from the task's prior: `(count, n_controls)`, float64, on the CPU.
 
         Finite, but they may lie outside the box, which says where to search and not where data come from.
         """
-        ...
+        return self.box.sample(count, generator)
 
     def draw_starts(self, count: int, generator: torch.Generator) -> Tensor:
         """Initial guesses as the task's literature draws them, `(count, n_controls)`, float64, on the CPU.
 
         They too may lie outside the box.
         """
-        ...
+        return self.box.sample(count, generator)
 
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor] | None:
         """The least and the greatest outcome over the box, each component on its own, `(..., n_outcomes)` each;
         None where the task cannot tell."""
-        ...
+        return None
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor | None:
         """The path of a simulation, `(..., points, 2)` as (x, y); None where there is nothing to draw."""
-        ...
+        return None

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
-from aimback.dual import linearise, value_of
+from aimback.dual import value_of
 from aimback.errors import UserError
+from aimback.tasks.base import Task
 from aimback.tasks.checks import positive
+from aimback.tasks.reach import outcome_bounds
 
 Contact = Literal["naive", "time_of_impact"]
 
 
-class BouncingBall:
+class BouncingBall(Task):
     """A ball flies down at constant velocity and bounces once, without friction or loss; how high is it at the end?
 
     The benchmark is that of Hu et al. ("DiffTaichi", ICLR 2020, on the time of impact), whose numbers are the
@@ -87,23 +89,9 @@ class BouncingBall:
         (height,) = controls.unbind(-1)
         return torch.stack([height + self.speed * (self._duration - 2 * self._turn(height))], dim=-1)
 
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Height `(..., 1)` and Jacobian `(..., 1, 1)`, in one pass of dual numbers."""
-        return linearise(self, controls, conditions)
-
-    def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
-        """Uniform over the box, `(count, 1)`."""
-        return self.box.sample(count, generator)
-
-    def draw_starts(self, count: int, generator: torch.Generator) -> Tensor:
-        """Uniform over the box, `(count, 1)`."""
-        return self.box.sample(count, generator)
-
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest height at the end, `(..., 1)` each."""
-        low, high = self.outcomes.bounds(conditions)
-        shape = (*conditions.shape[:-1], 1)
-        return low.expand(shape), high.expand(shape)
+        return outcome_bounds(self.outcomes, conditions)
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
         """The flight down and up again, `(..., points, 2)`, from x = 0."""

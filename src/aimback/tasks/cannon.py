@@ -4,18 +4,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
-from aimback.dual import linearise
 from aimback.errors import UserError
+from aimback.tasks.base import Task
 from aimback.tasks.checks import positive
 
 STANDARD_GRAVITY = 9.80665  # m/s^2, CGPM 1901
 
 
-class Cannon:
+class Cannon(Task):
     """A cannon on a ledge, fired forwards and not downwards.
 
     Args:
@@ -47,18 +46,6 @@ class Cannon:
     def __call__(self, controls: Any, conditions: Tensor) -> Any:
         """The landing distance in m, `(..., 1)`, of `(speed, angle)` in `(..., 2)`."""
         raise NotImplementedError
-
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance `(..., 1)` and Jacobian `(..., 1, 2)`, in one pass of dual numbers."""
-        return linearise(self, controls, conditions)
-
-    def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
-        """Uniform over the box, `(count, 2)`."""
-        return self.box.sample(count, generator)
-
-    def draw_starts(self, count: int, generator: torch.Generator) -> Tensor:
-        """Uniform over the box, `(count, 2)`."""
-        return self.box.sample(count, generator)
 
 
 def distance_axis(lower: Tensor, upper: Tensor) -> Axis:

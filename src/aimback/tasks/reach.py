@@ -1,4 +1,4 @@
-"""The least and greatest outcome over the box, by zooming in on a grid."""
+"""The least and greatest outcome over the box: known from the task's outcomes, or found by zooming in on a grid."""
 
 import itertools
 from typing import Protocol
@@ -17,6 +17,13 @@ _ROWS = 32_768  # simulated at once
 
 class _Boxed(ForwardMap, Protocol):
     box: Box
+
+
+def outcome_bounds(outcomes: Box, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    """The ends of the outcomes' range, `(..., n_outcomes)` each, where it is the same under all conditions."""
+    low, high = outcomes.bounds(conditions)
+    shape = (*conditions.shape[:-1], len(outcomes))
+    return low.expand(shape), high.expand(shape)
 
 
 def search_reach(task: _Boxed, conditions: Tensor) -> tuple[Tensor, Tensor]:

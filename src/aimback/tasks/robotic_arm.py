@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
-from aimback.dual import linearise
 from aimback.errors import UserError
+from aimback.tasks.base import Task
 from aimback.tasks.checks import positive
-from aimback.tasks.reach import search_reach
+from aimback.tasks.reach import outcome_bounds, search_reach
 
 Convention = Literal["ren2020", "kruse2021"]
 
 PRIOR_DEVIATION = (0.25, 0.5, 0.5, 0.5)  # m and rad: the published variances 1/16, 1/4, 1/4, 1/4
 
 
-class RoboticArm:
+class RoboticArm(Task):
     """The tip of an arm, `(x, y) = (sum l cos d, height + sum l sin d)`, with link directions d.
 
     The benchmark is that of Kruse et al. (INNF+ 2021), taken over by Ren, Padilla, Malof (NeurIPS
@@ -66,10 +66,6 @@ class RoboticArm:
         x, y = self.span(*angles)
         return torch.stack([x, height + y], dim=-1)
 
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Tip `(..., 2)` and Jacobian `(..., 2, 4)`, in one pass of dual numbers."""
-        return linearise(self, controls, conditions)
-
     def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
         """Normal about the arm stretched out level, `(count, 4)`, as published; now and then outside the box."""
         return torch.randn(count, 4, generator=generator, dtype=torch.float64) * torch.tensor(
@@ -83,9 +79,7 @@ class RoboticArm:
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest x and y, `(..., 2)` each, found by search. Their rectangle is wider than
         what the tip can touch: a target beyond it is out of reach, one inside need not be in reach."""
-        low, high = self.outcomes.bounds(conditions)
-        shape = (*conditions.shape[:-1], 2)
-        return low.expand(shape), high.expand(shape)
+        return outcome_bounds(self.outcomes, conditions)
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
         """The arm itself from base to tip, `(..., points, 2)`, at equal steps along its links."""

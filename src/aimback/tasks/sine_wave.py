@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
-from aimback.dual import linearise
+from aimback.tasks.base import Task
 from aimback.tasks.checks import positive
+from aimback.tasks.reach import outcome_bounds
 
 
-class SineWave:
+class SineWave(Task):
     """`height = sin(3 pi x1) + cos(3 pi x2)` (Ren, Padilla, Malof, NeurIPS 2020).
 
     Controls and outcome have no unit; there are no conditions: `conditions` is `(..., 0)`.
@@ -42,10 +43,6 @@ class SineWave:
         x1, x2 = controls.unbind(-1)
         return torch.stack([torch.sin(3 * math.pi * x1) + torch.cos(3 * math.pi * x2)], dim=-1)
 
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Height `(..., 1)` and Jacobian `(..., 1, 2)`, in one pass of dual numbers."""
-        return linearise(self, controls, conditions)
-
     def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
         """Every pairing of `ceil(sqrt(count))` random x1 with as many random x2, in random order, `(count, 2)`.
 
@@ -57,19 +54,9 @@ class SineWave:
         pairs = torch.cartesian_prod(lines[:, 0], lines[:, 1])
         return pairs[torch.randperm(side * side, generator=generator)[:count]]
 
-    def draw_starts(self, count: int, generator: torch.Generator) -> Tensor:
-        """Uniform over the box, `(count, 2)`."""
-        return self.box.sample(count, generator)
-
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest height, `(..., 1)` each: both waves vary on their own, so their extremes add."""
-        low, high = self.outcomes.bounds(conditions)
-        shape = (*conditions.shape[:-1], 1)
-        return low.expand(shape), high.expand(shape)
-
-    def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor | None:
-        """None: nothing moves."""
-        return None
+        return outcome_bounds(self.outcomes, conditions)
 
 
 def _sine_range(lower: float, upper: float) -> tuple[float, float]:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from aimback import ode
 from aimback.box import Axis, Box, axis
-from aimback.dual import linearise, value_of
+from aimback.dual import value_of
 from aimback.errors import UserError
 from aimback.tasks.accuracy import chosen_steps, spread_points
+from aimback.tasks.base import Task
 from aimback.tasks.checks import positive
 from aimback.tasks.reach import search_reach
 from aimback.tasks.trebuchet_motion import (
@@ -58,7 +59,7 @@ class StageSolver(Protocol):
         ...
 
 
-class Trebuchet:
+class Trebuchet(Task):
     """The machine of FluxML/Trebuchet.jl; equations of motion as documented at virtualtrebuchet.com.
 
     Three stages: the projectile slides on the ground until the sling carries its weight, swings until
@@ -138,18 +139,6 @@ class Trebuchet:
         (x, *_), time, no_landing = self._solver.to_event(flying, (), _launched(thrown, wind))
         missing = _first(no_throw, no_landing)
         return torch.stack([torch.where(missing == 0, x + wind * time, missing)], dim=-1)
-
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance `(..., 1)` and Jacobian `(..., 1, 2)`, in one pass of dual numbers."""
-        return linearise(self, controls, conditions)
-
-    def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
-        """Uniform over the box, `(count, 2)`."""
-        return self.box.sample(count, generator)
-
-    def draw_starts(self, count: int, generator: torch.Generator) -> Tensor:
-        """Uniform over the box, `(count, 2)`."""
-        return self.box.sample(count, generator)
 
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest distance, `(..., 1)` each, found by search: some 9000 shots a condition."""
