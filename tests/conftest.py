@@ -3,9 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -59,29 +61,45 @@ class Repository:
         else:
             (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
 
-    def run(self, *command: str, env: Mapping[str, str] | None = None, timeout: float = 240) -> "Finished":
-        """Run `python -m ...`; what it printed and its exit code."""
-        clean = {
-            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "HYDRA_"))
-        }
-        clean |= {
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "HYDRA_"))}
+        return kept | {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(self.root / "src"),
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
-            **(env or {}),
         }
+
+    def run(self, *command: str, env: Mapping[str, str] | None = None, timeout: float = 240) -> "Finished":
+        """Run `python -m ...`; what it printed and its exit code."""
         return Finished(
             subprocess.run(
                 [sys.executable, "-m", *command],
                 cwd=self.root,
-                env=clean,
+                env=self.environment() | dict(env or {}),
                 capture_output=True,
                 text=True,
                 timeout=timeout,
                 check=False,
             )
         )
+
+    def run_and_kill(self, *command: str, when: Callable[[], bool]) -> None:
+        """Run `python -m ...` and all that it starts, and kill it all at a moment."""
+        quiet = subprocess.DEVNULL
+        started = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=self.root,
+            env=self.environment(),
+            stdout=quiet,
+            stderr=quiet,
+            start_new_session=True,
+        )
+        while not when():
+            assert started.poll() is None, "it ended before the moment came"
+            time.sleep(0.05)
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
 
     def git(self, *arguments: str) -> str:
         who = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]

@@ -151,6 +151,17 @@ def test_overrides_by_dvc(repository: Repository) -> None:
     assert "damping" in (repository.root / "params.yaml").read_text()
 
 
+def test_an_experiment_that_was_killed_runs_again(repository: Repository) -> None:
+    repository.edit("conf/config.yaml", "[cannon_vacuum, cannon_drag]", "[cannon_vacuum]")
+    experiment = ("dvc", "exp", "run", "-S", "solver.max_steps=4", "-S", "tracking=off")
+    solution = repository.root / "outputs/cannon_vacuum/invert/solution.npz"
+    repository.run_and_kill(*experiment, when=lambda: not solution.exists())  # dvc removes it before it runs the stage
+    repository.run("pipelines.doctor").ok()
+    done = repository.run(*experiment).ok()
+    assert "invert@cannon_vacuum" in done.stages() and solution.exists()
+    assert yaml.safe_load((repository.root / "params.yaml").read_text())["solver"]["max_steps"] == 4
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
