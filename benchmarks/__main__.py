@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measure, print, and write benchmarks/RESULTS.md.
 
-`python -m benchmarks aim` measures one part only and leaves RESULTS.md alone.
+`python -m benchmarks aim floor` measures these parts only and puts them in the place of the old ones.
 """
 
 import logging
@@ -18,6 +18,7 @@ import torch
 # imported, other parts need not have.
 PARTS = {
     "aim": ("Aiming, side by side with what a user could take instead", "aimed_side_by_side"),
+    "floor": ("Where the time of a solve goes", "time_by_part"),
     "memory": ("Time and memory by number of targets", "memory_by_targets"),
     "break_even": ("When a surrogate pays", "break_even_by_price"),
     "jacobian": ("Value and Jacobian in one pass, cannon_drag, one thread", "jacobian_against_forward"),
@@ -25,6 +26,7 @@ PARTS = {
     "training": ("Training through Lightning, the default network, batch 1024, one thread", "training_against_loader"),
     "pipeline": ("The default pipeline", "pipeline_by_the_clock"),
 }
+PAGE = Path(__file__).with_name("RESULTS.md")
 LIBRARIES = ("torch", "pytorch-lightning", "dvc", "numpy", "scipy", "numba", "jax", "optimistix", "diffrax")
 
 
@@ -37,27 +39,36 @@ def main() -> None:
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
         sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    sections = []
+    sections = _written()
     for name in chosen:
         title, measure = PARTS[name]
         measured = getattr(import_module(f"benchmarks.{name}"), measure)()
         body = measured if isinstance(measured, str) else "\n".join(f"- {row}" for row in measured)
-        section = f"## {title}\n\n{body}\n"
-        print(section, flush=True)
-        sections.append(section)
-    if not sys.argv[1:]:
-        text = "\n".join([_about(), *sections])
-        Path(__file__).with_name("RESULTS.md").write_text(text, encoding="utf-8", newline="\n")
+        sections[title] = f"## {title}\n\n{body}\n\nMeasured at commit {_commit()}.\n"
+        print(sections[title], flush=True)
+        parts = [sections[heading] for heading, _ in PARTS.values() if heading in sections]
+        PAGE.write_text("\n".join([_about(), *parts]), encoding="utf-8", newline="\n")
+
+
+def _written() -> dict[str, str]:
+    """The parts that stand on the page, by their headings."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    parts = [f"## {part.strip()}\n" for part in text.split("\n## ")[1:]]
+    return {part[3:].partition("\n")[0]: part for part in parts}
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def _about() -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     versions = ", ".join(f"{name} {_version(name)}" for name in LIBRARIES)
     return (
         "# Speed\n\nWritten by `python -m benchmarks`. Rivals run in turns; a ratio is the median over the rounds, "
         "with its range. Shared machines drift: trust the ratios, not the times.\n\n"
         f"{_processor()}, {torch.get_num_threads()} thread on one core; "
-        f"Python {platform.python_version()}, {versions}; commit {commit.stdout.strip() or 'unknown'}.\n"
+        f"Python {platform.python_version()}, {versions}.\n"
     )
 
 

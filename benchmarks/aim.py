@@ -19,6 +19,7 @@ from benchmarks.work import CHECKED, MISS, SHARE, default_cannon, draw_work, hit
 SIZES = (1, 16, 100, 1000, 10_000, 1_000_000)
 COMPARED = 10_000  # targets at which ratios are taken and answers are checked
 REFERENCE = "aimback, 1 start"
+FASTEST = "aimback, 1 start, compiled"
 _ROUNDS = 5
 _PATIENCE = 8.0  # seconds a peer and a size
 _LEAST = 0.02  # seconds: shorter work is repeated within a round
@@ -48,7 +49,7 @@ PEERS = (
     Peer(REFERENCE, "aimback_direct", "one_start"),
     Peer("aimback, 2 starts", "aimback_direct", "two_starts"),
     Peer("aimback, 1 start, speed and angle", "aimback_direct", "both_controls"),
-    Peer("aimback, 1 start, compiled", "aimback_direct", "compiled"),
+    Peer(FASTEST, "aimback_direct", "compiled"),
     Peer("aimback, 1 start, speed and angle, compiled", "aimback_direct", "compiled_both_controls"),
     Peer("JAX jit, joint Newton by hand", "jax_newton"),
     Peer("Numba, joint Newton by hand", "numba_newton"),
@@ -63,6 +64,30 @@ PEERS = (
     Peer("PyTorch Adam, 1000 targets at once", "torch_adam", least=1000, most=1000),
     Peer("PyTorch Adam, one target at a time", "torch_adam_loop", most=1),
 )
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How many times as fast as a peer one of our lines is to be, at this number of targets."""
+
+    ours: str
+    peer: str
+    size: int
+    times: float
+
+
+_BRENTQ, _JAX = "SciPy brentq + solve_ivp, a loop", "JAX jit, joint Newton by hand"
+WISHES = (
+    Wish(FASTEST, _BRENTQ, COMPARED, 8000),
+    Wish(FASTEST, "SciPy elementwise.find_root, NumPy RK4", COMPARED, 15),
+    Wish(FASTEST, "Optimistix Newton, Diffrax event, vmap + jit", COMPARED, 120),
+    Wish(FASTEST, _JAX, COMPARED, 2),
+    Wish(FASTEST, _JAX, 1000, 1.2),
+    Wish(FASTEST, _JAX, 100, 0.5),
+    Wish(FASTEST, _JAX, 16, 0.5),
+    Wish(REFERENCE, _BRENTQ, COMPARED, 400),
+)
+ONE_AIM = 8.0  # ms, wished for
 
 
 @dataclass
@@ -127,6 +152,9 @@ def aimed_side_by_side(sizes: Sequence[int] = SIZES, peers: Sequence[Peer] = PEE
             f"number of targets cost over a steady one, the median; ratios are at {COMPARED} targets, or as many as "
             "were measured, a target against a target.",
             _other_table(peers, times, checked, ratios, missing),
+            "How many times as fast as a peer, asked and measured, in this run; a loop is timed over fewer targets. "
+            + _one_aim(times),
+            _wish_table(times),
             plot_speed("aim.png", speeds),
         ]
     )
@@ -198,6 +226,29 @@ def _speed_table(peers: Sequence[Peer], times: dict[str, Times], sizes: Sequence
                 cells.append("")
         rows.append([peer.label, *cells])
     return table(["", *map(number, sizes)], rows)
+
+
+def _wish_table(times: dict[str, Times]) -> str:
+    rows = []
+    for wish in WISHES:
+        if wish.ours not in times or wish.peer not in times or wish.size not in times[wish.ours].steady:
+            continue
+        theirs = times[wish.peer].steady
+        size = max((size for size in theirs if size <= wish.size), default=None)
+        if size is not None:
+            a, b = (
+                [one / n for one in result]
+                for n, result in ((size, theirs[size]), (wish.size, times[wish.ours].steady[wish.size]))
+            )
+            measured = ratio({"peer": a, "ours": b}, "peer", "ours")
+            rows.append([wish.ours, wish.peer, number(wish.size), f"{wish.times:g} x", measured])
+    return table(["", "against", "targets", "asked", "measured"], rows, words=2)
+
+
+def _one_aim(times: dict[str, Times]) -> str:
+    taken = {label: 1e3 * times[label].each(1) for label in (REFERENCE, FASTEST) if label in times}
+    said = ", ".join(f"{label} {number(milliseconds)} ms" for label, milliseconds in taken.items())
+    return f"One warm aim, asked: at most {ONE_AIM:g} ms; measured: {said}."
 
 
 def _other_table(

@@ -83,7 +83,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [CannonVacuum(), Toss()], ids=["closed form", "integrated"])
-def test_a_compiled_step_gives_the_answers_of_the_interpreted_one(task: Any, folder: Path) -> None:
+def test_a_compiled_step_gives_the_answers_of_the_interpreted_one(
+    task: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     solver = LevenbergMarquardt(starts=3)
     problem, compiler = asked(task, 900), Compiler(folder, type(task).__name__)
     plain, plain_ledger = solved(task, problem, solver, None)
@@ -107,6 +109,15 @@ def test_a_compiled_step_gives_the_answers_of_the_interpreted_one(task: Any, fol
     row = step(1, step(0, begin(problem.targets[411:412], problem.conditions[411:412], unit[411:412]))[0])
     for whole, one in zip((*together.tensors(), goes_on, why), (*row[0].tensors(), *row[1:]), strict=True):
         torch.testing.assert_close(whole[411:412], one, rtol=0, atol=0)
+
+    # So has the solution, however many rows a call takes.
+    monkeypatch.setattr(compiled, "TILE", 64)
+    tiled = solve(task, problem, solver, torch.Generator().manual_seed(5), compiler=lambda _: step)
+    assert torch.equal(tiled.controls, fast.controls)
+    assert torch.equal(tiled.believed_miss, fast.believed_miss)
+    assert torch.equal(tiled.start_status, fast.start_status)
+    assert torch.equal(tiled.steps, fast.steps)
+    assert torch.equal(tiled.history.controls, fast.history.controls)
 
 
 @needs_compiler

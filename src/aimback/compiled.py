@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from aimback.solve.advance import Advance, Front, NotCompilable, Step
 # A vector register holds 8 or 16 numbers. With whole registers only, all rows take the same path,
 # so a row's bits do not depend on its place in the batch.
 _LANES = 16
-_TILE = 2048  # rows a call: what a step remembers of them stays in the cache
+TILE = 4096  # rows a call: they share its price, and what a step remembers of them stays in the cache
+# Columns that are stacked stay in the loop that computes them, and a product that is added is one operation.
+CONFIGS = {"force_pointwise_cat": True, "cpp.enable_floating_point_contract_flag": "fast"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Compiler:
             repr(advance.solver),
             repr([(axis.lower, axis.upper) for axis in problem.box.axes]),
             [problem.tolerance, problem.scale, like.shape[1], problem.conditions.shape[1], str(like.dtype)],
-            [torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), _TILE],
+            [torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), TILE],
         ]
         return hashlib.sha256(json.dumps([_code(), *known]).encode()).hexdigest()[:24]
 
@@ -89,17 +91,24 @@ class _Program:
         tensors = [_rows_last(part) for part in front.tensors()]
         rows = len(front.unit)
         number = torch.tensor(step, dtype=torch.float64)
-        tiles = []
-        for first in range(0, rows, _TILE):
-            tile = [part[..., first : first + _TILE] for part in tensors]
-            short = -tile[0].shape[-1] % _LANES
-            if short:
-                tile = [torch.cat([part, part[..., -1:].expand(*part.shape[:-1], short)], dim=-1) for part in tile]
-            tiles.append(self._run(number, *[part.contiguous() for part in tile]))
+        tiles = [self._run([number, *tile]) for tile in _tiles(tensors, rows)]
         if self._count is not None:
             self._count(rows, gradients=True)
-        *after, goes_on, why = [_rows_first(torch.cat(parts, dim=-1)[..., :rows]) for parts in zip(*tiles, strict=True)]
+        whole = tiles[0] if len(tiles) == 1 else [torch.cat(parts, dim=-1) for parts in zip(*tiles, strict=True)]
+        *after, goes_on, why = [_rows_first(part[..., :rows]) for part in whole]
         return Front.of(after), goes_on, why
+
+
+def _tiles(tensors: list[Tensor], rows: int) -> Iterator[list[Tensor]]:
+    """Rows in whole registers; tensors that lie in memory as the program left them are not copied."""
+    for first in range(0, rows, TILE):
+        last = min(first + TILE, rows)
+        short = -last % _LANES
+        if short:
+            filled = torch.arange(first, last + short).clamp(max=last - 1)
+            yield [part.index_select(-1, filled) for part in tensors]
+        else:
+            yield [part[..., first:last].contiguous() for part in tensors]
 
 
 class _Traced(nn.Module):
@@ -118,11 +127,11 @@ class _Traced(nn.Module):
 
 
 def _rows_last(tensor: Tensor) -> Tensor:
-    return tensor.movedim(0, -1)
+    return tensor if tensor.ndim == 1 else tensor.movedim(0, -1)
 
 
 def _rows_first(tensor: Tensor) -> Tensor:
-    return tensor.movedim(-1, 0)
+    return tensor if tensor.ndim == 1 else tensor.movedim(-1, 0)
 
 
 def _compile(advance: Advance, path: Path) -> None:
@@ -133,7 +142,7 @@ def _compile(advance: Advance, path: Path) -> None:
     if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
         raise NotCompilable("there is no C++ compiler: install g++ or name one in CXX")
     front = _example(advance, problem)
-    rows = _LANES * torch.export.Dim("groups", min=1, max=_TILE // _LANES)
+    rows = _LANES * torch.export.Dim("groups", min=1, max=TILE // _LANES)
     tensors = [_rows_last(part).contiguous() for part in front.tensors()]
     try:
         # What fails to be traced is printed to the error stream, all of it.
@@ -145,7 +154,7 @@ def _compile(advance: Advance, path: Path) -> None:
                 strict=False,
             )
             with written_whole(path) as temporary:
-                torch._inductor.aoti_compile_and_package(program, package_path=str(temporary))
+                torch._inductor.aoti_compile_and_package(program, package_path=str(temporary), inductor_configs=CONFIGS)
     except NotImplementedError as error:
         raise NotCompilable(str(error)) from error
     except UserError:
@@ -172,9 +181,10 @@ def _code() -> str:
 
 
 @functools.cache
-def _loaded(path: Path) -> Any:
+def _loaded(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
     with _quiet():
-        return torch._inductor.aoti_load_package(str(path))
+        # Its loader is called directly: the model around it parses the names of what it is given anew each time.
+        return torch._inductor.aoti_load_package(str(path)).loader.boxed_run
 
 
 @contextlib.contextmanager

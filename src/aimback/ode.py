@@ -26,7 +26,8 @@ TimeToEvent = Callable[[State, State], Any]
 Measure = Callable[[State], Any]
 Motion = Callable[..., tuple[Derivative, Measure]]
 
-_COARSE_STEPS = 6
+_AT_ONCE = 2  # steps in a turn of a loop: more take longer to compile than they save
+_COARSE_STEPS = 3 * _AT_ONCE
 _CLOSING_STEPS = 2
 _MOST_PASSES = 12  # of the fine grid; one is the rule
 _FINEST_STEPS = 32 * _COARSE_STEPS
@@ -88,8 +89,11 @@ def steps_along(derivative: Derivative, state: State, times: Grid) -> Iterator[S
         yield state
 
 
-def integrate(derivative: Derivative, state: State, times: Grid) -> State:
+def integrate(derivative: Derivative, state: State, times: Grid, at_once: int = 1) -> State:
     """The state at the last of `times`; see `steps_along`.
+
+    A turn of a compiled loop costs as much as some hundred samples do, so it may take `at_once` steps,
+    which must divide their number.
 
     Memory does not grow with the number of steps: a `Dual` carries its value and a tangent a control,
     (1 + n_controls) states a sample in all, where a backward pass would keep every step.
@@ -99,14 +103,17 @@ def integrate(derivative: Derivative, state: State, times: Grid) -> State:
     def goes_on(index: Any, *rest: Any) -> Any:
         return index < Grid(*rest[1 + width :]).steps
 
-    def step(index: Any, before: Tensor, *rest: Any) -> tuple[Any, ...]:
+    def turn(index: Any, before: Tensor, *rest: Any) -> tuple[Any, ...]:
         state, times = rest[:width], Grid(*rest[width:])
-        time = times[index + 1]
-        return index + 1, time, *rk4_step(derivative, state, time - before)
+        for _ in range(at_once):
+            index = index + 1
+            time = times[index]
+            state, before = rk4_step(derivative, state, time - before), time
+        return index, before, *state
 
     if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
         state = alike(state)
-    _, _, *reached = loop(goes_on, step, (0, times[0], *state), times.parts)
+    _, _, *reached = loop(goes_on, turn, (0, times[0], *state), times.parts)
     return tuple(reached)
 
 
@@ -158,7 +165,7 @@ def integrate_to_event(
     def follow(passes: Any, duration: Tensor, far: Tensor, gap: Any, *rest: Any) -> tuple[Any, ...]:
         state, found, rate = rest[width : 2 * width], *rest[2 * width :]
         duration = torch.where(far, (duration + value_of(gap)).clamp(min=0), duration)
-        reached = integrate(derivative, state, graded_times(duration, steps, rate))
+        reached = integrate(derivative, state, graded_times(duration, steps, rate), math.gcd(steps, _AT_ONCE))
         gap = time_to_event(reached, derivative(reached))
         # A gap longer than a step is more than one step can close: the coarse search was wrong there. Who is not
         # far keeps its time, and so its bits.
@@ -269,7 +276,7 @@ def _event_time(
     def attempt(
         steps: Any, duration: Tensor, found: Tensor, guess: Tensor, rate: Tensor, *state: Tensor
     ) -> tuple[Any, ...]:
-        reached = integrate(derivative, state, graded_times(duration, steps, rate))
+        reached = integrate(derivative, state, graded_times(duration, steps, rate), _AT_ONCE)
         candidate = duration
         for _ in range(_CLOSING_STEPS):
             gap = time_to_event(reached, derivative(reached))

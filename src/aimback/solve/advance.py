@@ -136,5 +136,5 @@ class Advance:
         rests = still | (largest(point.downhill) <= _REST)
         why = torch.where(rests, StartStatus.STALLED, StartStatus.STEP_LIMIT).to(torch.int8)
         why = torch.where(point.finite, why, StartStatus.NOT_FINITE)
-        why = torch.where(some(torch.isinf(point.residual)), StartStatus.NO_EVENT, why)
+        why = torch.where(some(point.residual.abs() == torch.inf), StartStatus.NO_EVENT, why)
         return moved, point.finite & (merit > self.solver.precision) & ~rests, why
