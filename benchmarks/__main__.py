@@ -18,6 +18,7 @@ import torch
 # imported, other parts need not have.
 PARTS = {
     "aim": ("Aiming, side by side with what a user could take instead", "aimed_side_by_side"),
+    "asked": ("Asked and measured", "asked_and_measured"),
     "floor": ("Where the time of a solve goes", "time_by_part"),
     "memory": ("Time and memory by number of targets", "memory_by_targets"),
     "break_even": ("When a surrogate pays", "break_even_by_price"),

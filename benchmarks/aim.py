@@ -66,30 +66,6 @@ PEERS = (
 )
 
 
-@dataclass(frozen=True)
-class Wish:
-    """How many times as fast as a peer one of our lines is to be, at this number of targets."""
-
-    ours: str
-    peer: str
-    size: int
-    times: float
-
-
-_BRENTQ, _JAX = "SciPy brentq + solve_ivp, a loop", "JAX jit, joint Newton by hand"
-WISHES = (
-    Wish(FASTEST, _BRENTQ, COMPARED, 8000),
-    Wish(FASTEST, "SciPy elementwise.find_root, NumPy RK4", COMPARED, 15),
-    Wish(FASTEST, "Optimistix Newton, Diffrax event, vmap + jit", COMPARED, 120),
-    Wish(FASTEST, _JAX, COMPARED, 2),
-    Wish(FASTEST, _JAX, 1000, 1.2),
-    Wish(FASTEST, _JAX, 100, 0.5),
-    Wish(FASTEST, _JAX, 16, 0.5),
-    Wish(REFERENCE, _BRENTQ, COMPARED, 400),
-)
-ONE_AIM = 8.0  # ms, wished for
-
-
 @dataclass
 class Times:
     """What was measured of one peer.
@@ -110,13 +86,14 @@ class Times:
         return statistics.median(self.steady[size]) / size
 
 
-def aimed_side_by_side(sizes: Sequence[int] = SIZES, peers: Sequence[Peer] = PEERS) -> str:
-    """Markdown: two tables and a figure."""
+def timed_side_by_side(
+    targets: Array, wind: Array, sizes: Sequence[int], peers: Sequence[Peer]
+) -> tuple[dict[str, Times], dict[str, str], dict[str, str]]:
+    """What was measured of each peer, its ratio to the reference, and why it is missing where it is."""
     # Read by JAX when it is imported; the other libraries start no threads on one core.
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     os.environ["NUMBA_NUM_THREADS"] = "1"
     cannon = default_cannon()
-    targets, wind = draw_work(cannon, max(sizes))
     missing: dict[str, str] = {}
     aims: dict[str, Aim] = {}
     times: dict[str, Times] = {}
@@ -132,6 +109,15 @@ def aimed_side_by_side(sizes: Sequence[int] = SIZES, peers: Sequence[Peer] = PEE
         present = [peer for peer in peers if peer.label in aims]
         for size in sizes:
             ratios |= _measure(present, aims, times, targets[:size], wind[:size])
+    return times, ratios, missing
+
+
+def aimed_side_by_side(sizes: Sequence[int] = SIZES, peers: Sequence[Peer] = PEERS) -> str:
+    """Markdown: two tables and a figure."""
+    cannon = default_cannon()
+    targets, wind = draw_work(cannon, max(sizes))
+    times, ratios, missing = timed_side_by_side(targets, wind, sizes, peers)
+    present = [peer for peer in peers if peer.label in times]
     checked = {
         label: hits(cannon, result.answers, targets, wind)
         for label, result in times.items()
@@ -152,9 +138,6 @@ def aimed_side_by_side(sizes: Sequence[int] = SIZES, peers: Sequence[Peer] = PEE
             f"number of targets cost over a steady one, the median; ratios are at {COMPARED} targets, or as many as "
             "were measured, a target against a target.",
             _other_table(peers, times, checked, ratios, missing),
-            "How many times as fast as a peer, asked and measured, in this run; a loop is timed over fewer targets. "
-            + _one_aim(times),
-            _wish_table(times),
             plot_speed("aim.png", speeds),
         ]
     )
@@ -226,29 +209,6 @@ def _speed_table(peers: Sequence[Peer], times: dict[str, Times], sizes: Sequence
                 cells.append("")
         rows.append([peer.label, *cells])
     return table(["", *map(number, sizes)], rows)
-
-
-def _wish_table(times: dict[str, Times]) -> str:
-    rows = []
-    for wish in WISHES:
-        if wish.ours not in times or wish.peer not in times or wish.size not in times[wish.ours].steady:
-            continue
-        theirs = times[wish.peer].steady
-        size = max((size for size in theirs if size <= wish.size), default=None)
-        if size is not None:
-            a, b = (
-                [one / n for one in result]
-                for n, result in ((size, theirs[size]), (wish.size, times[wish.ours].steady[wish.size]))
-            )
-            measured = ratio({"peer": a, "ours": b}, "peer", "ours")
-            rows.append([wish.ours, wish.peer, number(wish.size), f"{wish.times:g} x", measured])
-    return table(["", "against", "targets", "asked", "measured"], rows, words=2)
-
-
-def _one_aim(times: dict[str, Times]) -> str:
-    taken = {label: 1e3 * times[label].each(1) for label in (REFERENCE, FASTEST) if label in times}
-    said = ", ".join(f"{label} {number(milliseconds)} ms" for label, milliseconds in taken.items())
-    return f"One warm aim, asked: at most {ONE_AIM:g} ms; measured: {said}."
 
 
 def _other_table(
