@@ -40,11 +40,12 @@ def main() -> None:
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
         sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    sections = _written()
     for name in chosen:
         title, measure = PARTS[name]
         measured = getattr(import_module(f"benchmarks.{name}"), measure)()
         body = measured if isinstance(measured, str) else "\n".join(f"- {row}" for row in measured)
+        # Read only now: another part may have been measured meanwhile.
+        sections = _written()
         sections[title] = f"## {title}\n\n{body}\n\nMeasured at commit {_commit()}.\n"
         print(sections[title], flush=True)
         parts = [sections[heading] for heading, _ in PARTS.values() if heading in sections]
