@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -350,6 +351,25 @@ def test_eight_processes_open_a_fresh_store_at_once(tmp_path):
         assert base.execute("SELECT COUNT(*) FROM runs WHERE status = 'FINISHED'").fetchone() == (8,)
         assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert not (tmp_path / ".mlflow-left.db").exists()
+
+
+@pytest.mark.slow
+def test_killed_while_the_store_is_made_nothing_is_broken(tmp_path):
+    program = f"from pathlib import Path; from aimback.tracking import open_store; open_store(Path({str(tmp_path)!r}))"
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment |= {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    for seconds_after_its_first_byte in (0.0, 0.7):
+        maker = subprocess.Popen([sys.executable, "-c", f"{program}.connect()"], env=environment)
+        before = set(tmp_path.glob(".mlflow-*.db"))
+        while maker.poll() is None and set(tmp_path.glob(".mlflow-*.db")) <= before:
+            time.sleep(0.01)
+        time.sleep(seconds_after_its_first_byte)
+        maker.kill()
+        assert maker.wait() == -signal.SIGKILL and not (tmp_path / "mlflow.db").exists()
+    subprocess.run([sys.executable, "-c", f"{program}.connect()"], env=environment, check=True)
+    with sqlite3.connect(tmp_path / "mlflow.db") as base:
+        assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert list(tmp_path.glob(".mlflow-*.db")) == []
 
 
 def test_series_are_thinned_to_their_ends():
