@@ -27,7 +27,7 @@ CAMPAIGNS = {
     "damage": ("Damaged outputs and cache objects", 1000),
     "mutations": ("Mutated command lines and targets", 10_000),
     "honesty": ("Targets out of reach", 10_000),
-    "servers": ("MLflow's server fails", 3),
+    "servers": ("MLflow's server fails", 2),
     "parallel": ("Eight at once in an MLflow store that is not there yet", 20),
     "surroundings": ("The same bytes elsewhere", 6),
     "instructions": ("The same numbers with other instructions", 2),
