@@ -150,8 +150,7 @@ def _compiled_parts(work: _Work, compiler: Compiler) -> str:
             "that where this is less.",
             f"Few targets: {FEW} take {1e3 * few:.2f} ms, {calls[FEW]} steps for the slowest of them. The program's "
             f"calls are {programs / few:.0%} of it, {1e6 * programs / calls[FEW]:.0f} us each, where {FEW} of the "
-            f"shots in a full tile take {alone:.0f} us. The rest of a call is the tensors that a program makes at each "
-            "turn of its loops.",
+            f"shots in a full tile take {alone:.0f} us.",
         ]
     )
 

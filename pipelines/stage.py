@@ -129,7 +129,7 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
             with alone(job):
                 work(job)
                 job.write_meters()
-            shutil.rmtree(job.checkpoints, ignore_errors=True)
+                shutil.rmtree(job.checkpoints, ignore_errors=True)
 
     return main
 

@@ -5,15 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from aimback.errors import UserError
 from pipelines import stage
-from pipelines.ending import ROOT
+from pipelines.ending import ROOT, ending
 from pipelines.locks import locked
 from pipelines.stage import Job, alone
 
@@ -88,26 +90,64 @@ def test_a_job_waits_for_one_that_is_about_to_end(tmp_path: Path) -> None:
     child.communicate()
 
 
-def test_on_a_full_disk_a_stage_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
-    """A disk of 1 MiB of its own; on systems that give an ordinary user one."""
-    script = f'mount -t tmpfs -o size=1m none {tmp_path} && "$@"; code=$?; ls -AR {tmp_path}; exit $code'
-    probe = (
-        subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True, check=False)
-        if sys.platform == "linux"
-        else None
-    )
-    if probe is None or probe.returncode != 0:
+@pytest.fixture
+def on_a_disk_of(tmp_path: Path) -> Callable[[str], tuple[str, ...]]:
+    """What to put before a command so that a folder is a disk of that size; on systems that let an ordinary user."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ("unshare", "-rm", "mount", "-t", "tmpfs", "none", str(folder))
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("this system lets a user mount no disk")
-    child = start(
-        "generate",
-        tmp_path,
-        "task=cannon_vacuum",
-        "data.examples=100000",
-        before=("unshare", "-rm", "sh", "-c", script, "sh"),
-    )
+
+    def before(size: str) -> tuple[str, ...]:
+        script = f'mount -t tmpfs -o size={size} none {folder} && "$@"; code=$?; ls -AR {folder}; exit $code'
+        return ("unshare", "-rm", "sh", "-c", script, "sh")
+
+    return before
+
+
+def test_a_disk_too_small_for_the_data_set_is_told_before_the_work(
+    tmp_path: Path, on_a_disk_of: Callable[[str], tuple[str, ...]]
+) -> None:
+    overrides = ("task=cannon_vacuum", "data.examples=100000")
+    child = start("generate", tmp_path / "disk", *overrides, before=on_a_disk_of("1m"))
     left, complaints = child.communicate(timeout=120)
     assert child.returncode == 2
     (line,) = complaints.splitlines()
     assert line.startswith("error: ")
     assert "no space left on the disk: 2.4 MB are needed, 1.0 MB are free" in line
     assert "dataset" not in left
+
+
+def test_on_a_full_disk_a_stage_leaves_nothing_that_looks_finished(
+    tmp_path: Path, on_a_disk_of: Callable[[str], tuple[str, ...]]
+) -> None:
+    made = start("generate", tmp_path / "made", "task=cannon_vacuum", "data.examples=100", "data.targets=5")
+    assert made.communicate(timeout=120)[1] == "" and made.returncode == 0
+    overrides = ("task=cannon_vacuum", f"inputs=[{tmp_path / 'made'}]", "training.max_epochs=1")
+    # Room for what Hydra writes, and not for some thousand weights.
+    child = start("train", tmp_path / "disk", *overrides, "surrogate.hidden_width=256", before=on_a_disk_of("64k"))
+    left, complaints = child.communicate(timeout=120)
+    assert child.returncode == 2
+    *warned, line = complaints.splitlines()
+    assert line.startswith("error: ") and "weights.safetensors: no space left on the disk: more than the 0." in line
+    assert all("no checkpoint of epoch 1" in warning for warning in warned)
+    assert "weights" not in left
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("an array of 24 TiB")])
+def test_too_little_memory_is_one_line(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as ended, ending("train"):
+            raise error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: there is not enough memory ({error}); ask for less")
+    assert str(error) in (tmp_path / "outputs/logs/train.log").read_text()

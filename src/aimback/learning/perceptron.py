@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -112,7 +112,8 @@ class Perceptron(nn.Module):
         about = json.dumps({"architecture": self.architecture, "identity": identity(task)}, sort_keys=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         with written_whole(path) as temporary:
-            save_file(tensors, temporary, metadata={"aimback": about})
+            # Not by safetensors itself, whose error on a full disk is none of the system's.
+            temporary.write_bytes(save(tensors, metadata={"aimback": about}))
         write_text(path.with_suffix(".sha256"), f"{sha256(path)}  {path.name}\n")
 
     @classmethod
