@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from made_up_task import Uniform
 from torch import Tensor
 
 from aimback.box import Axis, Box
@@ -46,7 +45,7 @@ SETTINGS = DiagnoseSettings(
 )
 
 
-class Formula(Uniform):
+class Formula(Task):
     """A task, or what a network has made of it, by a formula on the unit box; no conditions."""
 
     def __init__(

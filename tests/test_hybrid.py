@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Repository
-from made_up_task import Uniform
 from torch import Tensor
 
 from aimback.box import Axis, Box
@@ -25,6 +24,7 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.targets import Targets, draw_targets
+from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -49,7 +49,7 @@ SETTINGS = HybridSettings(
 )
 
 
-class Made(Uniform):
+class Made(Task):
     """A made-up task whose inverse is known: outcome = factor * x1 + x2^power + condition, no task of ours.
 
     Beyond `edge` of x1 there is no outcome.
