@@ -36,8 +36,12 @@ class Cannon:
         """Times of a Runge-Kutta grid as shares of the flight, `(steps + 1,)`: `aimback.ode.graded_times`
         for a shot at 45 degrees in a vacuum; the same grid serves all angles within the box."""
         duration = math.sqrt(2) * self.speed / self.gravity
-        power = 1 + math.log1p(self.drag * self.speed * duration) / 3
-        return (np.arange(steps + 1) / steps) ** power
+        decay = self.drag * self.speed * duration
+        bend = decay / (16 + decay)
+        share = np.arange(steps + 1) / steps
+        for _ in range(2):
+            share = share - bend * share * (1 - share)
+        return share
 
     def first_angle(self, targets: Array) -> Array:
         """The low angle to a target in a vacuum, for a speed at which it would take 7/10 of the distance."""
