@@ -26,8 +26,7 @@ TimeToEvent = Callable[[State, State], Any]
 Measure = Callable[[State], Any]
 Motion = Callable[..., tuple[Derivative, Measure]]
 
-_AT_ONCE = 2  # steps in a turn of a loop: more take longer to compile than they save
-_COARSE_STEPS = 3 * _AT_ONCE
+_COARSE_STEPS = 6
 _CLOSING_STEPS = 2
 _MOST_PASSES = 12  # of the fine grid; one is the rule
 _FINEST_STEPS = 32 * _COARSE_STEPS
@@ -38,7 +37,7 @@ _GRADING = 16.0  # of the decay: half of it bends the grid half as far as it can
 
 def rk4_step(derivative: Derivative, state: State, step: Any) -> State:
     """One step of length `step`; fourth-order accurate, and differentiable by `step` too."""
-    half, third, sixth = step / 2, step / 3, step / 6
+    half, third, sixth = step * (1 / 2), step * (1 / 3), step * (1 / 6)  # a division takes as long as ten products
     k1 = derivative(state)
     k2 = derivative(_moved(state, half, k1))
     k3 = derivative(_moved(state, half, k2))
@@ -69,11 +68,12 @@ class Grid:
 
     def __getitem__(self, index: Any) -> Tensor:
         """The time of a number, or in a traced loop of a tensor of one."""
-        share = (index.to(torch.float64) if isinstance(index, Tensor) else index) / self.steps
+        share: Any = (index.to(torch.float64) if isinstance(index, Tensor) else index) / self.steps
         if self.bend is not None:
             for _ in range(2):
                 share = share - self.bend * (share * (1 - share))
-        return self.duration * share
+        time: Tensor = self.duration * share
+        return time
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -88,11 +88,8 @@ def steps_along(derivative: Derivative, state: State, times: Grid) -> Iterator[S
         yield state
 
 
-def integrate(derivative: Derivative, state: State, times: Grid, at_once: int = 1) -> State:
+def integrate(derivative: Derivative, state: State, times: Grid) -> State:
     """The state at the last of `times`; see `steps_along`.
-
-    A turn of a compiled loop costs as much as some hundred samples do, so it may take `at_once` steps,
-    which must divide their number.
 
     Memory does not grow with the number of steps: a `Dual` carries its value and a tangent a control,
     (1 + n_controls) states a sample in all, where a backward pass would keep every step.
@@ -103,12 +100,8 @@ def integrate(derivative: Derivative, state: State, times: Grid, at_once: int = 
         return index < Grid(*rest[1 + width :]).steps
 
     def turn(index: Any, before: Tensor, *rest: Any) -> tuple[Any, ...]:
-        state, times = rest[:width], Grid(*rest[width:])
-        for _ in range(at_once):
-            index = index + 1
-            time = times[index]
-            state, before = rk4_step(derivative, state, time - before), time
-        return index, before, *state
+        time = Grid(*rest[width:])[index + 1]
+        return index + 1, time, *rk4_step(derivative, rest[:width], time - before)
 
     if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
         state = alike(state)
@@ -165,7 +158,7 @@ def integrate_to_event(
     def follow(passes: Any, duration: Tensor, far: Tensor, gap: Any, *rest: Any) -> tuple[Any, ...]:
         state, found, rate = rest[width : 2 * width], *rest[2 * width :]
         duration = torch.where(far, (duration + value_of(gap)).clamp(min=0), duration)
-        reached = integrate(derivative, state, graded_times(duration, steps, rate), math.gcd(steps, _AT_ONCE))
+        reached = integrate(derivative, state, graded_times(duration, steps, rate))
         gap = time_to_event(reached, derivative(reached))
         # A gap longer than a step is more than one step can close: the coarse search was wrong there. Who is not
         # far keeps its time, and so its bits.
@@ -276,7 +269,7 @@ def _event_time(
     def attempt(
         steps: Any, duration: Tensor, found: Tensor, guess: Tensor, rate: Tensor, *state: Tensor
     ) -> tuple[Any, ...]:
-        reached = integrate(derivative, state, graded_times(duration, steps, rate), _AT_ONCE)
+        reached = integrate(derivative, state, graded_times(duration, steps, rate))
         candidate = duration
         for _ in range(_CLOSING_STEPS):
             gap = time_to_event(reached, derivative(reached))
