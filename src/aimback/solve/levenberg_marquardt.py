@@ -8,7 +8,7 @@ from torch import Tensor
 from aimback.solve.active_set import step_inside
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver, check_positive
-from aimback.solve.tiny import dot, largest, total
+from aimback.solve.tiny import dot, largest, solution, total
 
 _FIRST_GROWTH = 2.0
 
@@ -81,23 +81,10 @@ def _damped_step(jacobian: Tensor, residual: Tensor, damping: Tensor) -> Tensor:
     damping = torch.maximum(damping, least)
     if outcomes <= controls:
         gram = dot(jacobian[:, :, None, :], jacobian[:, None, :, :])
-        return -dot(jacobian, _solve(_damped(gram, damping), residual)[:, :, None], 1)
+        return -dot(jacobian, solution(_damped(gram, damping), residual)[:, :, None], 1)
     gram = dot(jacobian[:, :, :, None], jacobian[:, :, None, :], 1)
-    return -_solve(_damped(gram, damping), dot(jacobian, residual[:, :, None], 1))
+    return -solution(_damped(gram, damping), dot(jacobian, residual[:, :, None], 1))
 
 
 def _damped(matrix: Tensor, damping: Tensor) -> Tensor:
     return matrix + damping[:, None, None] * torch.eye(matrix.shape[-1]).to(matrix)
-
-
-def _solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Symmetric positive definite systems, a row each; sizes 1 and 2 written out, being 16 times faster."""
-    size = matrix.shape[-1]
-    if size == 1:
-        return right / matrix[:, 0]
-    if size == 2:
-        (a, b), (_, d) = (row.unbind(-1) for row in matrix.unbind(-2))
-        x, y = right.unbind(-1)
-        return torch.stack([d * x - b * y, a * y - b * x], dim=-1) / (a * d - b * b)[:, None]
-    solved: Tensor = torch.linalg.solve(matrix, right)
-    return solved

@@ -10,7 +10,7 @@ from aimback.solve.active_set import step_inside
 from aimback.solve.decrease import adapt_length, judge_decrease
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver, check_positive
-from aimback.solve.tiny import dot, total
+from aimback.solve.tiny import dot, solution, total
 
 _SOUND = 1e-8  # below it the change of the curvature divides by noise, Nocedal & Wright (6.26)
 _CLIMBS = 0.1  # the way to the summit must fall by a tenth of the steepest slope
@@ -111,13 +111,7 @@ def _solved(matrix: Tensor, right: Tensor, free: Tensor) -> Tensor:
     """matrix^-1 right over the free controls; not finite, or of no use, where there is no inverse."""
     both = free[:, :, None] & free[:, None, :]
     matrix = torch.where(both, matrix, torch.eye(right.shape[1]).to(right))
-    if right.shape[1] == 2:
-        # The cannons' size, written out: no call a row, and a compiler can join it to the rest.
-        (a, b), (_, d) = (row.unbind(-1) for row in matrix.unbind(-2))
-        x, y = right.unbind(-1)
-        return torch.stack([d * x - b * y, a * y - b * x], dim=-1) / (a * d - b * b)[:, None]
-    solved: Tensor = torch.linalg.solve_ex(matrix, right)[0]
-    return solved
+    return solution(matrix, right)
 
 
 def _unit(vector: Tensor) -> Tensor:

@@ -32,3 +32,32 @@ def every(flags: Tensor, dim: int = -1) -> Tensor:
 def some(flags: Tensor, dim: int = -1) -> Tensor:
     """Whether one holds, along a dimension."""
     return functools.reduce(torch.logical_or, flags.unbind(dim))
+
+
+def solution(matrix: Tensor, right: Tensor) -> Tensor:
+    """Of linear systems, a row each: `(rows, n, n)`, `(rows, n)` -> `(rows, n)`; not finite where there is none.
+
+    By elimination, each pivot the largest of its column. Sizes 1 and 2 are written out, and in a traced
+    program all: no call a row, and a compiler can join it to the rest.
+    """
+    size = right.shape[-1]
+    if size == 1:
+        return right / matrix[:, 0]
+    if size == 2:
+        (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
+        x, y = right.unbind(-1)
+        return torch.stack([d * x - b * y, a * y - c * x], dim=-1) / (a * d - b * c)[:, None]
+    if not torch.compiler.is_compiling():
+        solved: Tensor = torch.linalg.solve_ex(matrix, right)[0]
+        return solved
+    rows = list(torch.cat([matrix, right[:, :, None]], dim=-1).unbind(-2))
+    for column in range(size):
+        for other in range(column + 1, size):
+            above, below = rows[column], rows[other]
+            greater = (below[:, column].abs() > above[:, column].abs())[:, None]
+            rows[column], rows[other] = torch.where(greater, below, above), torch.where(greater, above, below)
+        rows[column] = rows[column] / rows[column][:, column : column + 1]
+        for other in range(size):
+            if other != column:
+                rows[other] = rows[other] - rows[other][:, column : column + 1] * rows[column]
+    return torch.stack([row[:, size] for row in rows], dim=-1)
