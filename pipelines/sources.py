@@ -20,13 +20,19 @@ from pipelines.imports import PACKAGES, closure
 # Sections of the config that name classes: whatever lies in the folder may be imported by name.
 _NAMING = {"task": PACKAGES["aimback"] / "tasks", "solver": PACKAGES["aimback"] / "solve"}
 _CHECKS_EVERYTHING = "compose"
+_COMPILED = (".cpp", ".h")
 
 
 def sources(stage: str, sections: Iterable[str]) -> list[Path]:
-    """The files that a stage may execute, in order; `sections` are those of the config that it reads."""
+    """The files that a stage may execute, in order; `sections` are those of the config that it reads.
+
+    A module's C++ has its name.
+    """
     read = set(_NAMING) if stage == _CHECKS_EVERYTHING else set(_NAMING) & set(sections)
     named = [file for section in read for file in _NAMING[section].glob("*.py")]
-    return sorted(closure(ROOT / "pipelines" / f"{stage}.py", *named))
+    modules = closure(ROOT / "pipelines" / f"{stage}.py", *named)
+    beside = {module.with_suffix(kind) for module in modules for kind in _COMPILED}
+    return sorted(modules | set(filter(Path.is_file, beside)))
 
 
 def sections_of(definition: Mapping[str, Any]) -> set[str]:

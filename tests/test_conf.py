@@ -188,6 +188,8 @@ def test_a_stage_depends_on_every_file_that_it_imports(stage: str) -> None:
     loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(loaded.stdout.split()) <= listed
     assert str(ROOT / "src/aimback/tasks/cannon_drag.py") in listed
+    compiles = str(ROOT / "src/aimback/compiled.py") in listed
+    assert all((str(ROOT / "src/aimback" / name) in listed) == compiles for name in ("compiled.cpp", "cpp.h"))
     solving = "solver" in sections_of(STAGES[stage])
     assert (str(ROOT / "src/aimback/solve/adam.py") in listed) == (solving or stage == "compose")
     assert str(ROOT / "src/aimback/plots/gallery.py") not in listed or stage == "report"

@@ -27,7 +27,7 @@ LAYERS = [
     {"aimback.dual", "aimback.problem"},
     {"aimback.box"},
     {"aimback.files"},
-    {"aimback.errors"},
+    {"aimback.errors", "aimback.cpp"},
     {"aimback"},
 ]
 

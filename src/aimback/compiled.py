@@ -1,20 +1,24 @@
-"""The step of a solver as one compiled program, kept between processes.
+"""A whole solve as one compiled program, kept between processes.
 
 Run by the interpreter, a step of small tensors is thousands of operations of which each costs
-microseconds to start and passes over memory of its own. Compiled ahead of time by AOTInductor it is
-a few loops. The arithmetic is the same, the last bits are not: a compiler contracts and reorders.
+microseconds to start and passes over memory of its own. Here torch traces the step of one row,
+`cpp.py` writes it out, and `compiled.cpp` takes as many rows through it at once as registers hold, each
+from its start to its end. The arithmetic is the same, the last bits are not: a compiler contracts.
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import io
-import json
 import logging
 import os
 import shutil
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,27 +26,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import aimback
+from aimback.cpp import written
 from aimback.errors import UserError
 from aimback.files import written_whole
 from aimback.ledger import Counted
-from aimback.problem import InverseProblem
-from aimback.solve.advance import Advance, Front, NotCompilable, Step
+from aimback.solve.advance import Advance, Front, NotCompilable
+from aimback.solve.ended import Ended, Program
+from aimback.solve.tiny import total
 
-# A vector register holds 8 or 16 numbers. With whole registers only, all rows take the same path,
-# so a row's bits do not depend on its place in the batch.
-_LANES = 16
-TILE = 4096  # rows a call: they share its price, and what a step remembers of them stays in the cache
-# Columns that are stacked stay in the loop that computes them, and a product that is added is one operation.
-CONFIGS = {"force_pointwise_cat": True, "cpp.enable_floating_point_contract_flag": "fast"}
+_FOLDER = Path(__file__).parent
+_SOLVE = _FOLDER / "compiled.cpp"
+_C_NAMES = {torch.float64: "double", torch.float32: "float"}
+# What torch's own vectors are made of, by what torch finds this processor to be capable of.
+_INSTRUCTIONS = {
+    "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"],
+    "AVX2": ["-mavx2", "-mfma", "-mf16c"],
+}
+# A product that is added is one operation, rounded once; nobody looks at errno or floating-point traps.
+_ARITHMETIC = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """Compiles steps, or loads what an earlier process has compiled.
+    """Compiles solves, or loads what an earlier process has compiled.
 
     A program depends on the code, the forward map, the solver, the box and the scales of the problem,
-    the dtype, torch, the processor and the number of threads: on each of them hangs its file's name.
+    the dtype, torch, the processor and the compiler: on each of them hangs its file's name.
 
     Args:
         folder: where programs are kept. They are machine code, and are run: nobody else may write there.
@@ -52,139 +61,188 @@ class Compiler:
     folder: Path
     about: str
 
-    def __call__(self, advance: Advance) -> Step:
-        """The same step, compiled: about a minute the first time, milliseconds after.
+    def __call__(self, advance: Advance) -> Program:
+        """The same steps, compiled: some seconds the first time, milliseconds after.
 
         Raises:
-            NotCompilable: not on the CPU, no C++ compiler, or operations that cannot be traced.
+            NotCompilable: not on the CPU, no C++ compiler, or operations that cannot be traced or translated.
         """
         forward = advance.forward
         count = None
         if isinstance(forward, Counted):
             advance, count = replace(advance, forward=forward.forward), forward.count
-        path = self.folder / f"{self._key(advance)}.pt2"
+        if advance.problem.targets.device.type != "cpu":
+            raise NotCompilable("solves are compiled for the CPU only")
+        path = self.folder / f"{self._key(advance)}.so"
         if not path.is_file():
             _compile(advance, path)
-        return _Program(path, count)
+        try:
+            return _Program(path, count)
+        except OSError:  # damaged
+            path.unlink()
+            _compile(advance, path)
+            return _Program(path, count)
 
     def _key(self, advance: Advance) -> str:
         problem = advance.problem
         like = problem.targets
-        known = [
-            self.about,
-            repr(advance.solver),
-            repr([(axis.lower, axis.upper) for axis in problem.box.axes]),
-            [problem.tolerance, problem.scale, like.shape[1], problem.conditions.shape[1], str(like.dtype)],
-            [torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), TILE],
-        ]
-        return hashlib.sha256(json.dumps([_code(), *known]).encode()).hexdigest()[:24]
+        bounds = tuple((axis.lower, axis.upper) for axis in problem.box.axes)
+        scales = (problem.tolerance, problem.scale, like.shape[1], problem.conditions.shape[1], str(like.dtype))
+        return _hashed(self.about, repr(advance.solver), bounds, scales)
+
+
+@functools.cache
+def _hashed(*known: Any) -> str:
+    """One name for what is known of a program, its surroundings included."""
+    surroundings = [_code(), torch.__version__, torch.backends.cpu.get_cpu_capability(), os.environ.get("CXX")]
+    return hashlib.sha256(repr([*surroundings, *known]).encode()).hexdigest()[:24]
 
 
 class _Program:
-    """A compiled step; applied to tiles of rows, the last one filled up with copies of its last row."""
+    """A compiled solve. Threads share the rows; no row's bits depend on which others it travels with."""
 
     def __init__(self, path: Path, count: Any) -> None:
-        self._run = _loaded(path)
+        self._solve = _loaded(path)
         self._count = count
 
-    def __call__(self, step: int, front: Front) -> tuple[Front, Tensor, Tensor]:
-        tensors = [_rows_last(part) for part in front.tensors()]
-        rows = len(front.unit)
-        number = torch.tensor(step, dtype=torch.float64)
-        tiles = [self._run([number, *tile]) for tile in _tiles(tensors, rows)]
-        if self._count is not None:
-            self._count(rows, gradients=True)
-        whole = tiles[0] if len(tiles) == 1 else [torch.cat(parts, dim=-1) for parts in zip(*tiles, strict=True)]
-        *after, goes_on, why = [_rows_first(part[..., :rows]) for part in whole]
-        return Front.of(after), goes_on, why
+    def __call__(self, front: Front, max_steps: int, kept: int) -> Ended:
+        unit = front.unit
+        rows, controls = unit.shape
+        columns = torch.cat([part.reshape(rows, -1).to(unit.dtype) for part in front.tensors()], dim=1).T.contiguous()
+        steps, why = unit.new_empty(2, rows)
+        path = unit.new_empty(max_steps + 1, kept, controls + front.residual.shape[1])
 
+        def solve(first: int, last: int) -> None:
+            self._solve(columns, rows, first, last, max_steps, steps, why, path, kept)
 
-def _tiles(tensors: list[Tensor], rows: int) -> Iterator[list[Tensor]]:
-    """Rows in whole registers; tensors that lie in memory as the program left them are not copied."""
-    for first in range(0, rows, TILE):
-        last = min(first + TILE, rows)
-        short = -last % _LANES
-        if short:
-            filled = torch.arange(first, last + short).clamp(max=last - 1)
-            yield [part.index_select(-1, filled) for part in tensors]
+        threads = torch.get_num_threads()
+        bounds = [rows * part // threads for part in range(threads + 1)]
+        if threads == 1:
+            solve(*bounds)
         else:
-            yield [part[..., first:last].contiguous() for part in tensors]
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(solve, bounds[:-1], bounds[1:]))
+        if self._count is not None:
+            self._count(rows + int(steps.sum()), gradients=True)
+        # A row that has stopped stays where it was.
+        then = torch.arange(int(steps.max()) + 1)[:, None].minimum(steps[:kept].long())
+        units, residuals = path[then, torch.arange(kept)].tensor_split([controls], dim=-1)
+        before_best = sum(part[0].numel() for part in front.tensors()[:5])
+        best, (merit, miss, reached) = columns[before_best : before_best + controls + 3].tensor_split([controls])
+        return Ended(
+            best=best.T,
+            miss=miss,
+            merit=merit,
+            reached=reached.to(front.reached.dtype),
+            steps=steps.to(torch.int32),
+            why=why.to(torch.int8),
+            path=units,
+            misses=total(residuals.square()).sqrt(),
+        )
 
 
 class _Traced(nn.Module):
-    """A step with its rows as plain tensors, as an exported program takes them.
-
-    Rows come last there: the loops run along them, through memory in order.
-    """
+    """A step of one row with its tensors apart, as an exported program takes them."""
 
     def __init__(self, advance: Advance) -> None:
         super().__init__()
         self._advance = advance
 
     def forward(self, step: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        front, goes_on, why = self._advance(step, Front.of([_rows_first(part) for part in tensors]))
-        return tuple(_rows_last(part).contiguous() for part in (*front.tensors(), goes_on, why))
-
-
-def _rows_last(tensor: Tensor) -> Tensor:
-    return tensor if tensor.ndim == 1 else tensor.movedim(0, -1)
-
-
-def _rows_first(tensor: Tensor) -> Tensor:
-    return tensor if tensor.ndim == 1 else tensor.movedim(-1, 0)
+        front, goes_on, why = self._advance(step, Front.of(tensors))
+        return (*front.tensors(), goes_on, why)
 
 
 def _compile(advance: Advance, path: Path) -> None:
-    """Trace a step of a symbolic number of rows, compile it, and write the program to `path`."""
-    problem = advance.problem
-    if problem.targets.device.type != "cpu":
-        raise NotCompilable("steps are compiled for the CPU only")
-    if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
-        raise NotCompilable("there is no C++ compiler: install g++ or name one in CXX")
-    front = _example(advance, problem)
-    rows = _LANES * torch.export.Dim("groups", min=1, max=TILE // _LANES)
-    tensors = [_rows_last(part).contiguous() for part in front.tensors()]
+    """Trace a step of one row, write it out and compile the solve to `path`."""
+    row = _example(advance)
     try:
         # What fails to be traced is printed to the error stream, all of it.
         with torch.no_grad(), _quiet(), contextlib.redirect_stderr(io.StringIO()):
-            program = torch.export.export(
-                _Traced(advance),
-                (torch.tensor(1.0, dtype=torch.float64), *tensors),
-                dynamic_shapes=(None, tuple({part.ndim - 1: rows} for part in tensors)),
-                strict=False,
-            )
-            with written_whole(path) as temporary:
-                torch._inductor.aoti_compile_and_package(program, package_path=str(temporary), inductor_configs=CONFIGS)
+            step = written(_Traced(advance), [torch.tensor(1.0, dtype=torch.float64), *row.tensors()])
     except NotImplementedError as error:
         raise NotCompilable(str(error)) from error
     except UserError:
         raise
-    except Exception as error:  # whatever torch's tracing and compiling raise, the eager step still works
+    except Exception as error:  # whatever torch's tracing raises, the eager step still works
         reason = str(error).strip().partition("\n")[0]
         raise NotCompilable(f"{type(error).__name__}: {reason}") from error
+    columns = [part[0].numel() for part in row.tensors()]
+    numbers = {
+        "COLUMNS": sum(columns),
+        "FIRST_PLACE": sum(columns[:2]),  # after targets and conditions: the controls and the residual
+        "PLACE": sum(columns[2:4]),
+    }
+    constants = "".join(f"constexpr int {name} = {number};\n" for name, number in numbers.items())
+    with written_whole(path) as temporary:
+        build(_SOLVE, constants + step, row.unit.dtype, temporary)
 
 
-def _example(advance: Advance, problem: InverseProblem) -> Front:
-    some = torch.arange(2 * _LANES) % len(problem.targets)
-    unit = problem.targets.new_full((len(some), len(problem.box)), 0.5)
-    front = advance.begin(problem.targets[some], problem.conditions[some], unit)
+def build(frame: Path, step: str, dtype: torch.dtype, path: Path) -> None:
+    """Compile a C++ file that includes cpp.h, for this processor, into the library `path`.
+
+    Args:
+        step: what it finds as STEP, see `cpp.written`.
+
+    Raises:
+        NotCompilable: there is no compiler, or it fails.
+    """
+    named = os.environ.get("CXX"), "g++", "clang++"
+    compiler = next(filter(None, map(shutil.which, filter(None, named))), None)
+    if compiler is None:
+        raise NotCompilable("there is no C++ compiler: install g++ or name one in CXX")
+    found = torch.backends.cpu.get_cpu_capability()
+    capability = found if found in _INSTRUCTIONS else "DEFAULT"
+    torch_folder = Path(torch.__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "step.h"
+        source.write_text(step, encoding="utf-8")
+        done = subprocess.run(
+            [
+                *[compiler, "-std=c++20", "-shared", "-fPIC", *_ARITHMETIC, *_INSTRUCTIONS.get(capability, [])],
+                *[f"-DCPU_CAPABILITY_{capability}", f"-DCPU_CAPABILITY={capability}"],
+                *[f"-DSCALAR={_C_NAMES[dtype]}", f'-DSTEP="{source}"'],
+                *[f"-I{_FOLDER}", f"-I{torch_folder / 'include'}", str(frame)],
+                *[f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10", "-o", str(path)],
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit status {done.returncode}"]
+        raise NotCompilable(f"{Path(compiler).name} fails: {said[0].strip()}")
+
+
+def _example(advance: Advance) -> Front:
+    problem = advance.problem
+    unit = problem.targets.new_full((1, len(problem.box)), 0.5)
+    front = advance.begin(problem.targets[:1], problem.conditions[:1], unit)
     return Front.of([part.clone() for part in front.tensors()])
 
 
 @functools.cache
+@functools.cache
 def _code() -> str:
     """A hash of our own source."""
     digest = hashlib.sha256()
-    for source in sorted(Path(aimback.__file__).parent.rglob("*.py")):
+    for source in sorted(file for kind in ("*.py", "*.cpp", "*.h") for file in _FOLDER.rglob(kind)):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
 
 @functools.cache
-def _loaded(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
-    with _quiet():
-        # Its loader is called directly: the model around it parses the names of what it is given anew each time.
-        return torch._inductor.aoti_load_package(str(path)).loader.boxed_run
+def _loaded(path: Path) -> Callable[..., None]:
+    """Tensors go to it as the places of their first numbers."""
+    function = ctypes.CDLL(str(path)).solve
+    function.restype = None
+
+    def solve(*arguments: Tensor | int) -> None:
+        function(
+            *(ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else ctypes.c_int64(one) for one in arguments)
+        )
+
+    return solve
 
 
 @contextlib.contextmanager
@@ -196,7 +254,7 @@ def _quiet() -> Iterator[None]:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
-            # Tracing and compiling call what torch itself has deprecated; nobody here can mend it.
+            # Tracing calls what torch itself has deprecated; nobody here can mend it.
             for category in (DeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
             yield

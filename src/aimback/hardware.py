@@ -11,8 +11,8 @@ import torch
 
 from aimback.errors import UserError
 
-# Compiling takes about a minute and saves 25 to 45 us a start on cannon_drag (benchmarks/RESULTS.md).
-_STARTS_WORTH_COMPILING = 3_000_000
+# Compiling takes some five seconds and saves 10 to 40 us a start on cannon_drag (benchmarks/RESULTS.md).
+_STARTS_WORTH_COMPILING = 300_000
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Hardware:
         accelerator: "gpu" (CUDA), "cpu", or "auto": CUDA where there is one.
         dtype: precision of simulations and of solving.
         threads: CPU threads of one operation, at least 1.
-        compile: whether the steps through a simulator are compiled: "on", "off", or "auto": where so many
-            starts are on the CPU that it pays even the first time. (YAML reads a bare on as true.)
+        compile: whether solves are compiled: "on", "off", or "auto": where so many starts are on the CPU that
+            it pays even the first time. (YAML reads a bare on as true.)
 
     Raises:
         UserError: no such number of threads.

@@ -95,6 +95,8 @@ class Perceptron(nn.Module):
         Args:
             parts: `(..., n)`; their leading dimensions are broadcast, and are those of the results.
         """
+        if torch.compiler.is_compiling():  # a row is alone there
+            return list(function(*parts))
         leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
         tile = _CPU_TILE if parts[0].device.type == "cpu" else _GPU_TILE
         count = math.prod(leading)

@@ -1,6 +1,6 @@
 """One step of every start: where to look, what is there, whether to go there, what to remember."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -57,12 +57,8 @@ class Front:
         return cls(*tensors[:own], tuple(tensors[own:]))  # type: ignore[call-arg, arg-type]  # the last one is the memory
 
 
-# (step, rows) -> the rows after it, which of them go on, why the others do not.
-Step = Callable[[Any, Front], tuple[Front, Tensor, Tensor]]
-
-
 class NotCompilable(UserError):  # noqa: N818 - a state of affairs, as StopIteration
-    """A step cannot be compiled here, and why."""
+    """A solve cannot be compiled here, and why."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class Advance:
         """Go on by one step.
 
         Args:
-            step: its number, or in a compiled program a tensor of it; step 0 is a look without a move.
+            step: its number, or in a traced program of one row a tensor of it; step 0 is a look without a move.
 
         Returns:
             The rows after it; which of them go on, `(rows,)`; and why the others do not, codes of `StartStatus`.
@@ -101,7 +97,7 @@ class Advance:
             trial = self._look(proposed, front)
             moves, still, memory = solver.judge(here, trial, memory)
             return self._noted(step, front, points.where(moves, trial, here), memory, still)
-        # Compiled, one program serves for the first step too, and chooses.
+        # Traced, one program serves for the first step too, and chooses.
         first = step == 0
         trial = self._look(torch.where(first, front.unit, proposed), front)
         moves, still, memory = solver.judge(here, trial, memory)

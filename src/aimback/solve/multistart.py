@@ -1,14 +1,16 @@
 """The one loop: every solver, every route, all starts of all targets at once."""
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from aimback.errors import out_of_memory
 from aimback.problem import History, InverseProblem, Linearised, Solution, StartStatus
-from aimback.solve.advance import Advance, Front, NotCompilable, Step
+from aimback.solve.advance import Advance, Front, NotCompilable
 from aimback.solve.cma_es import CmaEs, evolve
+from aimback.solve.ended import Ended, Program, targets_arrived
 from aimback.solve.progress import Progress
 from aimback.solve.solver import Solver, Stepper
 from aimback.solve.starts import draw_starts
@@ -25,7 +27,7 @@ def solve(
     solver: Solver,
     generator: torch.Generator,
     progress: Progress | None = None,
-    compiler: Callable[[Advance], Step] | None = None,
+    compiler: Callable[[Advance], Program] | None = None,
 ) -> Solution:
     """Descend through `forward` from every start of every target.
 
@@ -39,9 +41,9 @@ def solve(
         problem: what is wanted; its dtype and device are the ones worked in.
         solver: how to step.
         generator: of the starts; the same state gives every route the same ones.
-        progress: told after every step how many targets are done (all their starts have stopped) and
-            how many have a start within the tolerance.
-        compiler: makes one program of a step, see `aimback.compiled`; None leaves it to the interpreter.
+        progress: told after every step, or by a program after every block, how many targets are done (all their
+            starts have stopped) and how many have a start within the tolerance.
+        compiler: makes one program of all steps, see `aimback.compiled`; None leaves them to the interpreter.
 
     Returns:
         The state of every start at the least believed miss it ever had.
@@ -55,66 +57,82 @@ def solve(
         if compiler is not None:
             raise NotCompilable("cma_es is a library's own code")
         return evolve(forward, problem, solver, starts, kept, generator, progress)
-    assert isinstance(solver, Stepper)
-    advance = Advance(forward, problem, solver)
-    step_by: Step = advance if compiler is None else compiler(advance)
+    advance = Advance(forward, problem, cast("Stepper", solver))  # to ask whether it is one takes its time
+    program = None if compiler is None else compiler(advance)
     size = max(1, _ROWS // solver.starts)
     blocks: list[Solution] = []
     arrived = first = 0
 
-    def solved(rows: slice) -> _Block:
-        block = _Block(advance, rows, starts, max(0, kept - first))
-        for _ in block.steps(step_by, solver.max_steps):
+    def ended(rows: slice) -> Ended:
+        front = _begun(advance, starts, rows)
+        paths = max(0, min(kept - first, len(front.unit) // solver.starts)) * solver.starts
+        if program is not None:
+            return program(front, solver.max_steps, paths)
+        block = _Block(front, solver.starts, paths)
+        for _ in block.steps(advance):
             if progress is not None:
                 progress(first + block.done(), arrived + block.arrived())
-        return block
+        return block.ended()
 
     while first < len(problem.targets):
         try:
-            block = solved(slice(first, first + size))
+            block = ended(slice(first, first + size))
         except RuntimeError as error:
             size = min(size, len(problem.targets) - first) // 2
             if size == 0 or not out_of_memory(error):
                 raise
             continue  # no start influences another: smaller blocks give the same
-        blocks.append(block.solution())
-        arrived += block.arrived()
-        first += size
+        blocks.append(block.solution(problem, solver.starts))
+        arrived += targets_arrived(block.reached, solver.starts)
+        first += len(blocks[-1].steps)
+        if progress is not None:
+            progress(first, arrived)
     return _joined(blocks)
 
 
+def _begun(advance: Advance, starts: Tensor, rows: slice) -> Front:
+    """The starts `(n_targets, n_starts, n_controls)` of some of the targets, before their first look."""
+    problem = advance.problem
+    starts = starts[rows].to(problem.targets)
+    each = starts.shape[1]
+    return advance.begin(
+        problem.targets[rows].repeat_interleave(each, 0),
+        problem.conditions[rows].repeat_interleave(each, 0),
+        starts.flatten(0, 1),
+    )
+
+
 class _Block:
-    """The starts of some targets, moved together until the last one has stopped.
+    """Rows moved in step until the last one has stopped; who has stopped is dropped.
 
     Args:
-        rows: which targets of the problem.
-        starts: of all targets, in the unit cube, `(n_targets, n_starts, n_controls)`.
-        kept: the paths of so many targets are kept.
+        front: the rows before their first look.
+        each: so many of them belong to a target.
+        kept: the paths of so many rows are kept.
     """
 
-    def __init__(self, advance: Advance, rows: slice, starts: Tensor, kept: int) -> None:
-        problem = advance.problem
-        starts = starts[rows].to(problem.targets)
-        self._count, self._each, _ = starts.shape
-        self._advance = advance
-        self._front = advance.begin(
-            problem.targets[rows].repeat_interleave(self._each, 0),
-            problem.conditions[rows].repeat_interleave(self._each, 0),
-            starts.flatten(0, 1),
+    def __init__(self, front: Front, each: int, kept: int) -> None:
+        self._front, self._each = front, each
+        self._active = torch.arange(len(front.unit), device=front.unit.device)
+        self._best, self._miss, self._merit, self._reached = (
+            part.clone() for part in (front.best, front.miss, front.merit, front.reached)
         )
-        self._active = torch.arange(self._count * self._each, device=starts.device)
-        self._answer = _Answer(self._front, kept * self._each)
+        self._why = torch.full_like(self._reached, StartStatus.STEP_LIMIT, dtype=torch.int8)
+        self._steps = torch.zeros_like(self._reached)
+        self._now = front.unit[:kept].clone(), front.miss[:kept].clone()
+        self._path: list[tuple[Tensor, Tensor]] = []
 
-    def steps(self, step_by: Step, max_steps: int) -> Iterator[int]:
+    def steps(self, advance: Advance) -> Iterator[int]:
         """Step until nothing moves; yields the number of each step when it is done."""
+        max_steps = advance.solver.max_steps
         for step in range(max_steps + 1):
-            front, goes_on, why = step_by(step, self._front)
-            self._answer.follow(self._active, front)
+            front, goes_on, why = advance(step, self._front)
+            self._follow(front)
             if step == max_steps:
                 goes_on = torch.zeros_like(goes_on)
             (stopped,) = torch.nonzero(~goes_on, as_tuple=True)
             if len(stopped):
-                self._answer.take(self._active, front, stopped, step, why)
+                self._take(front, stopped, step, why)
                 (going,) = torch.nonzero(goes_on, as_tuple=True)
                 self._active, front = self._active[going], front[going]
             self._front = front
@@ -124,61 +142,33 @@ class _Block:
 
     def done(self) -> int:
         """Targets none of whose starts is on its way."""
-        return self._count - len(torch.unique(self._active // self._each))
+        return len(self._steps) // self._each - len(torch.unique(self._active // self._each))
 
     def arrived(self) -> int:
         """Targets with a start that has come within the tolerance."""
-        reached = self._answer.reached.clone()
-        reached[self._active] = self._front.reached
-        return int((reached >= 0).unflatten(0, (-1, self._each)).any(-1).sum())
+        self._reached[self._active] = self._front.reached
+        return targets_arrived(self._reached, self._each)
 
-    def solution(self) -> Solution:
-        return self._answer.solution(self._advance.problem, (self._count, self._each))
+    def ended(self) -> Ended:
+        path, misses = (torch.stack(part) for part in zip(*self._path, strict=True))
+        return Ended(self._best, self._miss, self._merit, self._reached, self._steps, self._why, path, misses)
 
-
-class _Answer:
-    """What became of the rows that have stopped, and the paths of the first ones."""
-
-    def __init__(self, front: Front, kept: int) -> None:
-        self.best, self.miss, self.merit, self.reached = (
-            part.clone() for part in (front.best, front.miss, front.merit, front.reached)
-        )
-        self.status = torch.full_like(self.reached, StartStatus.STEP_LIMIT, dtype=torch.int8)
-        self.steps = torch.zeros_like(self.reached)
-        self._now = front.unit[:kept].clone(), front.miss[:kept].clone()
-        self._path: list[tuple[Tensor, Tensor]] = []
-
-    def follow(self, rows: Tensor, front: Front) -> None:
+    def _follow(self, front: Front) -> None:
         """Note where the first rows are; one that has stopped stays where it was."""
         at, misses = (part.clone() for part in self._now)
+        rows = self._active
         early = int(torch.searchsorted(rows, len(at)))  # rows are in order
         at[rows[:early]] = front.unit[:early]
         misses[rows[:early]] = total(front.residual[:early].square()).sqrt()
         self._now = at, misses
         self._path.append(self._now)
 
-    def take(self, rows: Tensor, front: Front, stopped: Tensor, step: int, why: Tensor) -> None:
+    def _take(self, front: Front, stopped: Tensor, step: int, why: Tensor) -> None:
         """Those of the rows under way that have stopped after `step`."""
-        rows = rows[stopped]
-        self.best[rows], self.miss[rows] = front.best[stopped], front.miss[stopped]
-        self.merit[rows], self.reached[rows] = front.merit[stopped], front.reached[stopped]
-        self.steps[rows], self.status[rows] = step, why[stopped]
-
-    def solution(self, problem: InverseProblem, shape: tuple[int, int]) -> Solution:
-        # However it stopped, a start that once came within the tolerance has arrived.
-        self.status[self.merit <= problem.tolerance / problem.scale] = StartStatus.ARRIVED
-        path, misses = (torch.stack(part) for part in zip(*self._path, strict=True))
-        box, scale = problem.box, problem.scale
-        return Solution(
-            controls=box.from_unit(self.best).unflatten(0, shape),
-            believed_miss=(self.miss * scale).unflatten(0, shape),
-            start_status=self.status.unflatten(0, shape),
-            steps=self.steps.unflatten(0, shape),
-            steps_to_tolerance=self.reached.unflatten(0, shape),
-            history=History(
-                box.from_unit(path).unflatten(1, (-1, shape[1])), (misses * scale).unflatten(1, (-1, shape[1]))
-            ),
-        )
+        rows = self._active[stopped]
+        self._best[rows], self._miss[rows] = front.best[stopped], front.miss[stopped]
+        self._merit[rows], self._reached[rows] = front.merit[stopped], front.reached[stopped]
+        self._steps[rows], self._why[rows] = step, why[stopped]
 
 
 def _joined(blocks: list[Solution]) -> Solution:

@@ -67,6 +67,11 @@ class Surrogate(Perceptron):
         outcome = torch.zeros(len(task.outcomes), dtype=torch.float64)
         return cls(*_bounds(task), outcome, outcome, SurrogateSettings(**architecture))
 
+    @property
+    def wide(self) -> bool:
+        """Whether products of matrices are all that counts."""
+        return self.settings.hidden_layers > 0 and self.settings.hidden_width >= _WIDE
+
     def standardise_outcomes(self, outcomes: Tensor) -> Tensor:
         """`(..., n_outcomes)` -> what the layers are trained to give."""
         return (outcomes - self.outcome_mean) / self.outcome_scale
@@ -78,9 +83,8 @@ class Surrogate(Perceptron):
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Outcome `(..., n_outcomes)` and Jacobian by the controls `(..., n_outcomes, n_controls)`, in one pass."""
-        # In a wide network products of matrices are all that counts: forwards one a control, backwards one an outcome.
-        wide = self.settings.hidden_layers > 0 and self.settings.hidden_width >= _WIDE
-        backwards = wide and self.outcome_mean.numel() < controls.shape[-1]
+        # Products of matrices: forwards one a control, backwards one an outcome.
+        backwards = self.wide and self.outcome_mean.numel() < controls.shape[-1]
         outcome, jacobian = self.in_tiles(
             self._backwards if backwards else self._forwards,
             controls,
