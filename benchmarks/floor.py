@@ -2,27 +2,25 @@
 
 import statistics
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aimback.compiled import TILE, Compiler
+from aimback.compiled import Compiler
 from aimback.ledger import Counted, Ledger
 from aimback.problem import InverseProblem
-from aimback.solve.advance import Advance, Front
+from aimback.solve.advance import Advance
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.tasks.cannon_drag import CannonDrag
 from benchmarks.cannon import FINE_STEPS
-from benchmarks.jacobian import compiled
 from benchmarks.peers.aimback_direct import PRECISION, OneSpeed
 from benchmarks.peers.scipy_brentq import prepare
 from benchmarks.rounds import in_turns, one_core, spread
+from benchmarks.rows import columns_of, fused
 from benchmarks.tables import number, table
 from benchmarks.work import default_cannon, draw_work
 
@@ -30,23 +28,6 @@ FEW, MANY = 16, 10_000
 _LOOPED = 10  # targets that the loop is given
 _ROUNDS = 11
 _ASKED = 1.5  # whole solve over evaluations times a fused shot
-
-
-class _Counting:
-    """A compiler whose programs are counted as they are called."""
-
-    def __init__(self, compiler: Compiler) -> None:
-        self._compiler = compiler
-        self.steps = 0
-
-    def __call__(self, advance: Advance) -> Any:
-        step_by = self._compiler(advance)
-
-        def counted(step: int, front: Front) -> tuple[Front, Tensor, Tensor]:
-            self.steps += 1
-            return step_by(step, front)
-
-        return counted
 
 
 class _Operations(TorchDispatchMode):
@@ -85,72 +66,56 @@ class _Work:
 
 def time_by_part() -> str:
     """Markdown: two tables."""
-    with one_core(), _compiler() as compiler:
+    with one_core(), tempfile.TemporaryDirectory() as folder:
         work = _Work()
-        return "\n\n".join([_compiled_parts(work, compiler), _eager_parts(work)])
-
-
-@contextmanager
-def _compiler() -> Iterator[Compiler]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Compiler(Path(folder), "cannon_drag")
+        return "\n\n".join([_compiled_parts(work, Compiler(Path(folder), "cannon_drag")), _eager_parts(work)])
 
 
 def _compiled_parts(work: _Work, compiler: Compiler) -> str:
-    ledgers = {count: Ledger() for count in (FEW, MANY)}
-    calls = {}
-    for count, ledger in ledgers.items():
-        counting = _Counting(compiler)
-        work.solve(count, counting, ledger)
-        calls[count] = counting.steps
-    # A shot and a step of a whole tile, as the first steps of many targets are.
-    advance = Advance(work.forward, work.problem(MANY), work.solver)
-    step_by = compiler(advance)
-    unit = torch.rand(TILE, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    begun = advance.begin(work.targets[:TILE], work.wind[:TILE], unit)
-    front, _, _ = step_by(0, begun)
-    little, _, _ = step_by(0, begun[:FEW])
-    controls, wind = work.forward.box.from_unit(unit), work.wind[:TILE]
-    shot = compiled(work.forward.linearise, controls, wind)
-    rows_last = controls.T.contiguous(), wind.T.contiguous()
+    ledger = Ledger()
+    work.solve(MANY, compiler, ledger)
+    evaluations = ledger.evaluations / MANY
+    program = compiler(Advance(work.forward, work.problem(MANY), work.solver))
+    unit = torch.rand(MANY, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    columns = columns_of(work.forward.box.from_unit(unit), work.wind)
+    shot = fused(work.forward.linearise, work.forward.box.from_unit(unit), work.wind)
+
+    def alone(count: int) -> Callable[[], object]:
+        front = Advance(work.forward, work.problem(count), work.solver).begin(
+            work.targets[:count], work.wind[:count], unit[:count]
+        )
+        return lambda: program(front, work.solver.max_steps, 0)
+
     seconds = in_turns(
         {
             "many": lambda: work.solve(MANY, compiler),
             "few": lambda: work.solve(FEW, compiler),
-            "shot": lambda: shot(*rows_last),
-            "step": lambda: step_by(1, front),
-            "little": lambda: step_by(1, little),
+            "shot": lambda: shot(columns),
+            "many alone": alone(MANY),
+            "few alone": alone(FEW),
             "loop": lambda: work.loop(work.targets[:_LOOPED, 0].numpy(), work.wind[:_LOOPED, 0].numpy()),
         },
         _ROUNDS,
     )
-    evaluations = ledgers[MANY].evaluations / MANY
-    floor = [evaluations * one / TILE for one in seconds["shot"]]
-    whole = [one / MANY for one in seconds["many"]]
-    stepped = [evaluations * one / TILE for one in seconds["step"]]
-    ratios = [a / b for a, b in zip(whole, floor, strict=True)]
-    looped = [one / _LOOPED / least for one, least in zip(seconds["loop"], floor, strict=True)]
-    few = statistics.median(seconds["few"])
-    programs = calls[FEW] * statistics.median(seconds["little"])
-    alone = 1e6 * FEW * statistics.median(seconds["shot"]) / TILE
+    each = {name: [one / MANY for one in seconds[name]] for name in ("many", "shot", "many alone")}
+    floor = [evaluations * one for one in each["shot"]]
+    ratios = [a / b for a, b in zip(each["many"], floor, strict=True)]
+    looped = [one / _LOOPED / whole for one, whole in zip(seconds["loop"], each["many"], strict=True)]
+    few, few_alone = (1e6 * statistics.median(seconds[name]) for name in ("few", "few alone"))
     rows = [
         ["evaluations", f"{evaluations:.2f}", ""],
-        [f"a fused shot with its derivative, {TILE} at once", _micro(one / TILE for one in seconds["shot"]), ""],
+        ["a fused shot with its derivative", _micro(each["shot"]), ""],
         ["**the floor**: their product", _micro(floor), "1"],
-        ["what else a step does: propose, compare, judge, remember", _less(stepped, floor), _share(stepped, floor)],
-        ["what is left: short tiles, rows put together, Python", _less(whole, stepped), _share(whole, stepped, floor)],
-        ["**the whole solve**", _micro(whole), f"{spread(ratios)}; asked: at most {_ASKED}"],
+        ["what else the program does: steps, lanes that wait", _less(each["many alone"], floor), ""],
+        ["what is left: checks, starts, paths, Python", _less(each["many"], each["many alone"]), ""],
+        ["**the whole solve**", _micro(each["many"]), f"{spread(ratios)}; asked: at most {_ASKED}"],
     ]
     return "\n\n".join(
         [
             f"Drag cannon, one start, {MANY} targets, compiled; everything in one run, in turns.",
             table(["", "us a target", "over the floor"], rows),
-            f"SciPy's brentq loop took {spread(looped)} times as long as the floor in this run; 8000 times as long as "
-            "the whole solve was asked. No solver that follows every evaluation to the ground in all steps can reach "
-            "that where this is less.",
-            f"Few targets: {FEW} take {1e3 * few:.2f} ms, {calls[FEW]} steps for the slowest of them. The program's "
-            f"calls are {programs / few:.0%} of it, {1e6 * programs / calls[FEW]:.0f} us each, where {FEW} of the "
-            f"shots in a full tile take {alone:.0f} us.",
+            f"SciPy's brentq loop took {spread(looped)} times as long as the whole solve in this run; 8000 was asked.",
+            f"Few targets: {FEW} take {few:.0f} us, of which the program takes {few_alone:.0f} us.",
         ]
     )
 
@@ -198,7 +163,3 @@ def _micro(seconds: Any) -> str:
 
 def _less(a: list[float], b: list[float]) -> str:
     return _micro(x - y for x, y in zip(a, b, strict=True))
-
-
-def _share(a: list[float], b: list[float], floor: list[float] | None = None) -> str:
-    return f"{statistics.median((x - y) / z for x, y, z in zip(a, b, floor or b, strict=True)):.2f}"

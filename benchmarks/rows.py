@@ -1,0 +1,64 @@
+"""A function of a row as one fused program, without a solver around it: what a solve cannot be faster than."""
+
+import ctypes
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from aimback.compiled import build
+from aimback.cpp import written
+
+_FRAME = Path(__file__).with_name("rows.cpp")
+
+
+class _Row(nn.Module):
+    """The function of rows, given one."""
+
+    def __init__(self, function: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        result = self._function(*tensors)
+        return (result,) if isinstance(result, Tensor) else result
+
+
+def fused(function: Callable[..., Tensor | tuple[Tensor, ...]], *example: Tensor) -> Callable[[Tensor], Tensor]:
+    """Compile a function of tensors `(rows, ...)`, none of whose rows depends on another one.
+
+    Args:
+        example: what it takes; the first row is looked at.
+
+    Returns:
+        The function of all numbers that it takes of a row, as columns `(numbers, rows)`; it returns such columns.
+    """
+    row = [part[:1].clone() for part in example]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        given = sum(part.numel() for part in _Row(function)(*row))
+        text = written(_Row(function), row)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.so"
+        build(_FRAME, text, row[0].dtype, path)
+        apply = ctypes.CDLL(str(path)).apply_to_rows
+
+    def fused_function(columns: Tensor) -> Tensor:
+        taken, rows = columns.shape
+        results = columns.new_empty(given, rows)
+        apply(*map(_argument, (columns, taken, results, given, rows)))
+        return results
+
+    return fused_function
+
+
+def _argument(value: Tensor | int) -> ctypes.c_void_p | ctypes.c_int64:
+    return ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else ctypes.c_int64(value)
+
+
+def columns_of(*parts: Tensor) -> Tensor:
+    """Tensors `(rows, ...)` as `fused` takes them."""
+    return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1).T.contiguous()
