@@ -54,6 +54,7 @@ def numbers(a: Tensor, b: Tensor) -> list[Tensor]:
         torch.where(torch.isfinite(a), a.clamp(-9, 9), 0.0).to(torch.int64).to(a.dtype),
         torch.where(a.to(torch.bool), 1.0, 2.0).to(a.dtype),
         torch.relu(a),
+        torch.nan_to_num(a),
     ]
 
 
@@ -85,7 +86,20 @@ def functions(a: Tensor, b: Tensor) -> list[Tensor]:
 def flags(a: Tensor, b: Tensor) -> list[Tensor]:
     """Everything that is true or false."""
     less, finite = a < b, torch.isfinite(a)
-    return [less, a <= b, a > b, a >= b, a == b, a != b, finite, less & finite, less | ~finite, a > 1, a == 0]
+    return [
+        a.isnan(),
+        less,
+        a <= b,
+        a > b,
+        a >= b,
+        a == b,
+        a != b,
+        finite,
+        less & finite,
+        less | ~finite,
+        a > 1,
+        a == 0,
+    ]
 
 
 def moved(a: Tensor, b: Tensor) -> list[Tensor]:

@@ -43,7 +43,8 @@ _INSTRUCTIONS = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
 }
 # A product that is added is one operation, rounded once; nobody looks at errno or floating-point traps.
-_ARITHMETIC = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+_ARITHMETIC = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+_LONG = 10_000  # lines: at -O3 GCC takes minutes over more of them, or gives up
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _compile(advance: Advance, path: Path) -> None:
         raise
     except Exception as error:  # whatever torch's tracing raises, the eager step still works
         reason = str(error).strip().partition("\n")[0]
-        raise NotCompilable(f"{type(error).__name__}: {reason}") from error
+        raise NotCompilable(f"it cannot be traced: {type(error).__name__}: {reason}") from error
     columns = [part[0].numel() for part in row.tensors()]
     numbers = {
         "COLUMNS": sum(columns),
@@ -199,7 +200,8 @@ def build(frame: Path, step: str, dtype: torch.dtype, path: Path) -> None:
         source.write_text(step, encoding="utf-8")
         done = subprocess.run(
             [
-                *[compiler, "-std=c++20", "-shared", "-fPIC", *_ARITHMETIC, *_INSTRUCTIONS.get(capability, [])],
+                *[compiler, "-std=c++20", "-shared", "-fPIC", "-O2" if step.count("\n") > _LONG else "-O3"],
+                *[*_ARITHMETIC, *_INSTRUCTIONS.get(capability, [])],
                 *[f"-DCPU_CAPABILITY_{capability}", f"-DCPU_CAPABILITY={capability}"],
                 *[f"-DSCALAR={_C_NAMES[dtype]}", f'-DSTEP="{source}"'],
                 *[f"-I{_FOLDER}", f"-I{torch_folder / 'include'}", str(frame)],

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 using T = SCALAR;
 // Two registers: while one waits for a division, the other one's goes on.

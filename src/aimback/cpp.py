@@ -96,6 +96,7 @@ _NUMERIC = {name: f"{{0}}.{name}()" for name in _METHODS} | {
     "gt": "{0} > {1}",
     "hypot": "{0}.hypot({1})",
     "isfinite": "{0} - {0} == V(T(0))",
+    "isnan": "{0} != {0}",
     "le": "{0} <= {1}",
     "lt": "{0} < {1}",
     "maximum": _GREATEST,
@@ -165,6 +166,7 @@ class _Writer:
             "clamp": self._clamp,
             "lerp": self._lerp,
             "linear": self._linear,
+            "nan_to_num": self._nan_to_num,
             "pow": self._pow,
             "sub": self._sub,
         }
@@ -286,6 +288,12 @@ class _Writer:
         if min is not None:
             operand = self._elementwise(_GREATEST, operand, min)
         return operand if max is None else self._elementwise(_LEAST, operand, max)
+
+    def _nan_to_num(self, operand: Tensor, nan: float = 0.0) -> Tensor:
+        finite = self._elementwise("V::blendv({0}, {1}, {0} != {0})", operand, nan)
+        return self._elementwise(
+            "clamp({0}, V(std::numeric_limits<T>::lowest()), V(std::numeric_limits<T>::max()))", finite
+        )
 
     def _pow(self, operand: Any, exponent: Any) -> Tensor:
         if isinstance(exponent, int) and 0 < exponent <= _SHORT:

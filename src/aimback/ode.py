@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aimback.dual import Dual, alike, unrecorded, value_of
-from aimback.loop import loop
+from aimback.loop import Carried, loop
 
 # A component is a Tensor or a Dual; the arithmetic that both share is all that is used of it.
 State = tuple[Any, ...]
@@ -88,24 +88,25 @@ def steps_along(derivative: Derivative, state: State, times: Grid) -> Iterator[S
         yield state
 
 
-def integrate(derivative: Derivative, state: State, times: Grid) -> State:
-    """The state at the last of `times`; see `steps_along`.
+def integrate(derivative: Callable[..., State], state: State, times: Grid, fixed: Carried = ()) -> State:
+    """The state at the last of `times`; see `steps_along`. The derivative is also given what is `fixed`.
 
     Memory does not grow with the number of steps: a `Dual` carries its value and a tangent a control,
     (1 + n_controls) states a sample in all, where a backward pass would keep every step.
     """
-    width = len(state)
+    width, parts = len(state), len(times.parts)
 
-    def goes_on(index: Any, *rest: Any) -> Any:
-        return index < Grid(*rest[1 + width :]).steps
+    def goes_on(index: Any, _: Tensor, *rest: Any) -> Any:
+        return index < Grid(*rest[width : width + parts]).steps
 
     def turn(index: Any, before: Tensor, *rest: Any) -> tuple[Any, ...]:
-        time = Grid(*rest[width:])[index + 1]
-        return index + 1, time, *rk4_step(derivative, rest[:width], time - before)
+        state, times, fixed = rest[:width], Grid(*rest[width : width + parts]), rest[width + parts :]
+        time = times[index + 1]
+        return index + 1, time, *rk4_step(lambda state: derivative(state, *fixed), state, time - before)
 
     if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
-        state = alike(state)
-    _, _, *reached = loop(goes_on, turn, (0, times[0], *state), times.parts)
+        state = alike((*state, *fixed))[:width]
+    _, _, *reached = loop(goes_on, turn, (0, times[0], *state), (*times.parts, *fixed))
     return tuple(reached)
 
 
@@ -203,14 +204,14 @@ def integrate_to_crossing(
         found, infinity where it never came, NaN where the arithmetic failed before; there the state
         and the time are of no use.
     """
-    if torch.compiler.is_compiling():
-        raise NotImplementedError("it looks for an event for as long as that takes, which no compiled loop does yet")
     derivative, crossing = motion(*parameters)
     with unrecorded():
-        derivative_alone, crossing_alone = motion(*(value_of(parameter) for parameter in parameters))
+        alone = [value_of(parameter) for parameter in parameters]
+        derivative_alone, crossing_alone = motion(*alone)
         start: State = tuple(value_of(component) for component in state)
-        duration, missing = _crossing_time(derivative_alone, crossing_alone, start, pace, horizon)
-    reached = integrate(derivative, state, Grid(steps, duration))
+        duration, missing = _crossing_time(motion, alone, start, pace, horizon)
+    make, fixed = _made(motion, parameters)
+    reached = integrate(lambda state, *fixed: make(*fixed)[0](state), state, Grid(steps, duration), fixed)
 
     def gap(at: State) -> tuple[Any, Tensor]:
         with unrecorded():
@@ -225,18 +226,32 @@ def integrate_to_crossing(
     return rk4_step(derivative, reached, carrier), duration + left_over + carrier, missing
 
 
+def _made(motion: Motion, parameters: Sequence[Any]) -> tuple[Motion, Carried]:
+    """A motion and what to make it of inside a loop: a traced one sees nothing of its surroundings, in others
+    it is made once."""
+    if torch.compiler.is_compiling():
+        return motion, tuple(parameters)
+    made = motion(*parameters)
+    return lambda: made, ()
+
+
 def _crossing_time(
-    derivative: Derivative, crossing: Measure, state: State, pace: float, horizon: float
+    motion: Motion, parameters: Sequence[Tensor], state: State, pace: float, horizon: float
 ) -> tuple[Tensor, Tensor]:
     """The time of the first crossing to the accuracy of steps of `pace`, and what is missing there."""
-    value = crossing(state)
-    missing = torch.where(torch.isfinite(value), torch.inf, torch.nan).to(value)
-    settled = ~(value > 0)  # a crossing needs a side to come from
-    time, gap = torch.zeros_like(value), torch.zeros_like(value)
-    for _ in range(math.ceil(horizon / pace)):
-        if bool(settled.all()):
-            break
-        before, after = value, rk4_step(derivative, state, torch.full_like(time, pace))
+    derivative, crossing = motion(*parameters)
+    make, fixed = _made(motion, parameters)
+    width, looks = len(state), math.ceil(horizon / pace)
+
+    def goes_on(look: Any, settled: Tensor, *_: Tensor) -> Any:
+        return (look < looks) & ~settled.all()
+
+    def further(
+        look: Any, settled: Tensor, before: Tensor, missing: Tensor, time: Tensor, gap: Tensor, *rest: Tensor
+    ) -> tuple[Any, ...]:
+        state = rest[:width]
+        derivative, crossing = make(*rest[width:])
+        after = rk4_step(derivative, state, torch.full_like(time, pace))
         value = crossing(after)
         crosses, fails = value <= 0, ~torch.isfinite(value)
         gap = torch.where(~settled & crosses, pace * before / (before - value), gap)
@@ -244,7 +259,15 @@ def _crossing_time(
         settled = settled | crosses | fails
         # A sample that has settled stays before its crossing: how long others take changes no bit of it.
         state = tuple(torch.where(settled, old, new) for old, new in zip(state, after, strict=True))
-        time = torch.where(settled, time, time + pace)
+        return look + 1, settled, value, missing, torch.where(settled, time, time + pace), gap, *state
+
+    value = crossing(state)
+    missing = torch.where(torch.isfinite(value), torch.inf, torch.nan).to(value)
+    settled = ~(value > 0)  # a crossing needs a side to come from
+    nought = torch.zeros_like(value)
+    carried = loop(goes_on, further, (0, settled, value, missing, nought, nought, *state), fixed)
+    _, _, _, missing, time, gap = carried[:-width]
+    state = carried[-width:]
     for _ in range(_NEWTON_STEPS):
         end = rk4_step(derivative, state, gap)
         gap = (gap - crossing(end) / _slope(derivative, crossing, end)).nan_to_num().clamp(0, pace)
