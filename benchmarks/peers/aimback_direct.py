@@ -16,6 +16,8 @@ from aimback.compiled import Compiler
 from aimback.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.quadratic import Quadratic
+from aimback.solve.solver import Solver
 from aimback.tasks.cannon_drag import CannonDrag
 from benchmarks.cannon import FINE_STEPS, Aim, Array, Cannon
 
@@ -53,6 +55,13 @@ def compiled(cannon: Cannon) -> Aim:
     return partial(_aim, OneSpeed(task, cannon.speed), task, 1, compiler=_fresh_compiler())
 
 
+def compiled_quadratic(cannon: Cannon) -> Aim:
+    """The same by the solver for a single outcome."""
+    task = CannonDrag(steps=FINE_STEPS)
+    solver = Quadratic(starts=1, precision=PRECISION)
+    return partial(_aim, OneSpeed(task, cannon.speed), task, 1, compiler=_fresh_compiler(), solver=solver)
+
+
 def compiled_both_controls(_: Cannon) -> Aim:
     task = CannonDrag(steps=FINE_STEPS)
     return partial(_aim, task, task, 1, compiler=_fresh_compiler())
@@ -77,11 +86,12 @@ def _aim(
     targets: Array,
     wind: Array,
     compiler: Compiler | None = None,
+    solver: Solver | None = None,
 ) -> Array:
     span = float(task.outcomes.upper - task.outcomes.lower)
     wanted, given = torch.from_numpy(targets)[:, None], torch.from_numpy(wind)[:, None]
     problem = InverseProblem(wanted, given, forward.box, 2 * PRECISION * span, span)
-    solver = LevenbergMarquardt(starts=starts, precision=PRECISION)
+    solver = solver or LevenbergMarquardt(starts=starts, precision=PRECISION)
     solution = solve(forward, problem, solver, torch.Generator().manual_seed(1), compiler=compiler)
     answers = solution.controls[torch.arange(len(wanted)), solution.best()].numpy()
     return np.asarray(answers[:, 0] if answers.shape[1] == 1 else answers)

@@ -109,7 +109,7 @@ class _Program:
     def __call__(self, front: Front, max_steps: int, kept: int) -> Ended:
         unit = front.unit
         rows, controls = unit.shape
-        columns = torch.cat([part.reshape(rows, -1).to(unit.dtype) for part in front.tensors()], dim=1).T.contiguous()
+        columns = torch.cat([part.reshape(rows, -1).T.to(unit.dtype) for part in front.tensors()])
         steps, why = unit.new_empty(2, rows)
         path = unit.new_empty(max_steps + 1, kept, controls + front.residual.shape[1])
 

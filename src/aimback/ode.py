@@ -27,7 +27,6 @@ Measure = Callable[[State], Any]
 Motion = Callable[..., tuple[Derivative, Measure]]
 
 _COARSE_STEPS = 6
-_CLOSING_STEPS = 2
 _MOST_PASSES = 12  # of the fine grid; one is the rule
 _FINEST_STEPS = 32 * _COARSE_STEPS
 _SETTLED = 0.1  # of the duration: how far the closing steps are trusted to carry
@@ -68,11 +67,13 @@ class Grid:
 
     def __getitem__(self, index: Any) -> Tensor:
         """The time of a number, or in a traced loop of a tensor of one."""
-        share: Any = (index.to(torch.float64) if isinstance(index, Tensor) else index) / self.steps
+        # In even steps; all that is divided is the same for every index.
+        gone: Any = index.to(torch.float64) if isinstance(index, Tensor) else index
         if self.bend is not None:
+            bend = self.bend / self.steps
             for _ in range(2):
-                share = share - self.bend * (share * (1 - share))
-        time: Tensor = self.duration * share
+                gone = gone - bend * (gone * (self.steps - gone))
+        time: Tensor = self.duration / self.steps * gone
         return time
 
     @property
@@ -293,12 +294,9 @@ def _event_time(
         steps: Any, duration: Tensor, found: Tensor, guess: Tensor, rate: Tensor, *state: Tensor
     ) -> tuple[Any, ...]:
         reached = integrate(derivative, state, graded_times(duration, steps, rate))
-        candidate = duration
-        for _ in range(_CLOSING_STEPS):
-            gap = time_to_event(reached, derivative(reached))
-            reached = rk4_step(derivative, reached, gap)
-            candidate = candidate + gap
-        candidate = candidate.clamp(min=0)
+        gap = time_to_event(reached, derivative(reached))
+        end = rk4_step(derivative, reached, gap)
+        candidate = (duration + gap + time_to_event(end, derivative(end))).clamp(min=0)
         settles = torch.isfinite(candidate) & ((candidate - duration).abs() <= _SETTLED * candidate)
         candidate = torch.where(torch.isfinite(candidate), candidate, guess)
         # A sample that has settled keeps its time: how long others take changes no bit of it.
