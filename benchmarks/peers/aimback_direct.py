@@ -55,11 +55,15 @@ def compiled(cannon: Cannon) -> Aim:
     return partial(_aim, OneSpeed(task, cannon.speed), task, 1, compiler=_fresh_compiler())
 
 
-def compiled_quadratic(cannon: Cannon) -> Aim:
-    """The same by the solver for a single outcome."""
+def guided(cannon: Cannon) -> Aim:
+    """From the guess that the others start from, by the solver for a single outcome."""
     task = CannonDrag(steps=FINE_STEPS)
-    solver = Quadratic(starts=1, precision=PRECISION)
-    return partial(_aim, OneSpeed(task, cannon.speed), task, 1, compiler=_fresh_compiler(), solver=solver)
+    return partial(_aim_from_guess, cannon, OneSpeed(task, cannon.speed), task, None)
+
+
+def compiled_guided(cannon: Cannon) -> Aim:
+    task = CannonDrag(steps=FINE_STEPS)
+    return partial(_aim_from_guess, cannon, OneSpeed(task, cannon.speed), task, _fresh_compiler())
 
 
 def compiled_both_controls(_: Cannon) -> Aim:
@@ -79,6 +83,14 @@ def _fresh_compiler() -> Compiler:
     return Compiler(Path(folder), "cannon_drag")
 
 
+def _aim_from_guess(
+    cannon: Cannon, forward: OneSpeed, task: CannonDrag, compiler: Compiler | None, targets: Array, wind: Array
+) -> Array:
+    starts = torch.from_numpy(cannon.first_angle(targets))[:, None, None]
+    solver = Quadratic(starts=1, precision=PRECISION, starts_from="prior")
+    return _solved(forward, task, solver, targets, wind, compiler, starts)
+
+
 def _aim(
     forward: OneSpeed | CannonDrag,
     task: CannonDrag,
@@ -86,12 +98,22 @@ def _aim(
     targets: Array,
     wind: Array,
     compiler: Compiler | None = None,
-    solver: Solver | None = None,
+) -> Array:
+    return _solved(forward, task, LevenbergMarquardt(starts=starts, precision=PRECISION), targets, wind, compiler)
+
+
+def _solved(
+    forward: OneSpeed | CannonDrag,
+    task: CannonDrag,
+    solver: Solver,
+    targets: Array,
+    wind: Array,
+    compiler: Compiler | None,
+    starts: Tensor | None = None,
 ) -> Array:
     span = float(task.outcomes.upper - task.outcomes.lower)
     wanted, given = torch.from_numpy(targets)[:, None], torch.from_numpy(wind)[:, None]
-    problem = InverseProblem(wanted, given, forward.box, 2 * PRECISION * span, span)
-    solver = solver or LevenbergMarquardt(starts=starts, precision=PRECISION)
+    problem = InverseProblem(wanted, given, forward.box, 2 * PRECISION * span, span, starts)
     solution = solve(forward, problem, solver, torch.Generator().manual_seed(1), compiler=compiler)
     answers = solution.controls[torch.arange(len(wanted)), solution.best()].numpy()
     return np.asarray(answers[:, 0] if answers.shape[1] == 1 else answers)
