@@ -6,10 +6,14 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from conftest import Finished, Repository
+
+from aimback.routes import ROUTES
 
 TASKS = ("cannon_vacuum", "cannon_drag")
 SOLVING = ("invert", "optimise", "refine", "evaluate", "diagnose", "report")
@@ -198,6 +202,27 @@ def test_another_task_and_a_users_targets_for_one_run(repository: Repository) ->
     # The list of tasks was put back, so the next plain run is the usual one.
     repository.run("dvc", "repro", "compose").ok()
     assert tuple(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == TASKS
+
+
+def test_every_route_finds_the_same_compiled(repository: Repository) -> None:
+    folder = repository.root / "outputs" / "cannon_vacuum"
+
+    def answers() -> dict[str, tuple[Any, Any]]:
+        found = {}
+        for route in ROUTES.values():
+            with np.load(folder / route.solving / "solution.npz") as file:
+                found[route.solving] = file["controls"], file["start_status"]
+        return found
+
+    plain = answers()
+    repository.run("pipelines.run", "task=cannon_vacuum", "hardware.compile=on", "tracking=off").ok()
+    assert len(list((repository.root / "outputs" / "compiled").glob("*.so"))) == len(ROUTES)
+    for name, (controls, status) in answers().items():
+        before, status_before = plain[name]
+        same = status == status_before
+        assert same.mean() > 0.9
+        np.testing.assert_allclose(controls[same], before[same], rtol=1e-4, atol=1e-4, err_msg=name)
+    assert not any((repository.root / "outputs" / "compiled").glob("[.]*"))
 
 
 def test_without_git(made: tuple[Repository, Finished], tmp_path: Path) -> None:
