@@ -21,6 +21,7 @@ PARTS = {
     "asked": ("Asked and measured", "asked_and_measured"),
     "floor": ("Where the time of a solve goes", "time_by_part"),
     "memory": ("Time and memory by number of targets", "memory_by_targets"),
+    "inversion": ("Inverting the surrogate: second order against Adam", "second_order_against_adam"),
     "break_even": ("When a surrogate pays", "break_even_by_price"),
     "jacobian": ("Value and Jacobian in one pass, cannon_drag, one thread", "jacobian_against_forward"),
     "work_precision": ("Error, time and memory by number of steps, cannon_drag, one thread", "precision_by_steps"),

@@ -72,7 +72,7 @@ def break_even_by_price(
 ) -> str:
     """Markdown: a table and a figure."""
     there = [kind for kind in kinds if (ROOT / "conf" / "surrogate" / f"{kind}.yaml").exists()]
-    settings = {kind: _settings(kind) for kind in there}
+    settings = {kind: settings_of(kind) for kind in there}
     first = settings[there[0]]
     (task,) = first.tasks.values()
     examples = partial(
@@ -82,7 +82,7 @@ def break_even_by_price(
     rows: list[list[str]] = []
     costs: dict[str, list[tuple[float, float]]] = {}
     with one_core():
-        trained = {kind: _train(task, examples, settings[kind], rounds) for kind in there}
+        networks = {kind: trained(task, examples, settings[kind], rounds) for kind in there}
         for price in prices:
             dear = Dear(task, price)
             work = {
@@ -90,13 +90,13 @@ def break_even_by_price(
                 "direct": lambda dear=dear: _solve(dear, task, wanted, first),
             }
             for kind in there:
-                network = trained[kind].surrogate
+                network = networks[kind].surrogate
                 work[kind] = lambda network=network: _solve(network, task, wanted, first)
             seconds = in_turns(work, rounds, warm_up=price == 1, patience=_PATIENCE)
             each = {name: [spent / targets for spent in seconds[name]] for name in work}
             costs.setdefault("direct", []).append((0.0, statistics.median(each["direct"])))
             for kind in there:
-                fixed = [sum(parts) for parts in zip(seconds["generate"], trained[kind].seconds, strict=False)]
+                fixed = [sum(parts) for parts in zip(seconds["generate"], networks[kind].seconds, strict=False)]
                 repaid = [break_even_targets(*terms) for terms in zip(fixed, each[kind], each["direct"], strict=False)]
                 costs.setdefault(kind, []).append((statistics.median(fixed), statistics.median(each[kind])))
                 rows.append(
@@ -104,7 +104,7 @@ def break_even_by_price(
                         kind,
                         str(price),
                         number(statistics.median(seconds["generate"])),
-                        number(statistics.median(trained[kind].seconds)),
+                        number(statistics.median(networks[kind].seconds)),
                         number(1e6 * statistics.median(each[kind])),
                         number(1e6 * statistics.median(each["direct"])),
                         _repaid(repaid),
@@ -112,7 +112,7 @@ def break_even_by_price(
                 )
     solved = {"direct": _solved_share(task, wanted, _solve(task, task, wanted, first))}
     solved |= {
-        kind: _solved_share(task, wanted, _solve(trained[kind].surrogate, task, wanted, first)) for kind in there
+        kind: _solved_share(task, wanted, _solve(networks[kind].surrogate, task, wanted, first)) for kind in there
     }
     head = [
         "surrogate",
@@ -136,12 +136,12 @@ def break_even_by_price(
     )
 
 
-def _settings(kind: str) -> Settings:
+def settings_of(kind: str) -> Settings:
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         return Settings(compose("config", overrides=["task=[cannon_drag]", f"surrogate={kind}"]))
 
 
-def _train(task: Task, examples: Any, settings: Settings, rounds: int) -> Kind:
+def trained(task: Task, examples: Any, settings: Settings, rounds: int) -> Kind:
     data = examples(task, generator=torch.Generator().manual_seed(0))
     made: list[Surrogate] = []
 
