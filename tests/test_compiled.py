@@ -309,6 +309,19 @@ def test_what_cannot_be_traced_says_so(tmp_path: Path, capfd: pytest.CaptureFixt
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_compiler
+def test_what_cannot_be_loaded_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a disk that is mounted so that nothing on it can be executed."""
+
+    def refused(path: Path) -> None:
+        raise OSError(f"{path.name}: failed to map segment from shared object")
+
+    monkeypatch.setattr(compiled, "_loaded", refused)
+    task = CannonVacuum()
+    with pytest.raises(NotCompilable, match="cannot be loaded: .*failed to map"):
+        solved(task, asked(task, 20), GradientDescent(), Compiler(tmp_path, ""))
+
+
 def test_no_compiler_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     task = CannonVacuum()

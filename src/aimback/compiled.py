@@ -66,7 +66,8 @@ class Compiler:
         """The same steps, compiled: some seconds the first time, milliseconds after.
 
         Raises:
-            NotCompilable: not on the CPU, no C++ compiler, or operations that cannot be traced or translated.
+            NotCompilable: not on the CPU, no C++ compiler, operations that cannot be traced or translated, or a
+                folder whose files may not be executed.
         """
         forward = advance.forward
         count = None
@@ -82,7 +83,10 @@ class Compiler:
         except OSError:  # damaged
             path.unlink()
             _compile(advance, path)
+        try:
             return _Program(path, count)
+        except OSError as error:
+            raise NotCompilable(f"what was compiled cannot be loaded: {error}") from error
 
     def _key(self, advance: Advance) -> str:
         problem = advance.problem
