@@ -104,7 +104,8 @@ def _hashed(*known: Any) -> str:
 
 
 class _Program:
-    """A compiled solve. Threads share the rows; no row's bits depend on which others it travels with."""
+    """A compiled solve. Threads share the rows; no row's bits depend on which others it travels with, as long as
+    none of them asks for the sine of an astronomical angle: that takes all its neighbours the long way round."""
 
     def __init__(self, path: Path, count: Any) -> None:
         self._solve = _loaded(path)
