@@ -14,6 +14,7 @@ from aimback.box import Box, axis
 from aimback.compiled import Compiler
 from aimback.dual import linearise, value_of
 from aimback.errors import UserError
+from aimback.files import sha256
 from aimback.hardware import Hardware
 from aimback.learning.settings import ACTIVATIONS
 from aimback.ledger import Counted, Ledger
@@ -265,16 +266,25 @@ def test_every_solver(task: Any, solver: Solver, folder: Path) -> None:
 
 @needs_compiler
 def test_a_damaged_program_is_compiled_anew(tmp_path: Path) -> None:
+    """Never run: half a file, one bit, no checksum because a kill came between the two files."""
     task, solver = CannonVacuum(), GradientDescent(starts=1, max_steps=5)
     problem = asked(task, 20)
     first, _ = solved(task, problem, solver, Compiler(tmp_path, ""))
-    (path,) = tmp_path.iterdir()
-    # Another path: this process has the first one open.
-    again = tmp_path / "again"
-    again.mkdir()
-    (again / path.name).write_bytes(path.read_bytes()[:100])
-    second, _ = solved(task, problem, solver, Compiler(again, ""))
-    assert torch.equal(first.controls, second.controls)
+    (path,) = tmp_path.glob("*.so")
+    whole, checksum = path.read_bytes(), path.with_suffix(".sha256").read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for number, (program, sum_of_it) in enumerate([(whole[:middle], checksum), (flipped, checksum), (whole, None)]):
+        # Another folder each time: this process has the first program open.
+        again = tmp_path / str(number)
+        again.mkdir()
+        (again / path.name).write_bytes(program)
+        if sum_of_it is not None:
+            (again / path.with_suffix(".sha256").name).write_bytes(sum_of_it)
+        second, _ = solved(task, problem, solver, Compiler(again, ""))
+        assert torch.equal(first.controls, second.controls)
+        written = again / path.name
+        assert (again / path.with_suffix(".sha256").name).read_text().split() == [sha256(written), written.name]
 
 
 @needs_compiler

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from aimback.cpp import written
 from aimback.errors import UserError
-from aimback.files import written_whole
+from aimback.files import sha256, write_text, written_whole
 from aimback.ledger import Counted
 from aimback.solve.advance import Advance, Front, NotCompilable
 from aimback.solve.ended import Ended, Program
@@ -80,7 +80,7 @@ class Compiler:
             _compile(advance, path)
         try:
             return _Program(path, count)
-        except OSError:  # damaged
+        except OSError:  # damaged, or its writing was cut off
             path.unlink()
             _compile(advance, path)
         try:
@@ -129,7 +129,7 @@ class _Program:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(solve, bounds[:-1], bounds[1:]))
         if self._count is not None:
-            self._count(rows + int(steps.sum()), gradients=True)
+            self._count(rows + int(steps.sum(dtype=torch.float64)), gradients=True)
         # A row that has stopped stays where it was.
         then = torch.arange(int(steps.max()) + 1)[:, None].minimum(steps[:kept].long())
         units, residuals = path[then, torch.arange(kept)].tensor_split([controls], dim=-1)
@@ -182,6 +182,7 @@ def _compile(advance: Advance, path: Path) -> None:
     constants = "".join(f"constexpr int {name} = {number};\n" for name, number in numbers.items())
     with written_whole(path) as temporary:
         build(_SOLVE, constants + step, row.unit.dtype, temporary)
+    write_text(_sidecar(path), f"{sha256(path)}  {path.name}\n")
 
 
 def build(frame: Path, step: str, dtype: torch.dtype, path: Path) -> None:
@@ -238,9 +239,20 @@ def _code() -> str:
     return digest.hexdigest()
 
 
+def _sidecar(path: Path) -> Path:
+    """The file with the SHA-256 of a program."""
+    return path.with_suffix(".sha256")
+
+
 @functools.cache
 def _loaded(path: Path) -> Callable[..., None]:
-    """Tensors go to it as the places of their first numbers."""
+    """Tensors go to it as the places of their first numbers.
+
+    Raises:
+        OSError: it is damaged, and damaged machine code is not to be run, or it cannot be loaded.
+    """
+    if _sidecar(path).read_text(encoding="utf-8", errors="replace").split()[:1] != [sha256(path)]:
+        raise OSError(f"{path.name} is not what was compiled")
     function = ctypes.CDLL(str(path)).solve
     function.restype = None
 
