@@ -27,13 +27,8 @@ endif
 	@git -C . rev-parse --show-cdup 2>/dev/null | grep -q '^$$' || printf '[core]\n    no_scm = true\n' > .dvc/config.local
 	@touch $@
 
-repro: $(STAMP) ## the pipeline; TASKS=cannon_drag: that task for this run
-ifeq ($(strip $(TASKS)),)
-	@python -m pipelines.doctor
-	dvc repro
-else
-	python -m pipelines.run 'task=[$(TASKS)]'
-endif
+repro: $(STAMP) ## the pipeline as conf/ has it; TASKS=cannon_drag: that task for this run
+	@python -m pipelines.run $(if $(strip $(TASKS)),'task=[$(TASKS)]')
 
 verify: $(STAMP) ## every output and cache object hashed again; names what is damaged and what mends it
 	@python -m pipelines.verify

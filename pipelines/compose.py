@@ -5,18 +5,21 @@ environment; a plain `dvc repro` must notice edits of conf/. So the first line o
 which conf/ it was composed from, and is written only once everything in it was found to be right.
 """
 
+import contextlib
 import hashlib
 import os
+from pathlib import Path
+from typing import Any
 
 import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from aimback.errors import UserError
 from aimback.files import sha256, write_text
 from pipelines.ending import CONF, ROOT, ending
 from pipelines.entry import composing
-from pipelines.settings import Settings
 
 PARAMS = ROOT / "params.yaml"
 HEADER = "# Composed from conf/ (edit there, or override), which had the hash "
@@ -32,20 +35,38 @@ def digest_of_conf() -> str:
 
 
 def write_params(cfg: DictConfig) -> None:
-    """Check everything that is configured; then write it, under the line that tells from where."""
-    settings = Settings(cfg).check()
+    """Check everything that is configured; then write it, under the line that tells from where.
+
+    Raises:
+        UserError: something is wrong, and params.yaml is as it was.
+    """
     # The bytes of a user's targets file are a parameter: DVC cannot depend on a file that may be none.
-    if settings.targets is not None and not settings.targets.is_file():
-        raise UserError(f"targets: there is no file {str(settings.targets)!r}")
-    digest = sha256(settings.targets) if settings.targets else None
-    text = OmegaConf.to_yaml(OmegaConf.create({**settings.tree, "targets_sha256": digest}))
-    write_text(PARAMS, f"{HEADER}{digest_of_conf()}\n{text}")
+    targets = Path(cfg.targets) if isinstance(cfg.get("targets"), str) and cfg.targets else None
+    if targets is not None and not targets.is_file():
+        raise UserError(f"targets: there is no file {str(targets)!r}")
+    digest = sha256(targets) if targets else None
+    with contextlib.suppress(OmegaConfBaseException, RecursionError):  # the settings say it better
+        tree = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(tree, dict)
+        text = f"{HEADER}{digest_of_conf()}\n{OmegaConf.to_yaml(OmegaConf.create({**tree, 'targets_sha256': digest}))}"
+        if PARAMS.exists() and PARAMS.read_bytes() == text.encode():
+            return  # it was checked before it was written
+    from aimback.targets import read_targets  # PyTorch takes seconds to import
+    from pipelines.settings import Settings
+
+    settings = Settings(cfg).check()
+    if targets is not None:
+        for task in settings.tasks.values():
+            read_targets(targets, task)
+    write_text(PARAMS, text)
 
 
-def listed_tasks() -> list[str]:
-    """The tasks that dvc.yaml makes stages of."""
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    return list(defaults[0]["task"])
+def _listed() -> Any:
+    """The tasks in params.yaml as it is, of which DVC makes its stages."""
+    try:
+        return yaml.safe_load(PARAMS.read_bytes())["tasks"]
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError):
+        return None
 
 
 def _explain(error: Exception) -> str | None:
@@ -72,14 +93,11 @@ def _composed() -> DictConfig:
 def main() -> None:
     with ending("compose", _explain):
         cfg = _composed()
-        chosen, listed = list(cfg.get("task") or {}), listed_tasks()
-        if chosen != listed:
-            names = ",".join(chosen)
-            raise UserError(
-                f"the overrides ask for task=[{names}], the stages are made for [{','.join(listed)}], the list in "
-                f"conf/config.yaml; choose tasks for one run by: python -m pipelines.run 'task=[{names}]'"
-            )
+        before = _listed()
         write_params(cfg)
+        # DVC made its stages of the list that was there when it started.
+        if "DVC_STAGE" in os.environ and before != list(cfg.tasks):
+            raise UserError("conf/config.yaml lists other tasks than params.yaml did, which has them now: dvc repro once more")
 
 
 if __name__ == "__main__":

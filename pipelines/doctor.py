@@ -7,7 +7,6 @@ DVC writes two files in place, so that a kill can leave their beginning only:
 | `.dvc/tmp/rwlock`, which paths a dvc works on | refuses to run | removed, if no dvc works here |
 | `dvc.lock` | refuses to run, or takes it for a shorter one | cut back to its last whole stage; DVC caches the rest |
 
-`aimback task=...` replaces the list of tasks in conf/config.yaml while it runs; after a kill that is put back too.
 Nothing is touched that is whole or that a running dvc uses, and one line tells what was done. `make repro`
 and `aimback` do this first; before a plain `dvc repro` it is needed only after a kill. The one argument is the
 folder of a dvc.yaml, if it is not this one.
@@ -24,12 +23,8 @@ import yaml
 
 from aimback.errors import UserError
 from aimback.files import written_whole
-from pipelines.ending import CONF, ROOT, ending
+from pipelines.ending import ending
 from pipelines.locks import locked
-from pipelines.replaced import put_back
-
-LISTING = CONF / "config.yaml"
-NOTE = ROOT / ".dvc" / "tmp" / "listing.json"
 
 _HEADER = b"schema: '2.0'\nstages:\n"
 _UNTRACKED = ("by_hand", "checkpoints", "compiled")  # may be large, and nobody stumbles over what lies there
@@ -46,8 +41,6 @@ def mend(folder: Path) -> list[str]:
     """
     temporary = folder / ".dvc" / "tmp"
     done = []
-    if folder == ROOT and put_back(LISTING, NOTE):
-        done.append(f"{LISTING.name}: the list of tasks was that of a run that was killed; put back")
     try:
         # DVC's own locks, in its own order.
         with locked(temporary / "lock"):

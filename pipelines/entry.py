@@ -5,6 +5,7 @@ import functools
 import inspect
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from pipelines.ending import CONF, ending
+
+_MULTIRUN = ("-m", "--multirun")
 
 
 def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -29,6 +32,8 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
     @functools.wraps(work)
     def main() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what goes wrong while it composes
+        # Hydra's parser takes overrides on one side of a flag only, so the flag goes first wherever it was typed.
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in _MULTIRUN)
         with ending(name, composing):
             composed()
 

@@ -1,77 +1,94 @@
-"""The whole pipeline with Hydra overrides, as one DVC experiment: `python -m pipelines.run solver=adam`.
+"""The whole pipeline with Hydra overrides: `aimback solver=adam`, or `python -m pipelines.run solver=adam`.
 
-`task=...` chooses the tasks of this run. dvc.yaml reads their list from conf/config.yaml, so that line
-is replaced while the run lasts and put back after. Without git there are no experiments; then
-params.yaml is composed here and `dvc repro` does the same work.
+What is configured is checked and written to params.yaml, and `dvc repro` does the rest. With overrides, and where
+there is git, the result is then saved as an experiment, for `dvc exp show` to compare. Of the files that git tracks
+only params.yaml and dvc.lock are written, and its index is not touched while the stages run, so that a run which is
+killed leaves nothing to be committed by mistake. `dvc exp run -S solver=adam` does the same work DVC's way.
 """
 
-import contextlib
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from aimback.errors import UserError
-from pipelines.doctor import LISTING, NOTE, mend
+from pipelines.compose import write_params
+from pipelines.doctor import mend
 from pipelines.ending import ROOT
 from pipelines.entry import entry
-from pipelines.replaced import replaced
 
-_LIST = re.compile(r"^(  - task: )\[.*?\]", re.MULTILINE)
+_STAGE = re.compile(r"(Running stage|Stage) '(.+?)'(:| is cached| didn't change)")
+# What DVC says besides, for those who call it themselves.
+_FOR_OTHERS = re.compile(r"(> |Updating lock file|Use `dvc push`|To track the changes|To enable auto|\t|\s*$)")
 
 
 @entry
 def main(cfg: DictConfig) -> None:
     for repaired in mend(ROOT):
         print(repaired)
-    overrides = [override for override in HydraConfig.get().overrides.task if not override.startswith("task=")]
-    with _listed(list(cfg.task)):
-        if _has_git():
-            code = _dvc("exp", "run", *(f"--set-param={override}" for override in overrides))
-        else:
-            from pipelines.compose import write_params  # checks, and for that imports PyTorch
-
-            write_params(cfg)
-            code = _dvc("repro")
+    write_params(cfg)
+    code = _reproduce(cfg.tasks)
     if code != 0:
         sys.exit(code)
     if HydraConfig.get().overrides.task:
-        print("outputs/ holds this run; back to conf/ as it is: rm params.yaml && dvc repro")
+        _save()
+        print("outputs/ holds this run; back to conf/ as it is: aimback")
 
 
-@contextlib.contextmanager
-def _listed(tasks: Sequence[str]) -> Iterator[None]:
-    """The list of tasks in conf/config.yaml, replaced while the block runs."""
-    text, found = _LIST.subn(rf"\g<1>[{', '.join(tasks)}]", LISTING.read_bytes().decode())
-    if found != 1:
-        raise UserError(f"{LISTING.name}: the list of tasks must be one line, '  - task: [NAME, ...]'")
-    with replaced(LISTING, text, NOTE):
-        yield
-
-
-def _has_git() -> bool:
-    head = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", "HEAD"]
-    try:
-        return subprocess.run(head, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
-def _dvc(*arguments: str) -> int:
-    # The stages call `python`: it shall be this one, whether or not the environment is activated.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    command = [sys.executable, "-m", "dvc", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PATH": path}) as dvc:
+def _reproduce(tasks: Sequence[str]) -> int:
+    """Run `dvc repro`, and count its stages for whoever waits."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
+    total = sum(len(tasks) if "matrix" in stage else 1 for stage in stages)
+    reached = 0
+    with subprocess.Popen(_dvc("repro"), cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True) as dvc:
         try:
+            assert dvc.stdout is not None
+            for line in dvc.stdout:
+                if stage := _STAGE.match(line):
+                    reached += 1
+                    if stage[3] != " didn't change":
+                        where = " (from the cache)" if stage[3] == " is cached" else ""
+                        print(f"stage {reached} of {total}: {stage[2]}{where}", flush=True)
+                elif not _FOR_OTHERS.match(line):
+                    print(line, end="", flush=True)
             return dvc.wait()
         except BaseException:
-            dvc.terminate()  # let it end its stage and release its locks before conf/ is put back
+            dvc.terminate()  # it ends its stage and releases its locks
             raise
+
+
+def _save() -> None:
+    """Keep the workspace as an experiment; without git there are none, and that costs no result."""
+    if _git("rev-parse", "--verify", "--quiet", "HEAD") is None:
+        return
+    index = _git("write-tree")
+    subprocess.run(_dvc("exp", "save"), cwd=ROOT, env=_environment(), check=False)
+    if index:
+        _git("read-tree", index)  # DVC unstages what was staged
+
+
+def _git(*arguments: str) -> str | None:
+    """What git answers; None where it fails or is not there."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _dvc(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "dvc", *arguments]
+
+
+def _environment() -> dict[str, str]:
+    # The stages call `python`: it shall be this one, whether or not the environment is activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path}
 
 
 if __name__ == "__main__":

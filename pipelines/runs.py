@@ -30,7 +30,8 @@ def params(tree: Mapping[str, Any], task: str) -> dict[str, str]:
 
 def training_key(tree: Mapping[str, Any], dataset: Path) -> str:
     """A name for a training: the data it learns from, and everything that is set about it."""
-    return _digest([sha256(dataset), tree["seed"], tree["surrogate"], tree["training"], tree["hardware"]])
+    hardware = {name: value for name, value in tree["hardware"].items() if name != "compile"}  # of solves, not of this
+    return _digest([sha256(dataset), tree["seed"], tree["surrogate"], tree["training"], hardware])
 
 
 def states(tasks: list[str]) -> dict[str, str]:

@@ -109,6 +109,8 @@ class Settings:
     """
 
     def __init__(self, cfg: DictConfig) -> None:
+        if not cfg.get("task"):
+            raise UserError("task: choose at least one, e.g. task=cannon_drag")
         try:
             tree = OmegaConf.to_container(cfg, resolve=True)
         except (OmegaConfBaseException, RecursionError) as error:  # an unknown name in ${...}, or a circle
@@ -116,7 +118,7 @@ class Settings:
             raise UserError(f"{key}: {str(error).partition(chr(10))[0]}") from error
         assert isinstance(tree, dict)
         self.tree: dict[str, Any] = {str(name): value for name, value in tree.items()}
-        _known("", self.tree, _ROOT)
+        _known("", self.tree, (*_ROOT, "tasks"))
 
     def check(self) -> "Settings":
         """Build every part."""
@@ -163,8 +165,10 @@ class Settings:
     def tasks(self) -> dict[str, Task]:
         """The tasks by name; under `only`, that one."""
         parts = self.tree.get("task")
-        if not isinstance(parts, dict) or not parts:
-            raise UserError("task: choose at least one, e.g. task=cannon_drag")
+        if not isinstance(parts, dict):
+            raise UserError(f"task: expected settings of tasks by name, got {parts!r}")
+        if self.tree.get("tasks", list(parts)) != list(parts):
+            raise UserError(f"tasks: follows from task; choose by task=[{','.join(map(str, self.tree['tasks']))}]")
         if self.only is not None:
             if self.only not in parts:
                 raise UserError(f"only: no task '{self.only}' here; there is {', '.join(parts)}")

@@ -61,8 +61,10 @@ class Checked:
         self.files: dict[Path, bool | None] = {}
         self.damages: list[Damage] = []
         uncached = _uncached(folder)
+        stages = _stages(folder)
         for stage, path, digest in _outs(folder):
-            self._check(stage, Path(path), digest, not uncached.fullmatch(path))
+            if stage in stages:  # DVC keeps the record of tasks that are no longer in the list
+                self._check(stage, Path(path), digest, not uncached.fullmatch(path))
 
     def _check(self, stage: str, path: Path, digest: str, cached: bool) -> None:
         outputs, objects = self._named(path, digest)
@@ -135,6 +137,18 @@ def _outs(folder: Path) -> list[tuple[str, str, str]]:
         raise UserError(f"{lock}: there is none, so nothing was made yet; run `dvc repro`") from None
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, LookupError, AttributeError):
         raise UserError(f"{lock}: cannot be read; run `python -m pipelines.doctor`") from None
+
+
+def _stages(folder: Path) -> set[str]:
+    """The stages that DVC makes of dvc.yaml as it is."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(folder)) as repo:
+            return {stage.name for stage in repo.index.stages if stage.path_in_repo == "dvc.yaml"}
+    except DvcException as error:
+        raise UserError(f"{folder / 'dvc.yaml'}: {error}") from error
 
 
 def _uncached(folder: Path) -> re.Pattern[str]:

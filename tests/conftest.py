@@ -137,6 +137,5 @@ class Finished:
         return self
 
     def stages(self) -> list[str]:
-        """The stages that DVC ran, without what it skipped or took from its cache."""
-        lines = self.printed.splitlines()
-        return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
+        """The stages that DVC, or aimback with it, ran, without what it skipped or took from its cache."""
+        return re.findall(r"^(?:Running stage '|stage \d+ of \d+: )([^'\s]+)'?:?$", self.printed, re.MULTILINE)

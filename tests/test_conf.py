@@ -97,6 +97,7 @@ def test_presets_change_what_they_say(compose: Any) -> None:
         ("hardware.threads=0", "hardware.threads: at least 1"),
         ("+sede=1", "did you mean seed?"),
         ("task=[]", "task: choose at least one"),
+        ("tasks=[trebuchet]", "tasks: follows from task; choose by task=[trebuchet]"),
         ("+data._target_=aimback.files.sha256", "data._target_: there is no choice here"),
     ],
 )
@@ -213,7 +214,7 @@ def test_the_list_of_tasks_has_one_home() -> None:
     assert list(config["defaults"][0]) == ["task"]
     for stage, definition in STAGES.items():
         if stage not in ("sources", "compose", "publish"):
-            assert definition["matrix"] == {"task": "${defaults[0].task}"}
+            assert definition["matrix"] == {"task": "${tasks}"}
     tasks = config["defaults"][0]["task"]
     for file in (ROOT / "dvc.yaml", ROOT / "Makefile", *sorted((ROOT / "pipelines").glob("*.py"))):
         said = [line for line in file.read_text(encoding="utf-8").splitlines() if all(task in line for task in tasks)]

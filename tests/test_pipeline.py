@@ -133,17 +133,26 @@ def test_an_edit_of_an_option_that_is_not_chosen_runs_nothing(repository: Reposi
 
 def test_the_list_of_tasks_counts_in_the_very_next_run(repository: Repository) -> None:
     repository.edit("conf/config.yaml", "[cannon_vacuum, cannon_drag]", "[cannon_drag]")
+    # DVC makes its stages before it runs the first, so it computes nothing by the old list and says so.
+    stale = repository.run("dvc", "repro")
+    assert stale.code != 0 and "lists other tasks" in stale.stderr
+    assert stale.stages() == ["compose"]
     edited = repository.run("dvc", "repro").ok()
     assert sorted(edited.stages()) == ["compose", "publish"]
     assert "cannon_vacuum" not in edited.printed
     assert list(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == ["cannon_drag"]
+    # What is recorded of the other task is no longer asked for.
+    shutil.rmtree(repository.root / "outputs" / "cannon_vacuum")
+    repository.run("pipelines.verify").ok()
+    # `make repro` composes before it calls DVC.
+    repository.edit("conf/config.yaml", "[cannon_drag]", "[cannon_vacuum]")
+    assert repository.run("pipelines.run").ok().stages() == ["compose", "publish"]
+    assert list(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == ["cannon_vacuum"]
 
 
 def test_overrides_by_dvc(repository: Repository) -> None:
-    repository.edit("conf/config.yaml", "[cannon_vacuum, cannon_drag]", "[cannon_vacuum]")
-    done = repository.run(
-        "dvc", "exp", "run", "-S", "solver=adam", "-S", "solver.max_steps=3", "-S", "tracking=off"
-    ).ok()
+    overrides = ("task=cannon_vacuum", "solver=adam", "solver.max_steps=3", "tracking=off")
+    done = repository.run("dvc", "exp", "run", *(f"--set-param={override}" for override in overrides)).ok()
     assert sorted(done.stages()) == sorted(["compose", *of(("cannon_vacuum",), SOLVING), "publish"])
     params = yaml.safe_load((repository.root / "params.yaml").read_text())
     assert params["solver"]["_target_"].endswith("Adam")
@@ -151,13 +160,13 @@ def test_overrides_by_dvc(repository: Repository) -> None:
     # It stays in the workspace, as every experiment does, until conf/ is edited.
     assert repository.run("dvc", "repro", "compose").ok().stages() == []
     repository.set("conf/solver/adam.yaml", "step_size", 0.04)
-    assert repository.run("dvc", "repro", "compose").ok().stages() == ["compose"]
+    assert repository.run("pipelines.run", "--cfg", "job").ok().stages() == []
+    repository.run("pipelines.compose").ok()
     assert "damping" in (repository.root / "params.yaml").read_text()
 
 
 def test_an_experiment_that_was_killed_runs_again(repository: Repository) -> None:
-    repository.edit("conf/config.yaml", "[cannon_vacuum, cannon_drag]", "[cannon_vacuum]")
-    experiment = ("dvc", "exp", "run", "-S", "solver.max_steps=4", "-S", "tracking=off")
+    experiment = ("dvc", "exp", "run", "-S", "task=cannon_vacuum", "-S", "solver.max_steps=4", "-S", "tracking=off")
     solution = repository.root / "outputs/cannon_vacuum/invert/solution.npz"
     repository.run_and_kill(*experiment, when=lambda: not solution.exists())  # dvc removes it before it runs the stage
     repository.run("pipelines.doctor").ok()
@@ -170,7 +179,7 @@ def test_an_experiment_that_was_killed_runs_again(repository: Repository) -> Non
     ("override", "says"),
     [
         ("surrogate.learning_rate=abc", "error: surrogate.learning_rate: must be a valid number, got 'abc'"),
-        ("task=cannon_drag", "python -m pipelines.run 'task=[cannon_drag]'"),
+        ("data.targets=0", "error: data.targets: at least 1, got 0"),
         ("targets=nowhere.csv", "error: targets: there is no file 'nowhere.csv'"),
     ],
 )
@@ -182,6 +191,29 @@ def test_a_wrong_override_is_refused_and_nothing_is_lost(repository: Repository,
     assert refused.stages() == ["compose"]
     # Not accepted, so the next plain run composes conf/ anew.
     assert not (repository.root / "params.yaml").read_text().startswith("#")
+    repository.git("checkout", "--quiet", "params.yaml")
+    # aimback notices before it writes anything or calls DVC.
+    refused = repository.run("pipelines.run", override)
+    assert refused.code == 2
+    assert [line for line in refused.printed.splitlines() if line] == [says]
+    assert repository.git("status", "--porcelain") == ""
+
+
+def test_a_run_that_is_killed_leaves_nothing_to_be_committed(repository: Repository) -> None:
+    (repository.root / "README.md").write_text("staged\n")
+    repository.git("add", "README.md")
+    (repository.root / "README.md").write_text("edited since\n")
+    asked = ("pipelines.run", "task=cannon_vacuum", "solver.max_steps=4", "tracking=off")
+    solution = repository.root / "outputs/cannon_vacuum/invert/solution.npz"
+    repository.run_and_kill(*asked, when=lambda: not solution.exists())
+    status = set(repository.git("status", "--porcelain").splitlines())
+    assert {"MM README.md"} <= status <= {"MM README.md", " M params.yaml", " M dvc.lock"}  # the record of a run
+    done = repository.run(*asked).ok()
+    assert "invert@cannon_vacuum" in done.stages()
+    assert "MM README.md" in repository.git("status", "--porcelain").splitlines()
+    # It is an experiment like those that `dvc exp run` makes.
+    name = done.printed.partition("saved as: ")[2].split()[0]
+    assert name in repository.run("dvc", "exp", "list", "--name-only").ok().printed
 
 
 def test_another_task_and_a_users_targets_for_one_run(repository: Repository) -> None:
@@ -199,8 +231,8 @@ def test_another_task_and_a_users_targets_for_one_run(repository: Repository) ->
     csv.write_text("distance,wind\n3.1,0.5\n")
     stale = repository.run("pipelines.publish")
     assert stale.code == 2 and "mine.csv was edited after" in stale.stderr
-    # The list of tasks was put back, so the next plain run is the usual one.
-    repository.run("dvc", "repro", "compose").ok()
+    # Without overrides it is conf/ again.
+    repository.run("pipelines.run", "tracking=off").ok()
     assert tuple(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == TASKS
 
 
