@@ -1,4 +1,5 @@
 import contextlib
+import inspect
 import logging
 import os
 import signal
@@ -9,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from aimback.dataset import Dataset, save_dataset, simulate_dataset
@@ -105,6 +107,34 @@ def test_the_seed_decides_the_bits(tmp_path: Path):
     torch.random.set_rng_state(state)
     assert_equal(one, two)
     assert train(tmp_path, seed=1)[1] != one[1]
+
+
+# What schedulers tell a process of a job of four, and what Lightning would take for an argument.
+SURROUNDINGS = {
+    "SLURM": {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "2", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7"},
+    "SLURM, one task a node": {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2"},
+    "torchrun": {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "2", "LOCAL_RANK": "2", "GROUP_RANK": "0"},
+    "LSF": {"LSB_JOBID": "7", "LSB_DJOB_RANKFILE": "x", "JSM_NAMESPACE_LOCAL_RANK": "2", "JSM_NAMESPACE_SIZE": "4"},
+    "ranks": {"LOCAL_RANK": "2", "NODE_RANK": "1", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "x"},
+    "one step": {"PL_TRAINER_MAX_STEPS": "1"},
+    **{
+        f"every argument is {value}": {
+            f"PL_TRAINER_{name.upper()}": value for name in inspect.signature(pl.Trainer).parameters
+        }
+        for value in ("1", "0.5", "nonsense")
+    },
+}
+
+
+@pytest.mark.parametrize("variables", SURROUNDINGS.values(), ids=SURROUNDINGS)
+def test_settings_alone_decide_and_no_scheduler(tmp_path: Path, variables, monkeypatch):
+    settings = TrainingSettings(batch_size=32, max_epochs=2)
+    plain = train(tmp_path / "plain", settings=settings)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"what Lightning takes up in a SLURM job")
+    assert_equal(plain, train(tmp_path / "other", settings=settings))
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 5, 6])

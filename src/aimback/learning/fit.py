@@ -23,8 +23,10 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import CheckpointIO
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, RichProgressBar
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -261,12 +263,15 @@ def fit(
     if on_terminal := sys.stdout.isatty():
         callbacks.append(RichProgressBar())
     with _quiet(), _matmul_precision(matmul_precision):
-        trainer = pl.Trainer(
+        trainer = _Trainer(
             accelerator=accelerator,
             devices=1,
+            strategy=SingleDeviceStrategy(device="cuda:0" if accelerator == "cuda" else accelerator),
             max_epochs=max_epochs,
             callbacks=callbacks,
-            plugins=[StateFiles()],
+            plugins=[StateFiles(), _alone()],
+            # In a SLURM job Lightning takes up what it finds here, and the default is the working folder.
+            default_root_dir=folder,
             deterministic=accelerator == "cuda",
             logger=False,
             enable_model_summary=False,
@@ -384,6 +389,19 @@ class StateFiles(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+class _Trainer(pl.Trainer):
+    """Lightning's trainer as it is written here: the original takes what it is not told from PL_TRAINER_*."""
+
+    __init__ = pl.Trainer.__init__.__wrapped__  # type: ignore[attr-defined]
+
+
+def _alone() -> LightningEnvironment:
+    """One process, whatever scheduler has started it; Lightning would take a part of the work for its share."""
+    environment = LightningEnvironment()
+    environment.set_global_rank(0)
+    return environment
 
 
 def schedule(name: str, progress: float) -> float:
