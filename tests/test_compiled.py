@@ -339,6 +339,29 @@ def test_no_compiler_is_said_in_words(tmp_path: Path, monkeypatch: pytest.Monkey
         Compiler(tmp_path, "")(Advance(task, asked(task, 20), Adam()))
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "LD_RUN_PATH", "GCC_EXEC_PREFIX"),
+        *("COMPILER_PATH", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES"),
+        *("CCC_OVERRIDE_OPTIONS", "CLANG_CONFIG_FILE_USER_DIR", "SOURCE_DATE_EPOCH", "CCACHE_PREFIX", "SDKROOT"),
+    ],
+)
+def test_the_environment_changes_nothing_about_how_is_compiled(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_by = tmp_path / "compiler"
+    asked_by.write_text(f"#!/bin/sh\nenv > '{tmp_path}/seen'\necho 'error: not today' >&2\nexit 1\n")
+    asked_by.chmod(0o755)
+    monkeypatch.setenv("CXX", str(asked_by))
+    monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    with pytest.raises(NotCompilable, match="compiler fails: error: not today"):
+        compiled.build(Path("frame.cpp"), "", torch.float64, tmp_path / "program")
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
+    assert seen["LC_ALL"] == "C" and variable not in seen and "LANG" not in seen
+
+
 def test_cma_es_is_not_compiled(tmp_path: Path) -> None:
     task = CannonVacuum()
     with pytest.raises(NotCompilable, match="cma_es"):

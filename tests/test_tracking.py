@@ -196,6 +196,42 @@ def test_the_commit_is_the_real_one_and_changes_are_said(tmp_path):
     assert source_tags(tmp_path)["dirty"] == "true"
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"GIT_DIR": "{place}/other/.git"},
+        {"GIT_WORK_TREE": "{place}/other"},
+        {"GIT_INDEX_FILE": "{place}/marker"},
+        {"GIT_OBJECT_DIRECTORY": "{place}/other"},
+        {"GIT_CEILING_DIRECTORIES": "{place}"},
+        {"GIT_EXEC_PATH": "{place}/other"},
+        {"GIT_CONFIG_GLOBAL": "{place}/config"},
+        {"GIT_CONFIG_SYSTEM": "{place}/config"},
+        {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "core.fsmonitor",
+            "GIT_CONFIG_VALUE_0": "touch '{place}/marker'; #",
+        },
+        {"GIT_CONFIG_PARAMETERS": "'core.fsmonitor'='touch {place}/marker; #'"},
+        {"GIT_TRACE": "{place}/marker"},
+        {"GIT_TRACE2_EVENT": "{place}/marker"},
+    ],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_git_looks_at_our_repository_whatever_the_environment_says(variables, tmp_path, monkeypatch):
+    root, name = tmp_path / "ours", ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    subprocess.run(["git", "-C", str(root), *name, "commit", "-q", "--allow-empty", "-m", "one"], check=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "config").write_text(f"[core]\n\tfsmonitor = touch '{tmp_path}/marker'; #\n")
+    plain = source_tags(root)
+    assert plain["dirty"] == "false"
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value.format(place=tmp_path))
+    assert source_tags(root) == plain
+    assert not (tmp_path / "marker").exists()
+
+
 def test_of_two_equal_runs_the_elder_stays(store, tmp_path):
     first = publish(store, ["s1"], lambda: [route("direct")], tmp_path / "one.json")
     client, experiment = store.connect()

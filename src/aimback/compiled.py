@@ -44,6 +44,8 @@ _INSTRUCTIONS = {
 }
 # A product that is added is one operation, rounded once; nobody looks at errno or floating-point traps.
 _ARITHMETIC = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+# All that a compiler gets of the environment: CXX may choose it, but nothing else its flags, files or the code it links.
+_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 _LONG = 10_000  # lines: at -O3 GCC takes minutes over more of them, or gives up
 
 
@@ -216,6 +218,8 @@ def build(frame: Path, step: str, dtype: torch.dtype, path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
+            # In English, because errors are looked for below.
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | {"LC_ALL": "C"},
         )
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit status {done.returncode}"]

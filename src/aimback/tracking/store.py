@@ -229,7 +229,9 @@ def source_tags(root: Path) -> dict[str, str]:
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    # GIT_DIR and the like would lead it to another repository, GIT_CONFIG_* and the like to programs of their choice.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5, env=env).stdout.strip()
 
 
 def _search(client: "MlflowClient", experiment_id: str, wanted: str) -> list["StoredRun"]:
