@@ -30,6 +30,7 @@ CAMPAIGNS = {
     "servers": ("MLflow's server fails", 2),
     "parallel": ("Eight at once in an MLflow store that is not there yet", 20),
     "surroundings": ("The same bytes elsewhere", 6),
+    "environments": ("The same bytes under other environment variables", 200),
     "instructions": ("The same numbers with other instructions", 2),
 }
 

@@ -44,7 +44,7 @@ _INSTRUCTIONS = {
 }
 # A product that is added is one operation, rounded once; nobody looks at errno or floating-point traps.
 _ARITHMETIC = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
-# All that a compiler gets of the environment: CXX may choose it, but nothing else its flags, files or the code it links.
+# All that a compiler gets of the environment: CXX may choose it, and nothing chooses its flags or what it includes.
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 _LONG = 10_000  # lines: at -O3 GCC takes minutes over more of them, or gives up
 
