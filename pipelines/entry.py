@@ -13,9 +13,12 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from aimback.errors import UserError
+from pipelines import hydra_section
 from pipelines.ending import CONF, ending
 
 _MULTIRUN = ("-m", "--multirun")
+hydra_section.guard()
 
 
 def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -46,8 +49,12 @@ def composing(error: Exception) -> str:
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown is None:
         return message.partition("Config search path")[0]
+    try:
+        known = _keys()
+    except UserError as refused:
+        return str(refused)
     # Hydra's own advice, to append the key with +, is what nobody wants here.
-    close = difflib.get_close_matches(unknown[1], _keys(), 1)
+    close = difflib.get_close_matches(unknown[1], known, 1)
     advice = f"did you mean {close[0]}?" if close else "see --cfg job for what there is"
     return f"{unknown[1]}: unknown key; {advice}"
 
