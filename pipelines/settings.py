@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 import aimback
+from aimback.checks import MOST_ROWS, check_whole
 from aimback.dataset import LEAST_EXAMPLES
 from aimback.diagnose.settings import DiagnoseSettings
 from aimback.errors import UserError
@@ -50,12 +51,10 @@ class DataSettings:
     targets: int
 
     def __post_init__(self) -> None:
-        if self.examples < LEAST_EXAMPLES:
-            raise UserError(f"examples: at least {LEAST_EXAMPLES}, got {self.examples}")
+        check_whole(LEAST_EXAMPLES, MOST_ROWS, examples=self.examples)
+        check_whole(1, MOST_ROWS, targets=self.targets)
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"validation_fraction: between 0 and 1, got {self.validation_fraction:g}")
-        if self.targets < 1:
-            raise UserError(f"targets: at least 1, got {self.targets}")
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,7 @@ class Settings:
     @cached_property
     def seed(self) -> int:
         seed: int = self._plain("seed", int)
-        if not 0 <= seed < 2**63:
-            raise UserError(f"seed: a whole number from 0 to 2^63 - 1, got {seed}")
+        check_whole(0, 2**63 - 1, seed=seed)
         return seed
 
     @cached_property
@@ -225,8 +223,8 @@ class Settings:
     def sweep(self) -> tuple[int, ...]:
         """Numbers of training examples, each at least 10; none in the pipeline itself."""
         numbers = self._plain("sweep", list[int] | None) or []
-        if any(number < LEAST_EXAMPLES for number in numbers):
-            raise UserError(f"sweep: numbers of examples of at least {LEAST_EXAMPLES}, got {numbers}")
+        for number in numbers:
+            check_whole(LEAST_EXAMPLES, MOST_ROWS, sweep=number)
         return tuple(numbers)
 
     @cached_property

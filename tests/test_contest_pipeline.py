@@ -197,7 +197,7 @@ def stored_runs(repository: Repository) -> list[Any]:
         ("+methods.direct.sover=1", "methods.direct.sover: unknown key; did you mean methods.direct.solver"),
         ("groups.ours=[dircet]", "methods.dircet: unknown key; did you mean methods.direct"),
         ("group=theirs", "groups.theirs: unknown key"),
-        ("sweep=[5]", "sweep: numbers of examples of at least 10"),
+        ("sweep=[5]", "sweep: must be a whole number from 10 to"),
     ],
 )
 def test_a_wrong_setting_of_the_contest_is_named(override: str, message: str) -> None:

@@ -298,10 +298,10 @@ def test_killed_after_an_epoch_it_resumes_to_the_same_bits_and_the_same_ledger(
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("targets", 0, "hybrid.targets must be a whole number of at least 1, got 0"),
-        ("refine", "never", "hybrid.refine must be one of outside_tolerance, always, got 'never'"),
-        ("schedule", "plateau", "hybrid.schedule must be one of constant, cosine, one_cycle"),
-        ("learning_rate", 0.0, "hybrid.learning_rate must be a finite number above 0"),
+        ("targets", 0, "^targets: must be a whole number from 1 to 100,000,000, got 0"),
+        ("refine", "never", "^refine: must be one of outside_tolerance, always, got 'never'"),
+        ("schedule", "plateau", "^schedule: must be one of constant, cosine, one_cycle"),
+        ("learning_rate", 0.0, "^learning_rate: must be a finite number above 0"),
         ("batches_a_simulation", 2000, "at most 32768 targets are simulated at once, got 64000"),
     ],
 )

@@ -280,12 +280,12 @@ def test_weights_that_do_not_fit_their_architecture_are_refused(tmp_path: Path):
     ],
 )
 def test_settings_name_the_key_and_what_is_allowed(key, value):
-    with pytest.raises(UserError, match=f"surrogate.{key} must be"):
+    with pytest.raises(UserError, match=f"^{key}: must be"):
         SurrogateSettings(**{key: value})
 
 
 @pytest.mark.parametrize(("key", "value"), [("schedule", "one_cycle"), ("normalisation", "batch")])
 def test_levenberg_marquardt_refuses_what_it_cannot_heed(key, value):
     settings = {"optimizer": "levenberg_marquardt", "schedule": "constant", key: value}
-    with pytest.raises(UserError, match=f"surrogate.{key} must be .* with surrogate.optimizer: levenberg_marquardt"):
+    with pytest.raises(UserError, match=f"^{key}: must be .* with surrogate.optimizer: levenberg_marquardt"):
         SurrogateSettings(**settings)

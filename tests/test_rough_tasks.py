@@ -196,7 +196,7 @@ def test_the_path_turns_at_the_ground(contact: str) -> None:
         (lambda: BallWithWall(wall_distance=math.inf), "^wall_distance: must be positive"),
         (lambda: BouncingBall(height=[0.0, 0.5]), "^height: must lie within"),
         (lambda: BouncingBall(height=[0.5, 1.0]), "^height: must lie within"),
-        (lambda: BouncingBall(steps=1), "^steps: at least 2"),
+        (lambda: BouncingBall(steps=1), "^steps: must be a whole number from 2 to"),
         (lambda: BouncingBall(contact="soft"), "^contact: must be 'naive' or"),
         (lambda: BouncingBall(ground=math.nan), "^ground: must be finite"),
         (lambda: BouncingBall(time_step=0.0), "^time_step: must be positive"),

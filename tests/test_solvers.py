@@ -327,8 +327,8 @@ def test_a_step_inside_ends_exactly_on_the_bounds_it_meets() -> None:
     [
         (lambda: GaussNewton(length=0.0), "length: must be positive"),
         (lambda: Quadratic(length=math.inf), "length: must be positive and finite"),
-        (lambda: Lbfgs(pairs=0), "pairs: must be at least 1"),
-        (lambda: Lbfgs(starts=0), "starts: must be at least 1"),
+        (lambda: Lbfgs(pairs=0), "pairs: must be a whole number from 1 to"),
+        (lambda: Lbfgs(starts=0), "starts: must be a whole number from 1 to"),
     ],
 )
 def test_settings_out_of_range_are_named(make: object, message: str) -> None:

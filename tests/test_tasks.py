@@ -258,7 +258,7 @@ def test_reach_by_formula_and_by_search_agree(height: float) -> None:
         (lambda: CannonVacuum(gravity=0.0), "^gravity: must be positive"),
         (lambda: CannonVacuum(tolerance=math.nan), "^tolerance: must be positive"),
         (lambda: CannonDrag(drag=-0.1), "^drag: must be finite and not negative"),
-        (lambda: CannonDrag(steps=1), "^steps: at least 4"),
+        (lambda: CannonDrag(steps=1), "^steps: must be a whole number from 4 to"),
         (lambda: CannonDrag(wind=[1.0, -1.0]), "^wind: the lower bound must not exceed"),
     ],
 )

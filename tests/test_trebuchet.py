@@ -321,7 +321,7 @@ def test_the_sling_lifts_a_heavier_machine_sooner() -> None:
         (lambda: Trebuchet(tolerance=0.0), "^tolerance: must be positive"),
         (lambda: Trebuchet(integrator="rk4"), "^integrator: must be one of exact, euler60, got 'rk4'"),
         (lambda: Trebuchet(inertias="swapped"), "^inertias: must be one of interchanged, own"),
-        (lambda: Trebuchet(steps=11), "^steps: at least 12"),
+        (lambda: Trebuchet(steps=11), "^steps: must be a whole number from 12 to"),
     ],
 )
 def test_values_out_of_range_are_named(make: object, message: str) -> None:

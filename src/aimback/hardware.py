@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from aimback.checks import check_whole
 from aimback.errors import UserError
 
 # Compiling takes some five seconds and saves 10 to 40 us a start on cannon_drag (benchmarks/RESULTS.md).
@@ -36,8 +37,7 @@ class Hardware:
     compile: Literal["auto", "on", "off"] | bool = "auto"
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise UserError(f"threads: at least 1, got {self.threads}")
+        check_whole(1, 1_024, threads=self.threads)
 
     @property
     def torch_dtype(self) -> torch.dtype:

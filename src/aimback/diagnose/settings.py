@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aimback.checks import MOST_STEPS, check_whole
 from aimback.errors import UserError
 
 
@@ -34,9 +35,13 @@ class DiagnoseSettings:
     resamples: int
 
     def __post_init__(self) -> None:
-        least = {"replicas": 0, "targets": 2, "starts": 1, "points": 8, "basin_points": 3, "planes": 1}
-        for name, bound in {**least, "max_steps": 1, "resamples": 100}.items():
-            if getattr(self, name) < bound:
-                raise UserError(f"{name}: must be at least {bound}, got {getattr(self, name)}")
+        check_whole(0, 100, replicas=self.replicas)
+        check_whole(2, 10_000, targets=self.targets)
+        check_whole(1, 10_000, starts=self.starts)
+        check_whole(8, 2_048, points=self.points)
+        check_whole(3, 2_048, basin_points=self.basin_points)
+        check_whole(1, 1_000, planes=self.planes)
+        check_whole(1, MOST_STEPS, max_steps=self.max_steps)
+        check_whole(100, MOST_STEPS, resamples=self.resamples)
         if not self.step_sizes or not all(0 < size < math.inf for size in self.step_sizes):
             raise UserError(f"step_sizes: positive and finite numbers, at least one, got {list(self.step_sizes)}")

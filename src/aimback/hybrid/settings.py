@@ -2,16 +2,10 @@
 
 from dataclasses import dataclass
 
+from aimback.checks import MOST_ROWS, check_number, check_one_of, check_whole
 from aimback.dataset import CHUNK
 from aimback.errors import UserError
-from aimback.learning.settings import (
-    ACTIVATIONS,
-    DTYPES,
-    MATMUL_PRECISIONS,
-    check_number,
-    check_one_of,
-    check_whole,
-)
+from aimback.learning.settings import ACTIVATIONS, DTYPES, MATMUL_PRECISIONS, check_length, check_size
 
 SCHEDULES = ("constant", "cosine", "one_cycle")
 REFINE = ("outside_tolerance", "always")
@@ -61,21 +55,20 @@ class HybridSettings:
     refine: str
 
     def __post_init__(self) -> None:
-        for name in ("targets", "validation_targets", "hidden_width", "batch_size", "batches_a_simulation"):
-            check_whole(f"hybrid.{name}", getattr(self, name), 1)
-        check_whole("hybrid.hidden_layers", self.hidden_layers, 0)
-        check_one_of("hybrid.activation", self.activation, ACTIVATIONS)
-        check_whole("hybrid.max_epochs", self.max_epochs, 1)
-        check_whole("hybrid.patience", self.patience, 0)
-        check_number("hybrid.learning_rate", self.learning_rate, above=0)
-        check_number("hybrid.beta2", self.beta2, above=0, below=1)
-        check_number("hybrid.weight_decay", self.weight_decay, least=0)
-        check_one_of("hybrid.schedule", self.schedule, SCHEDULES)
-        check_one_of("hybrid.dtype", self.dtype, DTYPES)
-        check_one_of("hybrid.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
-        check_one_of("hybrid.refine", self.refine, REFINE)
+        check_whole(1, MOST_ROWS, targets=self.targets, validation_targets=self.validation_targets)
+        check_whole(1, CHUNK, batches_a_simulation=self.batches_a_simulation)
+        check_size(self.hidden_width, self.hidden_layers)
+        check_length(self.batch_size, self.max_epochs, self.patience)
+        check_one_of("activation", self.activation, ACTIVATIONS)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("beta2", self.beta2, above=0, below=1)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_one_of("schedule", self.schedule, SCHEDULES)
+        check_one_of("dtype", self.dtype, DTYPES)
+        check_one_of("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        check_one_of("refine", self.refine, REFINE)
         if (rows := self.batch_size * self.batches_a_simulation) > CHUNK:
             raise UserError(
-                f"hybrid.batches_a_simulation: at most {CHUNK} targets are simulated at once, got {rows}; lower it, or "
+                f"batches_a_simulation: at most {CHUNK} targets are simulated at once, got {rows}; lower it, or "
                 "hybrid.batch_size"
             )

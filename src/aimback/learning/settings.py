@@ -1,33 +1,20 @@
-"""What can be set about any network, and how a wrong value is refused."""
+"""What can be set about any network."""
 
-import math
-from collections.abc import Iterable
-
-from aimback.errors import UserError
+from aimback.checks import MOST_ROWS, MOST_STEPS, check_whole
 
 ACTIVATIONS = ("tanh", "silu", "gelu", "softplus", "relu")
 DTYPES = ("float32", "float64")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
-def check_whole(key: str, value: object, least: int) -> None:
-    """Raises `UserError` naming the key, unless the value is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{key} must be a whole number of at least {least}, got {value!r}")
+def check_size(hidden_width: int, hidden_layers: int) -> None:
+    """Raises `UserError` unless a network of this size can be built."""
+    check_whole(1, 65_536, hidden_width=hidden_width)
+    check_whole(0, 256, hidden_layers=hidden_layers)
 
 
-def check_number(
-    key: str, value: object, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
-) -> None:
-    """Raises `UserError` naming the key, unless the value is a finite number within the bounds."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not (above < value < below and value >= least):  # type: ignore[operator]
-        bounds = [f"above {above:g}", f"of at least {least:g}", f"below {below:g}"]
-        given = [bound for bound in bounds if "inf" not in bound]
-        raise UserError(f"{key} must be a finite number {' and '.join(given)}, got {value!r}")
-
-
-def check_one_of(key: str, value: object, allowed: Iterable[str]) -> None:
-    """Raises `UserError` naming the key, unless the value is one of those allowed."""
-    if value not in (allowed := tuple(allowed)):
-        raise UserError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")
+def check_length(batch_size: int, max_epochs: int, patience: int) -> None:
+    """Raises `UserError` unless a training of this length can come to an end."""
+    check_whole(1, MOST_ROWS, batch_size=batch_size)
+    check_whole(1, MOST_STEPS, max_epochs=max_epochs)
+    check_whole(0, MOST_STEPS, patience=patience)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from aimback.checks import check_whole
 from aimback.errors import UserError
 
 Order = Literal["zeroth", "first"]
@@ -31,7 +32,8 @@ class Smoothing:
         sigmas = list(self.sigmas)
         if not all(0 < sigma <= 1 for sigma in sigmas) or sigmas != sorted(sigmas, reverse=True):
             raise UserError(f"sigmas: in (0, 1], the widest first, got {sigmas}")
-        if self.samples < 2 or self.samples % 2:
-            raise UserError(f"samples: an even number, at least 2, got {self.samples}")
+        check_whole(2, 100_000, samples=self.samples)
+        if self.samples % 2:
+            raise UserError(f"samples: must be even, got {self.samples}")
         if self.order not in ("zeroth", "first"):
             raise UserError(f"order: must be 'zeroth' or 'first', got {self.order!r}")

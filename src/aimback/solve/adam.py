@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimback.checks import MOST_STEPS, check_whole, positive
 from aimback.errors import UserError
 from aimback.solve.point import Point
-from aimback.solve.solver import Memory, Solver, check_positive
+from aimback.solve.solver import Memory, Solver
 
 _THRESHOLD = 1e-4  # the least relative improvement that counts, as in torch's ReduceLROnPlateau
 
@@ -42,11 +43,11 @@ class Adam(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(step_size=self.step_size, epsilon=self.epsilon)
+        positive("step_size", self.step_size)
+        positive("epsilon", self.epsilon)
         if not 0 < self.decay <= 1:
             raise UserError(f"decay: must lie in (0, 1], got {self.decay:g}")
-        if self.plateau_patience < 0:
-            raise UserError(f"plateau_patience: must not be negative, got {self.plateau_patience}")
+        check_whole(0, MOST_STEPS, plateau_patience=self.plateau_patience)
         if not 0 < self.plateau_factor < 1:
             raise UserError(f"plateau_factor: must lie between 0 and 1, got {self.plateau_factor:g}")
         if self.boundary is not None and not 0 <= self.boundary < float("inf"):

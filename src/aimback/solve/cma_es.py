@@ -8,10 +8,13 @@ import torch
 from cmaes import CMA
 from torch import Tensor
 
+from aimback.checks import positive
 from aimback.errors import UserError
 from aimback.problem import ForwardMap, History, InverseProblem, Solution, StartStatus
 from aimback.solve.progress import Progress
-from aimback.solve.solver import Solver, check_positive
+from aimback.solve.solver import Solver
+
+_LARGEST = 10_000  # population
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class CmaEs(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(step_size=self.step_size)
-        if self.population != 0 and self.population < 4:
-            raise UserError(f"population: must be 0 (the published default) or at least 4, got {self.population}")
+        positive("step_size", self.step_size)
+        if self.population != 0 and not 4 <= self.population <= _LARGEST:
+            raise UserError(f"population: must be 0, or a whole number from 4 to {_LARGEST:,}, got {self.population}")
 
 
 @torch.no_grad()

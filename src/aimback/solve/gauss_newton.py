@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimback.checks import positive
 from aimback.solve.active_set import step_inside
 from aimback.solve.decrease import adapt_length, judge_decrease
 from aimback.solve.point import Point
-from aimback.solve.solver import Memory, Solver, check_positive
+from aimback.solve.solver import Memory, Solver
 from aimback.solve.tiny import dot, total
 
 
@@ -35,7 +36,7 @@ class GaussNewton(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(length=self.length)
+        positive("length", self.length)
 
     def begin(self, point: Point) -> Memory:
         return (torch.full_like(point.unit[:, 0], self.length),)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimback.checks import positive
 from aimback.solve.point import Point
-from aimback.solve.solver import Memory, Solver, check_positive
+from aimback.solve.solver import Memory, Solver
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class GradientDescent(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(step_size=self.step_size)
+        positive("step_size", self.step_size)
 
     def begin(self, point: Point) -> Memory:
         return ()

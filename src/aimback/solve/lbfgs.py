@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.errors import UserError
+from aimback.checks import check_whole
 from aimback.solve.active_set import step_inside
 from aimback.solve.decrease import judge_decrease, lowest_share
 from aimback.solve.point import Point
@@ -39,8 +39,7 @@ class Lbfgs(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pairs < 1:
-            raise UserError(f"pairs: must be at least 1, got {self.pairs}")
+        check_whole(1, 100, pairs=self.pairs)
 
     def begin(self, point: Point) -> Memory:
         """Moves and turns `(rows, pairs, n_controls)` each, the last one last, and shares `(rows,)`."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimback.checks import positive
 from aimback.solve.active_set import step_inside
 from aimback.solve.point import Point
-from aimback.solve.solver import Memory, Solver, check_positive
+from aimback.solve.solver import Memory, Solver
 from aimback.solve.tiny import dot, largest, solution, total
 
 _FIRST_GROWTH = 2.0
@@ -36,7 +37,7 @@ class LevenbergMarquardt(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(damping=self.damping)
+        positive("damping", self.damping)
 
     def begin(self, point: Point) -> Memory:
         damping = torch.full_like(point.unit[:, 0], self.damping)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimback.checks import positive
 from aimback.errors import UserError
 from aimback.solve.active_set import step_inside
 from aimback.solve.decrease import adapt_length, judge_decrease
 from aimback.solve.point import Point
-from aimback.solve.solver import Memory, Solver, check_positive
+from aimback.solve.solver import Memory, Solver
 from aimback.solve.tiny import dot, solution, total
 
 _SOUND = 1e-8  # below it the change of the curvature divides by noise, Nocedal & Wright (6.26)
@@ -41,7 +42,7 @@ class Quadratic(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(length=self.length)
+        positive("length", self.length)
 
     def begin(self, point: Point) -> Memory:
         """The trust lengths `(rows,)` and B `(rows, n_controls, n_controls)`.

@@ -5,8 +5,12 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from aimback.checks import MOST_STEPS, check_one_of, check_whole
 from aimback.errors import UserError
 from aimback.solve.point import Point
+
+# As many as are moved at once, see `multistart`.
+MOST_STARTS = 65_536
 
 # The whole box evenly, or the initial guesses that the problem brings with it.
 STARTS_FROM = ("box", "prior")
@@ -63,17 +67,8 @@ class Solver:
         return None
 
     def __post_init__(self) -> None:
-        for name in ("starts", "max_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        check_whole(1, MOST_STARTS, starts=self.starts)
+        check_whole(1, MOST_STEPS, max_steps=self.max_steps)
         if not 0 < self.precision < 1:
             raise UserError(f"precision: must lie between 0 and 1, got {self.precision:g}")
-        if self.starts_from not in STARTS_FROM:
-            raise UserError(f"starts_from: must be one of {', '.join(STARTS_FROM)}, got {self.starts_from!r}")
-
-
-def check_positive(**values: float) -> None:
-    """Raises `UserError` naming the first value that is not a positive finite number."""
-    for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise UserError(f"{name}: must be positive and finite, got {value:g}")
+        check_one_of("starts_from", self.starts_from, STARTS_FROM)

@@ -2,15 +2,9 @@
 
 from dataclasses import dataclass
 
+from aimback.checks import MOST_STEPS, check_number, check_one_of, check_whole
 from aimback.errors import UserError
-from aimback.learning.settings import (
-    ACTIVATIONS,
-    DTYPES,
-    MATMUL_PRECISIONS,
-    check_number,
-    check_one_of,
-    check_whole,
-)
+from aimback.learning.settings import ACTIVATIONS, DTYPES, MATMUL_PRECISIONS, check_length, check_size
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "levenberg_marquardt")
 SCHEDULES = ("constant", "cosine", "one_cycle", "plateau")
@@ -56,23 +50,22 @@ class SurrogateSettings:
     normalisation: str = "none"
 
     def __post_init__(self) -> None:
-        check_whole("surrogate.hidden_width", self.hidden_width, 1)
-        check_whole("surrogate.hidden_layers", self.hidden_layers, 0)
-        check_one_of("surrogate.activation", self.activation, ACTIVATIONS)
-        check_one_of("surrogate.optimizer", self.optimizer, OPTIMIZERS)
-        check_number("surrogate.learning_rate", self.learning_rate, above=0)
-        check_number("surrogate.beta2", self.beta2, above=0, below=1)
-        check_number("surrogate.weight_decay", self.weight_decay, least=0)
-        check_one_of("surrogate.schedule", self.schedule, SCHEDULES)
-        check_number("surrogate.plateau_factor", self.plateau_factor, above=0, below=1)
-        check_whole("surrogate.plateau_patience", self.plateau_patience, 0)
-        check_one_of("surrogate.normalisation", self.normalisation, NORMALISATIONS)
+        check_size(self.hidden_width, self.hidden_layers)
+        check_one_of("activation", self.activation, ACTIVATIONS)
+        check_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("beta2", self.beta2, above=0, below=1)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_one_of("schedule", self.schedule, SCHEDULES)
+        check_number("plateau_factor", self.plateau_factor, above=0, below=1)
+        check_whole(0, MOST_STEPS, plateau_patience=self.plateau_patience)
+        check_one_of("normalisation", self.normalisation, NORMALISATIONS)
         if self.optimizer == "levenberg_marquardt":
             # Its damping is its schedule, and a batch norm would mix the examples: no row of a Jacobian each.
             for key, allowed in (("schedule", "constant"), ("normalisation", "none")):
                 if getattr(self, key) != allowed:
                     raise UserError(
-                        f"surrogate.{key} must be {allowed} with surrogate.optimizer: levenberg_marquardt, "
+                        f"{key}: must be {allowed} with surrogate.optimizer: levenberg_marquardt, "
                         f"got {getattr(self, key)!r}"
                     )
 
@@ -101,8 +94,6 @@ class TrainingSettings:
     matmul_precision: str = "highest"
 
     def __post_init__(self) -> None:
-        check_whole("training.batch_size", self.batch_size, 1)
-        check_whole("training.max_epochs", self.max_epochs, 1)
-        check_whole("training.patience", self.patience, 0)
-        check_one_of("training.dtype", self.dtype, DTYPES)
-        check_one_of("training.matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
+        check_length(self.batch_size, self.max_epochs, self.patience)
+        check_one_of("dtype", self.dtype, DTYPES)
+        check_one_of("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)

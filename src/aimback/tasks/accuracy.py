@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from aimback.box import Box
+from aimback.checks import MOST_STEPS, check_whole, positive
 from aimback.errors import UserError
 from aimback.problem import ForwardMap
-from aimback.tasks.checks import positive
 
 # The error may be larger between the points of the sample than on them; `python -m benchmarks work_precision`
 # puts the promise beside the truth.
@@ -52,8 +52,8 @@ def chosen_steps(
         UserError: fewer steps than `least`, an accuracy that is not positive or that `most` steps do not
             keep, or steps and an accuracy that do not go together.
     """
-    if steps is not None and steps < least:
-        raise UserError(f"steps: at least {least} Runge-Kutta steps, got {steps}")
+    if steps is not None:
+        check_whole(least, MOST_STEPS, steps=steps)
     if accuracy is None:
         return default if steps is None else int(steps)
     accuracy = positive("accuracy", accuracy)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
+from aimback.checks import positive
 from aimback.dual import value_of
 from aimback.errors import UserError
 from aimback.tasks.base import Task
-from aimback.tasks.checks import positive
 from aimback.tasks.reach import outcome_bounds
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
+from aimback.checks import MOST_STEPS, check_whole, positive
 from aimback.dual import value_of
 from aimback.errors import UserError
 from aimback.tasks.base import Task
-from aimback.tasks.checks import positive
 from aimback.tasks.reach import outcome_bounds
 
 Contact = Literal["naive", "time_of_impact"]
@@ -67,8 +67,7 @@ class BouncingBall(Task):
         self.forward_speed = float(forward_speed)
         self.ground = float(ground)
         self.time_step = positive("time_step", time_step)
-        if steps < 2:
-            raise UserError(f"steps: at least 2, got {steps}")
+        check_whole(2, MOST_STEPS, steps=steps)
         self.steps = int(steps)
         if contact not in ("naive", "time_of_impact"):
             raise UserError(f"contact: must be 'naive' or 'time_of_impact', got {contact!r}")

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
+from aimback.checks import positive
 from aimback.errors import UserError
 from aimback.tasks.base import Task
-from aimback.tasks.checks import positive
 
 STANDARD_GRAVITY = 9.80665  # m/s^2, CGPM 1901
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
+from aimback.checks import positive
 from aimback.errors import UserError
 from aimback.tasks.base import Task
-from aimback.tasks.checks import positive
 from aimback.tasks.reach import outcome_bounds, search_reach
 
 Convention = Literal["ren2020", "kruse2021"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
+from aimback.checks import positive
 from aimback.tasks.base import Task
-from aimback.tasks.checks import positive
 from aimback.tasks.reach import outcome_bounds
 
 

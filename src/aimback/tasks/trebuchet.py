@@ -11,11 +11,11 @@ from torch import Tensor
 
 from aimback import ode
 from aimback.box import Axis, Box, axis
+from aimback.checks import positive
 from aimback.dual import value_of
 from aimback.errors import UserError
 from aimback.tasks.accuracy import chosen_steps, spread_points
 from aimback.tasks.base import Task
-from aimback.tasks.checks import positive
 from aimback.tasks.reach import search_reach
 from aimback.tasks.trebuchet_motion import (
     ARM_INERTIA,
