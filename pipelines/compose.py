@@ -5,23 +5,21 @@ environment; a plain `dvc repro` must notice edits of conf/. So the first line o
 which conf/ it was composed from, and is written only once everything in it was found to be right.
 """
 
-import contextlib
 import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aimback.errors import UserError
 from aimback.files import sha256, write_text
-from pipelines.ending import CONF, ROOT, ending
+from pipelines.ending import CONF, ending
 from pipelines.entry import composing
+from pipelines.params import ANEW, PARAMS, check_conf, read_mapping
 
-PARAMS = ROOT / "params.yaml"
 HEADER = "# Composed from conf/ (edit there, or override), which had the hash "
 
 
@@ -45,44 +43,53 @@ def write_params(cfg: DictConfig) -> None:
     if targets is not None and not targets.is_file():
         raise UserError(f"targets: there is no file {str(targets)!r}")
     digest = sha256(targets) if targets else None
-    with contextlib.suppress(OmegaConfBaseException, RecursionError):  # the settings say it better
-        tree = OmegaConf.to_container(cfg, resolve=True)
-        assert isinstance(tree, dict)
-        text = f"{HEADER}{digest_of_conf()}\n{OmegaConf.to_yaml(OmegaConf.create({**tree, 'targets_sha256': digest}))}"
-        if PARAMS.exists() and PARAMS.read_bytes() == text.encode():
-            return  # it was checked before it was written
+    text = _text(cfg, digest)
+    if text is not None and PARAMS.is_file() and PARAMS.read_bytes() == text.encode():
+        return  # it was checked before it was written
     from aimback.targets import read_targets  # PyTorch takes seconds to import
+    from pipelines.memory import check_memory
     from pipelines.settings import Settings
 
     settings = Settings(cfg).check()
+    check_memory(settings)
     if targets is not None:
         for task in settings.tasks.values():
             read_targets(targets, task)
+    assert text is not None
     write_text(PARAMS, text)
+
+
+def _text(cfg: DictConfig, targets_sha256: str | None) -> str | None:
+    """What params.yaml shall hold; None where the settings do not resolve, of which `Settings` says more."""
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True)
+    except (OmegaConfBaseException, RecursionError):
+        return None
+    assert isinstance(tree, dict)
+    composed = OmegaConf.to_yaml(OmegaConf.create({**tree, "targets_sha256": targets_sha256}))
+    return f"{HEADER}{digest_of_conf()}\n{composed}"
 
 
 def _listed() -> Any:
     """The tasks in params.yaml as it is, of which DVC makes its stages."""
     try:
-        return yaml.safe_load(PARAMS.read_bytes())["tasks"]
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError):
+        return read_mapping(PARAMS, ANEW).get("tasks")
+    except UserError:
         return None
 
 
 def _explain(error: Exception) -> str | None:
-    ours = (hydra.errors.HydraException, yaml.YAMLError)
-    return str(error) if isinstance(error, ours) else None
+    return str(error) if isinstance(error, OmegaConfBaseException) else None
 
 
 def _composed() -> DictConfig:
     """params.yaml if it is still right, else conf/ composed anew."""
-    text = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
+    text = PARAMS.read_bytes() if PARAMS.is_file() else b""
     # DVC composes without our first line, and only for an experiment.
-    by_dvc = text and not text.startswith(HEADER) and "DVC_EXP_NAME" in os.environ
-    if by_dvc or text.startswith(HEADER + digest_of_conf()):
-        cfg = OmegaConf.create(text)
-        assert isinstance(cfg, DictConfig)
-        return cfg
+    by_dvc = text and not text.startswith(HEADER.encode()) and "DVC_EXP_NAME" in os.environ
+    if by_dvc or text.startswith((HEADER + digest_of_conf()).encode()):
+        return OmegaConf.create(read_mapping(PARAMS, ANEW))
+    check_conf()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             return hydra.compose("config")
@@ -97,7 +104,7 @@ def main() -> None:
         write_params(cfg)
         # DVC made its stages of the list that was there when it started.
         if "DVC_STAGE" in os.environ and before != list(cfg.tasks):
-            raise UserError("conf/config.yaml lists other tasks than params.yaml did, which has them now: dvc repro once more")
+            raise UserError("conf/config.yaml lists other tasks than params.yaml did, which has them now; run it again")
 
 
 if __name__ == "__main__":

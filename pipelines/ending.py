@@ -22,6 +22,7 @@ from aimback.errors import UserError, out_of_memory
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 _LOGS = Path("outputs", "logs")
+_LONGEST = 2000  # characters of a message; the trace that is kept has all of it
 
 
 @contextlib.contextmanager
@@ -38,14 +39,23 @@ def ending(name: str, explain: Callable[[Exception], str | None] = lambda error:
         yield
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is ends here
         message = str(error) if isinstance(error, UserError) else explain(error)
+        if message is None and isinstance(error, OSError) and error.strerror:
+            message = f"{error.filename or 'the system'}: {error.strerror}; see to that, then run again"
         if out_of_memory(error):
             message = f"there is not enough memory ({error}); ask for less at once, fewer examples, targets or starts"
         _keep_trace(name)
         if message is None:
             traceback.print_exc()
             sys.exit(1)
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {one_line(message)}", file=sys.stderr)
         sys.exit(2)
+
+
+def one_line(message: str) -> str:
+    """A message on one line, whatever it quotes: nothing moves the cursor, and what is very long loses its middle."""
+    words = " ".join(message.split())
+    line = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in words)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
@@ -56,4 +66,4 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
 def _keep_trace(name: str) -> None:
     with contextlib.suppress(OSError):  # a full or read-only disk may be the very reason
         _LOGS.mkdir(parents=True, exist_ok=True)
-        _LOGS.joinpath(f"{name}.log").write_text(traceback.format_exc(), encoding="utf-8")
+        _LOGS.joinpath(f"{name}.log").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")

@@ -6,18 +6,23 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
+from aimback.checks import shown
 from aimback.errors import UserError
 from pipelines import hydra_section
 from pipelines.ending import CONF, ending
+from pipelines.params import ANEW, CONF_CURE, PARAMS, check_conf, read_mapping
 
+_LONGEST = 8_192  # characters of a command line; Hydra takes seconds for the worst of that length
 _MULTIRUN = ("-m", "--multirun")
+
 hydra_section.guard()
 
 
@@ -38,6 +43,7 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
         # Hydra's parser takes overrides on one side of a flag only, so the flag goes first wherever it was typed.
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in _MULTIRUN)
         with ending(name, composing):
+            check_input(sys.argv[1:])
             composed()
 
     return main
@@ -46,6 +52,8 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
 def composing(error: Exception) -> str:
     """Whatever fails before the work begins is the command line or conf/."""
     message = str(error) or type(error).__name__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _missing(error.missing_cfg_file)
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown is None:
         return message.partition("Config search path")[0]
@@ -57,6 +65,39 @@ def composing(error: Exception) -> str:
     close = difflib.get_close_matches(unknown[1], known, 1)
     advice = f"did you mean {close[0]}?" if close else "see --cfg job for what there is"
     return f"{unknown[1]}: unknown key; {advice}"
+
+
+def check_input(arguments: Sequence[str]) -> None:
+    """Refuse what Hydra, which is about to read it, has no words for, or takes minutes or all of the memory for.
+
+    Raises:
+        UserError: names the argument or the file.
+    """
+    if (length := sum(map(len, arguments))) > _LONGEST:
+        raise UserError(
+            f"the command line: has {length:,} characters, at most {_LONGEST:,} are read; edit conf/ instead"
+        )
+    for argument in arguments:
+        if any("\udc80" <= letter <= "\udcff" for letter in argument):
+            raise UserError(f"{shown(argument)}: is not UTF-8; type it again, or rename the file that it names")
+        if not all(letter.isprintable() or letter.isspace() for letter in argument):
+            raise UserError(f"{shown(argument)}: holds a character that cannot be shown; type it again")
+    if "params" in arguments:
+        read_mapping(PARAMS, ANEW)
+    else:
+        check_conf()
+
+
+def _missing(name: str) -> str:
+    """What to say of a file of conf/ that is not there: mostly, a choice of a group was mistyped."""
+    group, _, choice = name.partition("/")
+    folder = CONF / group
+    choices = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+    if not choices:
+        return f"conf/{name}.yaml: there is no such file; {CONF_CURE}"
+    close = difflib.get_close_matches(choice, choices, 1)
+    hint = f"did you mean {close[0]}? Choose" if close else "choose"
+    return f"{group}={choice}: there is no such choice; {hint} one of {', '.join(choices)}"
 
 
 def _keys() -> list[str]:

@@ -9,12 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from aimback.errors import UserError
 from aimback.files import sha256, write_text
 from aimback.tracking import is_published, publish
 from pipelines.ending import ROOT, ending
+from pipelines.params import read_params
 from pipelines.runs import states, store
 
 OUTPUTS = ROOT / "outputs"
@@ -54,12 +53,9 @@ def _params() -> dict[str, Any]:
     """What the pipeline was run with.
 
     Raises:
-        UserError: params.yaml is not there, or the targets were edited since it was composed.
+        UserError: params.yaml is not what was composed, or the targets were edited since.
     """
-    try:
-        tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError("params.yaml: there is none; run `dvc repro`") from None
+    tree = read_params()
     targets = tree["targets"]
     if targets and (not Path(targets).is_file() or sha256(Path(targets)) != tree["targets_sha256"]):
         raise UserError(

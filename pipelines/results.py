@@ -24,7 +24,7 @@ class Results:
 
     def __init__(self, tree: Mapping[str, Any], outputs: Path) -> None:
         self._tree, self._outputs = tree, outputs
-        self._tasks = Settings(OmegaConf.create(dict(tree))).tasks
+        self._tasks = Settings(OmegaConf.create(dict(tree))).check().tasks
         self._results = {
             name: read_result(
                 name,

@@ -40,15 +40,17 @@ def states(tasks: list[str]) -> dict[str, str]:
     Raises:
         UserError: there is no such record.
     """
+    recorded: dict[str, list[Any]] = {task: [] for task in tasks}
     try:
         stages = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        for name, stage in sorted(stages.items()):
+            task = name.partition("@")[2]
+            if task in recorded:
+                recorded[task].append([name, stage.get("params"), stage.get("outs")])
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, LookupError, TypeError, AttributeError):
         raise UserError("dvc.lock: missing or not readable; run `dvc repro`") from None
-    recorded: dict[str, list[Any]] = {task: [] for task in tasks}
-    for name, stage in sorted(stages.items()):
-        task = name.partition("@")[2]
-        if task in recorded:
-            recorded[task].append([name, stage.get("params"), stage.get("outs")])
+    if unknown := [task for task in tasks if not recorded[task]]:
+        raise UserError(f"dvc.lock: there is no stage of the task {unknown[0]!r}; run `dvc repro`")
     return {task: _digest([task, stage]) for task, stage in recorded.items()}
 
 

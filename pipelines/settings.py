@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 import aimback
-from aimback.checks import MOST_ROWS, check_whole
+from aimback.checks import MOST_ROWS, check_whole, shown
 from aimback.dataset import LEAST_EXAMPLES
 from aimback.diagnose.settings import DiagnoseSettings
 from aimback.errors import UserError
@@ -171,6 +171,8 @@ class Settings:
             if self.only not in parts:
                 raise UserError(f"only: no task '{self.only}' here; there is {', '.join(parts)}")
             parts = {self.only: parts[self.only]}
+        if wrong := [name for name in parts if not str(name).isidentifier()]:  # it names a folder
+            raise UserError(f"task.{wrong[0]}: a task's name is of letters, digits and _")
         return {name: build(part, Task, f"task.{name}") for name, part in parts.items()}  # type: ignore[type-abstract]
 
     @cached_property
@@ -271,7 +273,7 @@ def build(node: Any, kind: type[T], path: str) -> T:
             a value of another type, out of range, or not finite.
     """
     if not isinstance(node, Mapping):
-        raise UserError(f"{path}: expected a group of settings, got {node!r}")
+        raise UserError(f"{path}: expected a group of settings, got {shown(node)}")
     values = {str(name): value for name, value in node.items()}
     target = values.pop("_target_", None)
     has_choice = getattr(kind, "_is_protocol", False) or kind in _FAMILIES
@@ -300,7 +302,7 @@ def _placed(path: str, message: str, keys: Iterable[str]) -> str:
 
 def _class(target: Any, kind: type[T], path: str) -> type[T]:
     """The class that `target` names, once it is known to be one of ours: importing and calling run code."""
-    wanted = f"{path}._target_: must name a {kind.__name__} of aimback, got {target!r}"
+    wanted = f"{path}._target_: must name a {kind.__name__} of aimback, got {shown(target)}"
     if not isinstance(target, str) or re.fullmatch(r"aimback(\.[A-Za-z]\w*)+", target) is None:
         raise UserError(wanted)
     module_name, _, name = target.rpartition(".")
@@ -342,6 +344,6 @@ def _value(path: str, hint: Any, value: Any) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         reason = first["msg"].replace("Input should be", "must be").replace("Input", "it")
-        raise UserError(f"{path}: {reason}, got {value!r}") from None
-    except TypeError:
-        raise UserError(f"{path}: cannot be a value of a config, got {value!r}") from None
+        raise UserError(f"{path}: {reason}, got {shown(value)}") from None
+    except (TypeError, ValueError, RecursionError):  # bytes, thousands of digits, a list in a list in a list
+        raise UserError(f"{path}: cannot be a value of a config, got {shown(value)}") from None

@@ -21,9 +21,12 @@ from aimback.hardware import device_name, peak_memory
 from aimback.tasks.base import Task
 from pipelines.entry import entry
 from pipelines.locks import locked
+from pipelines.memory import check_memory
 from pipelines.settings import Settings
 
 _SECONDS_FOR_AN_ORPHAN = 10.0
+# The stages that make a folder of another name than their own.
+_MAKERS = {"data": "generate", "surrogate": "train", "hybrid": "amortise", "replicas": "replicate"}
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,18 @@ class Job:
 
         Args:
             variant: the folder of a run besides the main one, where there are several.
+
+        Raises:
+            UserError: it is nowhere, which only happens by hand: DVC runs the earlier stage first.
         """
         places = [folder / variant / self.name / file for folder in self.settings.inputs]
-        found = next((place for place in places if place.exists()), places[0])
+        found = next((place for place in places if place.exists()), None)
+        if found is None:
+            maker = _MAKERS.get(part := Path(file).parts[0], part)
+            raise UserError(
+                f"{places[0]}: there is no such file; make it by `python -m pipelines.{maker} task={self.name}`, give "
+                f"the folder that it writes to as inputs=[FOLDER], or run everything by `aimback task={self.name}`"
+            )
         if found.is_file():
             self.read.setdefault(found, sha256(found))
         return found
@@ -122,6 +134,7 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
     @functools.wraps(work)
     def main(cfg: DictConfig) -> None:
         settings = Settings(cfg).check()
+        check_memory(settings)
         root = Path(HydraConfig.get().runtime.output_dir)
         torch.set_num_threads(settings.hardware.threads)
         for task in settings.tasks:

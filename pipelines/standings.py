@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 import aimback
 from aimback.contest.figures import plot_ledger, plot_quality, plot_r_t
@@ -29,11 +28,20 @@ from aimback.tasks import trebuchet
 from aimback.tracking import Data, flatten, open_store, publish
 from aimback.tracking import Run as StoredRun
 from pipelines.ending import ROOT, ending
+from pipelines.params import read_mapping
 
 HOME = ROOT / "benchmarks" / "neural_adjoint"
 _NETWORKS = ("neural_adjoint", "smooth")
 _GROUPS = ("published", "ours")
 _VERSIONS = ("torch", "pytorch-lightning", "cmaes", "dvc", "hydra-core", "mlflow")
+_WANTED = {
+    "profile": "text",
+    "seeds": "a list of whole numbers",
+    "tasks": "a list of names",
+    "tracking": "true or false",
+    "experiment": "text",
+    "remarks": "a list of text",
+}
 _FIGURES = {"r_t": plot_r_t, "quality": plot_quality, "ledger": plot_ledger}
 _REMARKS = (
     "Ours, against the published protocol: inputs and outcomes of the networks are standardised; targets are drawn "
@@ -86,7 +94,7 @@ class Stand:
 
 def main() -> None:
     with ending("standings"):
-        size = yaml.safe_load((HOME / "params.yaml").read_text(encoding="utf-8"))
+        size = read_mapping(HOME / "params.yaml", "mend it, or take it back with git", _WANTED)
         out = HOME / "outputs"
         stands = [Stand(out, task, seed) for task in size["tasks"] for seed in size["seeds"]]
         first = size["seeds"][0]

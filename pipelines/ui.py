@@ -5,11 +5,10 @@ import os
 import socket
 import sys
 
-import yaml
-
 from aimback.errors import UserError
 from aimback.tracking import ui_link
 from pipelines.ending import CONF, ROOT, ending
+from pipelines.params import CONF_CURE, PARAMS, read_mapping, read_params
 from pipelines.runs import store
 
 _HOST = "127.0.0.1"
@@ -34,10 +33,9 @@ def main() -> None:
 
 
 def _experiment() -> str:
-    file = next(file for file in (ROOT / "params.yaml", CONF / "tracking" / "mlflow.yaml") if file.is_file())
-    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    name: str = tree.get("tracking", tree)["experiment"]
-    return name
+    if PARAMS.exists():
+        return str(read_params()["tracking"]["experiment"])
+    return str(read_mapping(CONF / "tracking" / "mlflow.yaml", CONF_CURE, {"experiment": "text"})["experiment"])
 
 
 def _check_free(port: int) -> None:

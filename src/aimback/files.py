@@ -41,9 +41,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             raise UserError(
                 f"{path}: no space left on the disk: more than the {free} that were free; free some and run again"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-        raise
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
