@@ -90,8 +90,42 @@ def test_a_bad_row_is_marked_and_spoils_no_other(tmp_path: Path, row, reason):
     assert good.valid.all()
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b'"3,0.5', "a quote is not closed"),
+        (b'3,"0.5', "a quote is not closed"),
+        (b'"3"x,0.5', "is not a row of a CSV file"),
+        (b'3,"0.5\n"', "a quote is not closed"),
+        (b"3\r,0.5", "1 cell, the header has 2"),
+        (b"3\x00,0.5", r"distance is '3\x00', not a finite number"),
+        (b"\xef\xbb\xbf3,0.5", r"distance is '\ufeff3', not a finite number"),
+        (b"3\xb1,0.5", "is not text in UTF-8 (its byte 2 is 0xb1)"),
+        (b"\xff\xfe3\x00,\x000\x00", "is not text in UTF-8"),
+        (b"3" * 2_000_000 + b",0.5", "field larger than field limit"),
+        (b"y" * 100_000 + b",0.5", "distance is 'yyyyyyyyyyyy...yyyyyyyyyyyyy'"),
+        (b"3;0.5", "1 cell, the header has 2 (separated by semicolons?)"),
+        (b"3\t0.5", "1 cell, the header has 2 (separated by tabs?)"),
+        (b"3\x850.5", "is not text in UTF-8"),
+        ("3\u20280.5".encode(), "1 cell, the header has 2"),
+        (b"", "0 cells, the header has 2"),
+    ],
+)
+def test_whatever_a_row_contains_it_costs_no_other(tmp_path: Path, row, reason, end):
+    lines = [b"distance,wind", b"1,0.5", row, b'"4.5","-0.5"', b"2,-0.5"]
+    targets = read(tmp_path, end.join(lines) + end)
+    good = targets.only_valid()
+    assert good.targets.tolist() == [[1.0], [4.5], [2.0]]
+    # A row with a line break in it counts as two lines, as in every editor.
+    more = len(row.splitlines()) - 1 if row else 0
+    assert good.lines.tolist() == [2, 4 + more, 5 + more]
+    assert targets.problems[1].startswith("line 3: ") and reason in targets.problems[1]
+    assert len(targets.problems[1]) < 200
+
+
 def test_empty_lines_at_the_end_are_no_rows(tmp_path: Path):
-    assert len(read(tmp_path, "distance,wind\n1,0\n\n \n")) == 1
+    assert len(read(tmp_path, 'distance,wind\n1,0\n\n \n,\n"",""\n')) == 1
 
 
 @pytest.mark.parametrize(
@@ -103,11 +137,17 @@ def test_empty_lines_at_the_end_are_no_rows(tmp_path: Path):
         ("distance\n1\n", "'wind' is missing"),
         ("distance,wind,mass\n1,0,2\n", "unknown column 'mass'"),
         ("distance,wind,wind\n1,0,0\n", "'wind' is there twice"),
-        ("distance;wind\n1;0\n", "unknown column 'distance;wind'"),
+        ("distance [m];wind [m/s]\n1;0\n", "columns are separated by semicolons; separate them by commas"),
+        ("distance [m]\twind [m/s]\n1\t0\n", "columns are separated by tabs; separate them by commas"),
+        ("distance | wind\n1|0\n", "columns are separated by bars; separate them by commas"),
+        ('"distance,wind\n1,0\n', "its first line is not a row of a CSV file (a quote is not closed); it must name"),
+        ("distance\x1b[2J,wind\n1,0\n", r"unknown column 'distance\x1b[2J'"),
+        (b"distance,w\xefnd\n1,0\n", "its first line is not text in UTF-8 (its byte 11 is 0xef)"),
         ("1,0\n2,0\n", "unknown column '1'"),
         ("distance [km],wind\n1,0\n", "in [km], the task has it in [m]"),
         ("distance,wind\nx,0\n,\n", "no row is valid; line 2"),
         ("distance,wind\n1,0\n".encode("utf-16"), "UTF-8"),
+        ("distance,wind\n1,0\n".encode("utf-16-le"), "UTF-8"),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_clear_line(tmp_path: Path, text, reason):
@@ -124,6 +164,9 @@ def test_a_file_that_does_not_fit_is_one_clear_line(tmp_path: Path, text, reason
 def test_missing_file(tmp_path: Path):
     with pytest.raises(UserError, match="no such targets file"):
         read_targets(tmp_path / "none.csv", TASK)
+    for unreadable in (tmp_path, Path("a\0b.csv")):
+        with pytest.raises(UserError, match="cannot be read"):
+            read_targets(unreadable, TASK)
 
 
 def test_a_file_gives_back_the_same_and_the_same_bytes(tmp_path: Path):

@@ -1,9 +1,11 @@
 """The wanted outcomes: drawn inside the reachable set, or read from a user's CSV file."""
 
+import codecs
 import csv
 import math
 import re
-from collections.abc import Iterator, Sequence
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from aimback.ledger import Ledger
 from aimback.tasks.base import Task
 
 _DRAWS = 10
+# What other programs write between columns, and what it is called.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True)
@@ -112,36 +116,39 @@ def read_targets(path: Path, task: Task) -> Targets:
     """Read a user's targets: a CSV file whose header names the outcomes and the conditions.
 
     A column is headed by its name, or by its name and unit, "distance [m]". Columns may stand in
-    any order. A row that cannot be solved for (a cell that is empty or no finite number, too few
-    or too many cells, a condition outside the range the task was made for) is kept and marked.
+    any order. Every line below the header is a row; a row that cannot be solved for (a cell that is
+    empty or no finite number, too few or too many cells, a quote that is not closed, bytes that are no
+    text, a condition outside the range the task was made for) is kept and marked.
 
     Raises:
         UserError: the file cannot be read, its header does not fit, or no row is valid.
     """
-    rows = list(_rows(path))
-    while rows and not any(cell.strip() for cell in rows[-1][1]):
-        rows.pop()
+    lines = _lines(path)
     axes = (*task.outcomes.axes, *task.conditions.axes)
     allowed = "allowed is " + ",".join(axis.label for axis in axes)
-    if not rows:
+    if not lines:
         raise UserError(f"{path}: the file is empty; its first line must name the columns, {allowed}")
-    columns = _columns(path, rows[0][1], axes, allowed)
-    if len(rows) == 1:
+    columns = _columns(path, lines[0], axes, allowed)
+    if len(lines) == 1:
         raise UserError(f"{path}: there is a header and no target below it")
 
     bounded = [axis if axis in task.conditions.axes else None for axis in axes]
     order = list(zip([columns.index(axis.name) for axis in axes], axes, bounded, strict=True))
     values, problems = [], []
-    for line, cells in rows[1:]:
-        numbers, problem = _numbers(cells, order)
-        values.append(numbers)
-        problems.append(f"line {line}: {problem}" if problem else "")
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            values.append(_numbers(_cells(line), order))
+            problems.append("")
+        except UserError as error:
+            values.append([math.nan] * len(order))
+            problems.append(f"line {number}: {error}")
     if all(problems):
         raise UserError(f"{path}: no row is valid; {problems[0]}")
     table = torch.tensor(values, dtype=torch.float64)
-    lines = torch.tensor([line for line, _ in rows[1:]], dtype=torch.int64)
     split = len(task.outcomes)
-    return Targets(table[:, :split].clone(), table[:, split:].clone(), lines, tuple(problems))
+    return Targets(
+        table[:, :split].clone(), table[:, split:].clone(), torch.arange(2, len(lines) + 1), tuple(problems)
+    )
 
 
 def save_targets(path: Path, targets: Targets, task: Task) -> None:
@@ -172,31 +179,61 @@ def load_targets(path: Path, task: Task) -> Targets:
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path) -> list[bytes]:
+    """The lines of a file, without empty ones at its end.
+
+    They are told apart as bytes, and no cell goes on in the next line, so that nothing in one row can spoil another.
+    """
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                yield reader.line_num, row
+        lines = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such targets file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    while lines and re.fullmatch(rb'(?:[\s,]|"")*', lines[-1]):
+        lines.pop()
+    return lines
 
 
-def _columns(path: Path, header: Sequence[str], axes: Sequence[Axis], allowed: str) -> list[str]:
+def _cells(line: bytes) -> list[str]:
+    """The cells of a line.
+
+    Raises:
+        UserError: it cannot be split into cells.
+    """
+    try:
+        (cells,) = csv.reader([line.decode("utf-8")], strict=True)
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not text in UTF-8 (its byte {error.start + 1} is {line[error.start]:#04x})") from None
+    except csv.Error as error:
+        reason = "a quote is not closed" if str(error) == "unexpected end of data" else str(error)
+        raise UserError(f"is not a row of a CSV file ({reason})") from None
+    return cells
+
+
+def _columns(path: Path, header: bytes, axes: Sequence[Axis], allowed: str) -> list[str]:
     """The names in the header, once it is known to be complete."""
     units = {axis.name: axis.unit for axis in axes}
+    try:
+        cells = _cells(header)
+    except UserError as error:
+        raise UserError(f"{path}: its first line {error}; it must name the columns, {allowed}, in UTF-8") from None
     names = []
-    for cell in header:
+    for cell in cells:
         name, unit = re.fullmatch(r"(.*?)(?:\[(.*)\])?", cell.strip(), re.DOTALL).groups()  # type: ignore[union-attr]
-        name = name.strip()
+        name, unit = name.strip(), unit and unit.strip()
+        fits = name in units and unit in (None, units[name])
+        if not fits and (separator := _separator(cell)):
+            raise UserError(f"{path}: its columns are separated by {separator}; separate them by commas, {allowed}")
+        if "\0" in name:
+            raise UserError(f"{path}: its first line is not text in UTF-8; save the file as CSV in UTF-8")
         if name not in units:
-            raise UserError(f"{path}: unknown column '{name}'; {allowed}, separated by commas")
+            raise UserError(f"{path}: unknown column {reprlib.repr(name)}; {allowed}, separated by commas")
         if name in names:
             raise UserError(f"{path}: column '{name}' is there twice; {allowed}")
-        if unit is not None and unit.strip() != units[name]:
-            raise UserError(f"{path}: column '{name}' is in [{unit.strip()}], the task has it in [{units[name]}]")
+        if not fits:
+            found = reprlib.repr(unit)[1:-1]
+            raise UserError(f"{path}: column '{name}' is in [{found}], the task has it in [{units[name]}]")
         names.append(name)
     missing = [name for name in units if name not in names]
     if missing:
@@ -204,24 +241,36 @@ def _columns(path: Path, header: Sequence[str], axes: Sequence[Axis], allowed: s
     return names
 
 
-def _numbers(cells: Sequence[str], order: Sequence[tuple[int, Axis, Axis | None]]) -> tuple[list[float], str]:
-    """The row's numbers in the task's order and "", or NaNs and what is wrong with it."""
-    invalid = [math.nan] * len(order)
+def _separator(text: str) -> str | None:
+    """What seems to separate columns instead of commas, in words."""
+    return next((name for mark, name in _SEPARATORS.items() if mark in text), None)
+
+
+def _numbers(cells: Sequence[str], order: Sequence[tuple[int, Axis, Axis | None]]) -> list[float]:
+    """The row's numbers in the task's order.
+
+    Raises:
+        UserError: it cannot be solved for.
+    """
     if len(cells) != len(order):
+        separator = next(filter(None, map(_separator, cells)), None)
+        guess = f"separated by {separator}" if separator else "a decimal comma" if len(cells) > len(order) else None
         found = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, the header has {len(order)}"
-        return invalid, found + (" (a decimal comma?)" if len(cells) > len(order) else "")
+        raise UserError(found + (f" ({guess}?)" if guess else ""))
     numbers = []
     for column, axis, bounds in order:
-        cell = cells[column]
+        cell = cells[column].strip()
         try:
             # Python's own float() also reads 1_000, which no other program writes or means.
             number = math.nan if "_" in cell else float(cell)
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            return invalid, f"{axis.name} is {f'{cell.strip()!r}, not a finite number' if cell.strip() else 'empty'}"
+            raise UserError(f"{axis.name} is {f'{reprlib.repr(cell)}, not a finite number' if cell else 'empty'}")
         if bounds is not None and not bounds.lower <= number <= bounds.upper:
             lower, upper = bounds.lower, bounds.upper
-            return invalid, f"{axis.name} {number:g} is outside the range the task was made for [{lower:g}, {upper:g}]"
+            raise UserError(
+                f"{axis.name} {number:g} is outside the range the task was made for [{lower:g}, {upper:g}]"
+            )
         numbers.append(number)
-    return numbers, ""
+    return numbers
