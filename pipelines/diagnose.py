@@ -19,12 +19,14 @@ from pipelines.stage import Job, stage
 def main(job: Job) -> None:
     task, settings, device = job.task, job.settings.diagnose, job.settings.hardware.device()
     weights = ["surrogate/weights", *(f"replicas/{number}" for number in range(1, settings.replicas + 1))]
+    targets = load_targets(job.made("data/targets.npz"), task).only_valid()
     subject = Subject(
         task=task,
         networks=[Surrogate.load(job.made(f"{file}.safetensors"), task, device, torch.float64) for file in weights],
-        targets=load_targets(job.made("data/targets.npz"), task).only_valid(),
+        targets=targets,
         solutions={
-            name: load_solution(job.made(f"{route.solving}/solution.npz"), task) for name, route in ROUTES.items()
+            name: load_solution(job.made(f"{route.solving}/solution.npz"), task, len(targets))
+            for name, route in ROUTES.items()
         },
         solver=job.settings.solver,
         generator=lambda purpose: job.generator(f"diagnose: {purpose}"),

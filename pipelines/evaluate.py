@@ -29,7 +29,7 @@ def main(job: Job) -> None:
     with job.metered("evaluate/answers.csv"):
         for route, stages in ROUTES.items():
             folder = stages.solving
-            solution = load_solution(job.made(f"{folder}/solution.npz"), task)
+            solution = load_solution(job.made(f"{folder}/solution.npz"), task, int(targets.valid.sum()))
             ledger = Ledger(**json.loads(job.made(f"{folder}/ledger.json").read_text(encoding="utf-8")))
             truth = resimulate(task, targets, solution, device)
             answers[route] = judge(task, targets, solution, truth)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from aimback.archive import read_arrays
-from aimback.plots.evidence import PICTURES
+from aimback.plots.evidence import PICTURES, declared
 from aimback.plots.gallery import draw_figures
 from aimback.routes import ROUTES
 from aimback.solution import load_solution
@@ -21,7 +21,10 @@ def main(job: Job) -> None:
     task = job.task
     targets = load_targets(job.made("data/targets.npz"), task)
     surrogate = Surrogate.load(job.made("surrogate/weights.safetensors"), task, dtype=torch.float64)
-    solutions = {name: load_solution(job.made(f"{route.solving}/solution.npz"), task) for name, route in ROUTES.items()}
+    count = int(targets.valid.sum())
+    solutions = {
+        name: load_solution(job.made(f"{route.solving}/solution.npz"), task, count) for name, route in ROUTES.items()
+    }
     history = _columns(job, "surrogate/history.csv")
     with job.metered("figures/miss.png"):
         draw_figures(
@@ -65,9 +68,7 @@ def _pictures(job: Job) -> dict[str, dict[str, np.ndarray]]:
     """What the claims look like; only of those that were examined."""
     files = {figure: job.made(f"diagnose/pictures/{key}.npz") for figure, (key, _) in PICTURES.items()}
     return {
-        figure: read_arrays(
-            file, [name for name in PICTURES[figure][1] if len(job.task.box) > 1 or name != "axis_y"], job.task
-        )
+        figure: read_arrays(file, declared(figure, len(job.task.box)), job.task)
         for figure, file in files.items()
         if file.is_file()
     }

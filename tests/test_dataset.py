@@ -200,8 +200,21 @@ def test_missing_and_foreign_files(tmp_path: Path):
         load_dataset(foreign, CannonVacuum())
 
 
-def test_no_pickle_is_read(tmp_path: Path):
-    path = tmp_path / "pickled.npz"
-    np.savez(path, identity=np.array([object()], dtype=object))
-    with pytest.raises(UserError, match="allow_pickle=False"):
-        load_dataset(path, CannonVacuum())
+class Planted:
+    """What unpickles into a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("name", ["identity", "controls"])
+def test_no_pickle_is_read(tmp_path: Path, name):
+    path, task = tmp_path / "pickled.npz", CannonVacuum()
+    sound = {"identity": np.array(identity(task)), "controls": np.zeros((9, 2))}
+    np.savez(path, **sound | {name: np.array([Planted(tmp_path / "planted")], dtype=object)})
+    with pytest.raises(UserError, match=f"its array {name} is object, not "):
+        load_dataset(path, task)
+    assert not (tmp_path / "planted").exists()

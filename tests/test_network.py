@@ -1,13 +1,18 @@
+import json
 import logging
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from torch import nn
 
 from aimback.dataset import Dataset, simulate_dataset
 from aimback.dual import linearise_by_autograd
 from aimback.errors import UserError
+from aimback.files import sha256
+from aimback.identity import identity
 from aimback.learning.settings import ACTIVATIONS
 from aimback.surrogate.network import _WIDE, Surrogate
 from aimback.surrogate.normalisation import with_batch_norm, without_batch_norm
@@ -251,11 +256,70 @@ def test_weights_of_another_standardisation_are_refused(tmp_path: Path):
         Surrogate.load(path, TASK)
 
 
-def test_weights_that_do_not_fit_their_architecture_are_refused(tmp_path: Path):
-    path, surrogate = tmp_path / "weights.safetensors", untrained()
-    surrogate.architecture["hidden_width"] = 7
+def resaved(path: Path, change=lambda tensors: None, **about) -> None:
+    """Write a small network with something changed, under a checksum that is right."""
+    surrogate = untrained(hidden_width=2, hidden_layers=1).float()
     surrogate.save(path, TASK)
-    with pytest.raises(UserError, match="not a surrogate that this version can read"):
+    tensors = load_file(path)
+    change(tensors)
+    stated = {"architecture": surrogate.architecture, "identity": identity(TASK)} | about
+    path.write_bytes(save(tensors, metadata={"aimback": json.dumps(stated)}))
+    path.with_suffix(".sha256").write_text(f"{sha256(path)}  {path.name}\n")
+
+
+def put(name: str, change):
+    return lambda tensors: tensors.update({name: change(tensors[name])})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (put("layers.0.weight", lambda weight: weight * math.nan), "layers.0.weight is not finite everywhere"),
+        (put("layers.2.bias", lambda bias: bias / 0), "layers.2.bias is not finite everywhere"),
+        (put("outcome_mean", lambda mean: mean.double()), "its tensors are torch.float32 and torch.float64"),
+        (put("layers.0.weight", lambda weight: weight.half()), "its tensors are torch.float16 and torch.float32"),
+        (put("layers.0.bias", lambda bias: bias.long()), "its tensors are torch.float32 and torch.int64"),
+        (put("layers.0.bias", lambda bias: bias.bool()), "its tensors are torch.bool and torch.float32"),
+        (
+            put("layers.0.bias", lambda bias: bias.to(torch.complex64)),
+            "its tensors are torch.complex64 and torch.float32",
+        ),
+        (put("layers.0.weight", lambda weight: weight[:, :2].contiguous()), "size mismatch for layers.0.weight"),
+        (put("layers.2.bias", lambda bias: bias[0]), "size mismatch for layers.2.bias"),
+        (put("input_scale", lambda scale: scale[:1]), "size mismatch for input_scale"),
+        (lambda tensors: tensors.pop("layers.0.weight"), "layers.0.weight"),
+        (lambda tensors: tensors.pop("outcome_mean"), "Missing key"),
+        (lambda tensors: tensors.update({"more": torch.zeros(1)}), "Unexpected key"),
+        (lambda tensors: tensors.clear(), "layers.0.weight"),
+    ],
+)
+def test_weights_that_are_none_of_this_network_are_refused(tmp_path: Path, change, reason):
+    path = tmp_path / "weights.safetensors"
+    resaved(path, change)
+    with pytest.raises(UserError, match="not a surrogate that this version can read .*; run `dvc repro`") as caught:
+        Surrogate.load(path, TASK)
+    assert reason in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"architecture": {"hidden_width": 7, "hidden_layers": 1, "activation": "gelu"}},
+        {"architecture": {"hidden_width": 2**62, "hidden_layers": 1, "activation": "gelu"}},
+        {"architecture": {"hidden_width": 2, "hidden_layers": 2**62, "activation": "gelu"}},
+        {"architecture": {"hidden_width": 2, "hidden_layers": 1, "activation": "sin"}},
+        {"architecture": {"hidden_width": 2, "hidden_layers": 1, "activation": ["gelu"]}},
+        {"architecture": {"hidden_width": 2, "hidden_layers": 1, "activation": "gelu", "optimizer": "none"}},
+        {"architecture": {}},
+        {"architecture": None},
+        {"identity": None},
+        {"identity": "[[1, 2]]"},
+    ],
+)
+def test_a_description_that_is_none_of_these_weights_is_refused(tmp_path: Path, about):
+    path = tmp_path / "weights.safetensors"
+    resaved(path, **about)
+    with pytest.raises(UserError, match="weights.safetensors: .*; run `dvc repro`"):
         Surrogate.load(path, TASK)
 
 

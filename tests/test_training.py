@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import inspect
 import logging
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import save
 
 from aimback.dataset import Dataset, save_dataset, simulate_dataset
 from aimback.errors import UserError
@@ -522,6 +524,59 @@ def test_a_state_comes_back_as_it_went(tmp_path: Path):
     assert all(torch.equal(back["tensors"][key], tensor) for key, tensor in state["tensors"].items())
     with pytest.raises(TypeError, match="cannot hold a object"):
         checkpoint.write_state(path, {"x": object()})
+
+
+def weights_of(state, best: bool):
+    return state["callbacks"]["BestAndHistory"]["weights"] if best else state["state_dict"]
+
+
+@pytest.mark.parametrize("best", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weight: weight * torch.nan,
+        lambda weight: weight.double(),
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: weight[None],
+        lambda weight: weight[:1],
+        lambda weight: None,
+        lambda weight: "text",
+    ],
+)
+def test_a_checkpoint_of_other_weights_is_skipped_for_the_one_before(tmp_path: Path, change, best, caplog):
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", live=killed_at(5))
+    newest = max((tmp_path / "killed").rglob("*.ckpt"))
+    state = checkpoint.read_state(newest)
+    weights = weights_of(state, best)
+    name = next(name for name in weights if name.endswith("layers.0.weight"))
+    weights[name] = change(weights[name])
+    checkpoint.write_state(newest, state)
+    assert_equal(train(tmp_path / "killed"), whole)
+    assert "taking up an earlier one" in caplog.text
+
+
+@pytest.mark.parametrize("gone", ["optimizer_states", "loops", "callbacks"])
+def test_a_state_that_cannot_be_taken_up_is_one_line(tmp_path: Path, gone):
+    with pytest.raises(KilledError):
+        train(tmp_path, live=killed_at(5))
+    for file in tmp_path.rglob("*.ckpt"):
+        state = checkpoint.read_state(file)
+        state[gone] = (
+            ["none"] if gone == "optimizer_states" else {**state[gone], "fit_loop": None, "EpochCheckpoints": 3}
+        )
+        checkpoint.write_state(file, state)
+    with pytest.raises(UserError, match=r"epoch-0000000\d.ckpt: this training cannot go on from there .*; remove it"):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize("tree", ["[", "5", '["tensor", "7"]', '["dict", ["tensor"]]', "[" * 100_000])
+def test_a_file_with_the_right_checksum_that_is_no_state(tmp_path: Path, tree):
+    payload, path = save({}, metadata={"tree": tree}), tmp_path / "epoch-00000001.ckpt"
+    path.write_bytes(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    with pytest.raises(UserError, match="not a checkpoint that this version can read"):
+        checkpoint.read_state(path)
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle"])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimback.archive import damaged, read_arrays, write_arrays
+from aimback.archive import Stored, damaged, read_arrays, write_arrays
 from aimback.errors import UserError, out_of_memory
 from aimback.problem import ForwardMap
 from aimback.tasks.base import Task
@@ -150,12 +150,16 @@ def load_dataset(path: Path, task: Task) -> Dataset:
     Raises:
         UserError: the file is missing, truncated, altered, or made for another task.
     """
-    arrays = read_arrays(path, ("controls", "conditions", "outcomes", "counts"), task)
+    declared = {
+        "controls": Stored("float64", ("rows", len(task.box)), finite=True),
+        "conditions": Stored("float64", ("rows", len(task.conditions)), finite=True),
+        "outcomes": Stored("float64", ("rows", len(task.outcomes)), finite=True),
+        "counts": Stored("int64", (2,)),
+    }
+    arrays = read_arrays(path, declared, task)
     controls, conditions, outcomes = (torch.from_numpy(arrays[name]) for name in ("controls", "conditions", "outcomes"))
-    n_validation, n_left_out = (int(count) for count in arrays["counts"])
-    widths = tuple(part.shape[-1] for part in (controls, conditions, outcomes))
-    if widths != (len(task.box), len(task.conditions), len(task.outcomes)):
-        raise damaged(path, f"holds {widths} columns of controls, conditions and outcomes")
-    if not len(controls) == len(conditions) == len(outcomes) > n_validation > 0:
-        raise damaged(path, "its tables differ in length")
-    return Dataset(controls, conditions, outcomes, n_validation, n_left_out)
+    n_validation, n_left_out = arrays["counts"].tolist()
+    dataset = Dataset(controls, conditions, outcomes, n_validation, n_left_out)
+    if not (0 < n_validation < len(dataset) and n_left_out >= 0):
+        raise damaged(path, f"its counts are {n_validation} for validation and {n_left_out} left out of {len(dataset)}")
+    return dataset

@@ -38,8 +38,10 @@ def check_identity(path: Path, stored: str, task: Task, cure: str) -> None:
     if stored == wanted:
         return
     try:
-        made, asked = dict(json.loads(stored)), json.loads(wanted)
-    except (TypeError, ValueError):
+        made, asked = json.loads(stored), json.loads(wanted)
+    except (TypeError, ValueError, RecursionError):
+        made = None
+    if not isinstance(made, dict):
         raise UserError(f"{path}: does not say which task it was made for; {cure}") from None
     differing = [name for name in ("task", *sorted(made | asked)) if made.get(name) != asked.get(name)]
     name = differing[0] if differing else "task"

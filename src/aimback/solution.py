@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 
-from aimback.archive import damaged, read_arrays, write_arrays
-from aimback.problem import History, Solution
+from aimback.archive import Stored, damaged, read_arrays, write_arrays
+from aimback.problem import History, Solution, StartStatus
 from aimback.tasks.base import Task
 
-_HISTORY = tuple(f"history_{field.name}" for field in fields(History))
+_FLOATS = ("float64", "float32")
+_COUNTS = ("int32", "int64")
 _OWN = tuple(field.name for field in fields(Solution) if field.name != "history")
 
 
@@ -20,16 +21,31 @@ def save_solution(path: Path, solution: Solution, task: Task) -> None:
     write_arrays(path, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}, task)
 
 
-def load_solution(path: Path, task: Task) -> Solution:
+def load_solution(path: Path, task: Task, targets: int | None = None) -> Solution:
     """Read a solution of this task, onto the CPU.
 
+    Args:
+        targets: how many it must answer; None leaves that open.
+
     Raises:
-        UserError: the file is missing, truncated, altered, or made for another task.
+        UserError: the file is missing, truncated, altered, or made for another task or another number of targets.
     """
-    arrays = read_arrays(path, _OWN + _HISTORY, task)
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    history = History(*(tensors[name] for name in _HISTORY))
-    solution = Solution(**{name: tensors[name] for name in _OWN}, history=history)
-    if solution.controls.shape[-1] != len(task.box) or solution.controls.shape[:2] != solution.believed_miss.shape:
-        raise damaged(path, "its tables do not fit together")
+    starts, paths = (targets or "targets", "starts"), ("looks", "kept", "starts")
+    declared = {
+        "controls": Stored(_FLOATS, (*starts, len(task.box)), finite=True),
+        "believed_miss": Stored(_FLOATS, starts),
+        "start_status": Stored("int8", starts),
+        "steps": Stored(_COUNTS, starts),
+        "steps_to_tolerance": Stored(_COUNTS, starts),
+        "history_controls": Stored(_FLOATS, (*paths, len(task.box))),
+        "history_believed_miss": Stored(_FLOATS, paths),
+    }
+    tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path, declared, task).items()}
+    history = History(*(tensors.pop(f"history_{field.name}") for field in fields(History)))
+    solution = Solution(**tensors, history=history)
+    looks, kept, _ = history.believed_miss.shape
+    if not (0 < kept <= len(solution.steps) and looks > 0 and solution.steps.numel() > 0):
+        raise damaged(path, "its targets, starts and paths do not fit together")
+    if not torch.isin(solution.start_status, torch.tensor(list(StartStatus))).all():
+        raise damaged(path, "its start_status are not all codes of how a start can stop")
     return solution

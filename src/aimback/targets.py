@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimback.archive import damaged, read_arrays, write_arrays
+from aimback.archive import Stored, damaged, read_arrays, write_arrays
 from aimback.box import Axis
 from aimback.dataset import simulate
 from aimback.errors import UserError
@@ -146,9 +146,7 @@ def read_targets(path: Path, task: Task) -> Targets:
         raise UserError(f"{path}: no row is valid; {problems[0]}")
     table = torch.tensor(values, dtype=torch.float64)
     split = len(task.outcomes)
-    return Targets(
-        table[:, :split].clone(), table[:, split:].clone(), torch.arange(2, len(lines) + 1), tuple(problems)
-    )
+    return Targets(table[:, :split].clone(), table[:, split:].clone(), torch.arange(2, len(lines) + 1), tuple(problems))
 
 
 def save_targets(path: Path, targets: Targets, task: Task) -> None:
@@ -168,15 +166,19 @@ def load_targets(path: Path, task: Task) -> Targets:
     Raises:
         UserError: the file is missing, truncated, altered, or made for another task.
     """
-    arrays = read_arrays(path, ("targets", "conditions", "lines", "problems"), task)
-    if len({len(array) for array in arrays.values()}) != 1:
-        raise damaged(path, "its tables differ in length")
-    return Targets(
-        torch.from_numpy(arrays["targets"]),
-        torch.from_numpy(arrays["conditions"]),
-        torch.from_numpy(arrays["lines"]),
-        tuple(arrays["problems"].tolist()),
-    )
+    declared = {
+        "targets": Stored("float64", ("rows", len(task.outcomes))),
+        "conditions": Stored("float64", ("rows", len(task.conditions))),
+        "lines": Stored("int64", ("rows",)),
+        "problems": Stored("str", ("rows",)),
+    }
+    arrays = read_arrays(path, declared, task)
+    wanted, given, lines = (torch.from_numpy(arrays[name]) for name in ("targets", "conditions", "lines"))
+    targets = Targets(wanted, given, lines, tuple(arrays["problems"].tolist()))
+    finite = torch.cat([wanted, given], dim=1).isfinite().all(1)
+    if not targets.valid.any() or not finite[targets.valid].all():
+        raise damaged(path, "its valid rows are none, or not all finite")
+    return targets
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -269,8 +271,6 @@ def _numbers(cells: Sequence[str], order: Sequence[tuple[int, Axis, Axis | None]
             raise UserError(f"{axis.name} is {f'{reprlib.repr(cell)}, not a finite number' if cell else 'empty'}")
         if bounds is not None and not bounds.lower <= number <= bounds.upper:
             lower, upper = bounds.lower, bounds.upper
-            raise UserError(
-                f"{axis.name} {number:g} is outside the range the task was made for [{lower:g}, {upper:g}]"
-            )
+            raise UserError(f"{axis.name} {number:g} is outside the range the task was made for [{lower:g}, {upper:g}]")
         numbers.append(number)
     return numbers

@@ -31,14 +31,17 @@ def read_state(path: Path) -> dict[Any, Any]:
     """Read a state back, tensors on the CPU.
 
     Raises:
-        UserError: the file is truncated or altered.
+        UserError: the file is truncated or altered, or no state.
     """
     digest, _, payload = path.read_bytes().partition(b"\n")
     if hashlib.sha256(payload).hexdigest().encode() != digest:
         raise UserError(f"{path}: the checkpoint is damaged (its SHA-256 does not fit)")
-    header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
-    state: dict[Any, Any] = _put_together(json.loads(header["__metadata__"]["tree"]), load(payload))
-    return state
+    try:
+        header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
+        state: dict[Any, Any] = _put_together(json.loads(header["__metadata__"]["tree"]), load(payload))
+        return dict(state)
+    except Exception as error:
+        raise UserError(f"{path}: not a checkpoint that this version can read ({error!r})") from error
 
 
 def _take_apart(node: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -278,10 +278,15 @@ def fit(
             enable_progress_bar=on_terminal,
             num_sanity_val_steps=0,
         )
+        resume = checkpoints.newest(learner)
         try:
-            _until_the_end(trainer, learner, examples, checkpoints.newest())
+            _until_the_end(trainer, learner, examples, resume)
         except TrainingDiverged as diverged:
             raise TrainingDiverged(f"{diverged}; {checkpoints.kept()}") from None
+        except Exception as error:
+            if resume is None or best.began:
+                raise
+            raise UserError(f"{resume}: this training cannot go on from there ({error!r}); remove it") from error
     learner.network.load_state_dict(best.weights)
     return best.history
 
@@ -312,6 +317,10 @@ class BestAndHistory(Checkpoint):
         self.history: list[Epoch] = []
         self.weights: dict[str, Tensor] = {}
         self.least = math.inf
+        self.began = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.began = True  # whatever a checkpoint holds has been taken up by now
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         learner: Learner = pl_module  # type: ignore[assignment]
@@ -358,11 +367,11 @@ class EpochCheckpoints(Checkpoint):
             old.unlink(missing_ok=True)
         self.saved_at = time.monotonic()
 
-    def newest(self) -> Path | None:
-        """The newest file that is sound; a damaged one is skipped with a warning."""
+    def newest(self, learner: Learner) -> Path | None:
+        """The newest file that is sound and holds such a learner's weights; others are skipped with a warning."""
         for file in self._files():
             try:
-                _state.read_state(file)
+                _check_weights(file, _state.read_state(file), learner)
             except UserError as error:
                 log.warning("%s; taking up an earlier one", error)
             else:
@@ -376,6 +385,27 @@ class EpochCheckpoints(Checkpoint):
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("epoch-*.ckpt"), reverse=True)
+
+
+def _check_weights(file: Path, state: Mapping[str, Any], learner: Learner) -> None:
+    """Compare the weights in a checkpoint, the last ones and the best ones, with those that are to be replaced.
+
+    Raises:
+        UserError: they have other names, shapes or dtypes, or are not finite.
+    """
+    pairs = [
+        (state.get("state_dict"), learner.state_dict()),
+        (state.get("callbacks", {}).get("BestAndHistory", {}).get("weights"), learner.network.state_dict()),
+    ]
+    for found, wanted in pairs:
+        if not isinstance(found, dict) or found.keys() != wanted.keys():
+            raise UserError(f"{file}: the checkpoint holds other weights than this training's")
+        for name, like in wanted.items():
+            weight = found[name]
+            if not isinstance(weight, Tensor) or (weight.shape, weight.dtype) != (like.shape, like.dtype):
+                raise UserError(f"{file}: the checkpoint's {name} is none of this training's")
+            if not weight.isfinite().all():
+                raise UserError(f"{file}: the checkpoint's {name} is not finite everywhere")
 
 
 class StateFiles(CheckpointIO):

@@ -135,20 +135,48 @@ class Perceptron(nn.Module):
                 raise UserError(f"{file}: there is no such file; {_CURE}")
         if sidecar.read_text(encoding="utf-8", errors="replace").split()[:1] != [sha256(path)]:
             raise UserError(f"{path}: damaged (its SHA-256 is not the one in {sidecar.name}); {_CURE}")
+
+        def unreadable(error: Exception) -> UserError:
+            kind = cls.__name__.lower()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return UserError(f"{path}: not a {kind} that this version can read ({reason}); {_CURE}")
+
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 about = json.loads(file.metadata()["aimback"])
-            tensors = load_file(path)
-            check_identity(path, about["identity"], task, _CURE)
-            network = cls.blank(task, about["architecture"])
-            stored_in = tensors["layers.0.weight"].dtype
-            for name in ("input_centre", "input_scale"):
-                if not torch.allclose(tensors[name].double(), network.get_buffer(name), rtol=1e-6, atol=1e-6):
-                    raise UserError(f"{path}: its inputs are standardised otherwise than the task's box asks; {_CURE}")
+            tensors, stored, architecture = load_file(path), about["identity"], about["architecture"]
+        except Exception as error:  # whatever it is, it is the file
+            raise unreadable(error) from error
+        check_identity(path, stored, task, _CURE)
+        try:
+            stored_in = _dtype(tensors, architecture)
+            network = cls.blank(task, architecture)
+            asked = {name: network.get_buffer(name).clone() for name in ("input_centre", "input_scale")}
             network.to(stored_in).load_state_dict(tensors)
-        except UserError:
-            raise
-        except (safetensors.SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            kind = cls.__name__.lower()
-            raise UserError(f"{path}: not a {kind} that this version can read ({error}); {_CURE}") from error
+        except Exception as error:
+            raise unreadable(error) from error
+        for name, buffer in asked.items():
+            if not torch.allclose(network.get_buffer(name).double(), buffer, rtol=1e-6, atol=1e-6):
+                raise UserError(f"{path}: its inputs are standardised otherwise than the task's box asks; {_CURE}")
         return network.to(device=device, dtype=dtype or stored_in).eval().requires_grad_(False)
+
+
+def _dtype(tensors: Mapping[str, Tensor], architecture: Mapping[str, Any]) -> torch.dtype:
+    """What a network was stored in, if its tensors are the numbers of such a network.
+
+    That is found out before a network is made: one that is described as huge would take all memory, or for ever.
+
+    Raises:
+        ValueError: they are not.
+    """
+    first, depth = tensors["layers.0.weight"], sum(name.endswith(".weight") for name in tensors) - 1
+    width = len(first) if depth else architecture["hidden_width"]
+    if (architecture["hidden_layers"], architecture["hidden_width"]) != (depth, width):
+        raise ValueError(f"its weights are those of {depth} hidden layers of {width}")
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if dtypes not in ({torch.float32}, {torch.float64}):
+        raise ValueError(f"its tensors are {' and '.join(sorted(map(str, dtypes)))}")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} is not finite everywhere")
+    return first.dtype

@@ -6,31 +6,53 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
+from aimback.archive import Stored
 from aimback.box import Axis
 from aimback.plots.canvas import Array, labelled, new_figure
 from aimback.plots.colours import COLOURS, LINES
 
-# What the numbers of a claim's picture are called, by figure; see `aimback.diagnose`.
-PICTURES = {
-    "belief": ("C1", ("believed", "miss")),
-    "iterations": (
-        "C2",
-        ("sizes", "arrived_direct", "arrived_surrogate", "curve_direct", "curve_surrogate"),
-    ),
-    "basins": ("C5", ("axis_x", "axis_y", "direct", "surrogate", "gradient_direct", "gradient_surrogate")),
-    "conditioning": (
-        "C6",
-        ("hessian_condition_direct", "hessian_condition_surrogate", "eigenvalues_direct", "eigenvalues_surrogate"),
-    ),
-    "gradients": ("C7", ("scales", "relative_error", "cosine")),
-}
 BASINS = {
     "direct": "direct",
     "surrogate": "surrogate",
     "gradient_direct": "direct, gradient descent",
     "gradient_surrogate": "surrogate, gradient descent",
 }
+# The arrays of a claim's picture and their dimensions, by figure; see `aimback.diagnose`. One that has the name of its
+# dimension is the axis that others are drawn over.
+PICTURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+    "belief": ("C1", {"believed": ("targets",), "miss": ("targets",)}),
+    "iterations": (
+        "C2",
+        {
+            "sizes": ("sizes",),
+            **dict.fromkeys(("arrived_direct", "arrived_surrogate"), ("sizes",)),
+            **dict.fromkeys(("curve_direct", "curve_surrogate"), ("steps",)),
+        },
+    ),
+    "basins": (
+        "C5",
+        {"axis_x": ("axis_x",), "axis_y": ("axis_y",), **dict.fromkeys(BASINS, ("axis_y", "axis_x"))},
+    ),
+    "conditioning": (
+        "C6",
+        {
+            "hessian_condition_direct": ("points_direct",),
+            "hessian_condition_surrogate": ("points_surrogate",),
+            "eigenvalues_direct": ("solutions_direct", "controls"),
+            "eigenvalues_surrogate": ("solutions_surrogate", "controls"),
+        },
+    ),
+    "gradients": ("C7", {"scales": ("scales",), "relative_error": ("scales", "points"), "cosine": ("alike",)}),
+}
 PAIR = ("direct", "surrogate")
+
+
+def declared(figure: str, controls: int) -> dict[str, Stored]:
+    """What the arrays of a figure must be; with one control there is no second axis."""
+    missing = () if controls > 1 else ("axis_y",)
+    _, shapes = PICTURES[figure]
+    kept = {name: tuple(size for size in shape if size not in missing) for name, shape in shapes.items()}
+    return {name: Stored("float64", shape, finite=shape == (name,)) for name, shape in kept.items() if shape}
 
 
 def plot_belief(path: Path, title: str, picture: Mapping[str, Array], unit: str, tolerance: float) -> None:
