@@ -19,12 +19,13 @@ import torch
 
 from aimback.dataset import simulate_dataset
 from aimback.errors import UserError
+from aimback.process import this_process
 from aimback.surrogate.network import Surrogate
 from aimback.surrogate.settings import SurrogateSettings
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tracking import Data, LiveTraining, Model, Run, Store, flatten, is_published, open_store, publish, ui_link
 from aimback.tracking.record import finite, thin, without_tail
-from aimback.tracking.store import lives, source_tags, this_process
+from aimback.tracking.store import source_tags
 
 SOURCE = Path(__file__).parents[1] / "src"
 # mlflow, and what it brings, warns of its own deprecations.
@@ -295,14 +296,6 @@ def test_a_run_of_a_dead_process_is_marked_killed(store):
     watch(store, 2)
     assert client.get_run(left.info.run_id).info.status == "KILLED"
     assert client.get_run(other.info.run_id).info.status == "RUNNING"
-
-
-def test_a_process_is_told_from_a_later_one_with_its_number():
-    host, pid, started = this_process().split()
-    assert lives(this_process())
-    assert not lives(f"{host} {pid} {float(started) - 1000}")
-    assert not lives("nonsense")
-    assert lives("elsewhere 1 1.0")
 
 
 @pytest.fixture

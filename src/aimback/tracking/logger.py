@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aimback.errors import UserError
+from aimback.process import this_process
 from aimback.tracking.record import identity, run_name
-from aimback.tracking.store import Store, mark_killed, source_tags, this_process
+from aimback.tracking.store import Store, mark_killed, source_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimback.files import write_text
+from aimback.process import lives, this_process
 from aimback.tracking.model import log_model
 from aimback.tracking.record import Data, Run, Series, finite, identity, thin, without_tail
-from aimback.tracking.store import Store, lives, mark_killed, source_tags, tagged, this_process
+from aimback.tracking.store import Store, mark_killed, source_tags, tagged
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
-import psutil
-
 from aimback.errors import UserError
 from aimback.files import written_whole
+from aimback.process import lives
 from aimback.tracking.view import TAG, VIEW, view_state
 
 if TYPE_CHECKING:
@@ -180,21 +179,6 @@ def ui_link(experiment_id: str, port: int = 5000, host: str = "127.0.0.1") -> st
     # The view holds the filter; a filter in the address would make the UI ignore the view.
     page = f"experiments/{experiment_id}/runs?compareRunsMode=CHART&viewStateShareKey={VIEW}"
     return f"http://{host}:{port}/#/{page}"
-
-
-def this_process() -> str:
-    """Names this process so that another can tell whether it still lives."""
-    process = psutil.Process()
-    return f"{socket.gethostname()} {process.pid} {process.create_time()}"
-
-
-def lives(process: str) -> bool:
-    """Whether the process that `this_process` named lives; another host's is believed to."""
-    try:
-        host, pid, started = process.split()
-        return host != socket.gethostname() or psutil.Process(int(pid)).create_time() == float(started)
-    except (psutil.NoSuchProcess, ValueError):
-        return False
 
 
 def mark_killed(client: "MlflowClient", experiment_id: str) -> None:
