@@ -1,6 +1,13 @@
 """Compiled solves against interpreted ones, and what happens where there can be none."""
 
+import errno
+import os
+import re
 import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aimback import compiled, ode
+from aimback import compiled, files, ode
 from aimback.box import Box, axis
 from aimback.compiled import Compiler
 from aimback.dual import linearise, value_of
@@ -37,6 +44,7 @@ from aimback.tasks.cannon_drag import time_to_ground
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm
 from aimback.tasks.trebuchet import Trebuchet
+from pipelines.ending import ROOT
 
 NO_COMPILER = shutil.which("g++") is None and shutil.which("clang++") is None
 SOLVERS = [
@@ -264,27 +272,135 @@ def test_every_solver(task: Any, solver: Solver, folder: Path) -> None:
     assert float((apart < 1e-6).double().mean()) > 0.95
 
 
+@pytest.fixture(scope="module")
+def toss(folder: Path) -> tuple[Advance, Path, Ended]:
+    """A solve, its program, and what that computes."""
+    advance = Advance(Toss(), asked(Toss(), 20), GradientDescent(max_steps=5))
+    ended = run(advance, folder / "toss")
+    (program,) = (folder / "toss").iterdir()
+    return advance, program, ended
+
+
+def run(advance: Advance, folder: Path) -> Ended:
+    unit = torch.full((len(advance.problem.targets), 1), 0.3, dtype=torch.float64)
+    return Compiler(folder, "")(advance)(
+        advance.begin(advance.problem.targets, advance.problem.conditions, unit), advance.solver.max_steps, len(unit)
+    )
+
+
+@pytest.fixture
+def compiling(toss: tuple[Advance, Path, Ended], monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What others do, in their order, while this process compiles: its compiler is a copy of what it made before."""
+    meanwhile: list[Callable[[], object]] = []
+
+    def copy(_: Advance, path: Path) -> None:
+        meanwhile.pop(0)()
+        shutil.copyfile(toss[1], path)
+
+    monkeypatch.setattr(compiled, "_compile", copy)
+    return meanwhile
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "nothing": lambda whole: b"",
+    "half of it": lambda whole: whole[: len(whole) // 2],
+    "one bit": lambda whole: whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:],
+    "one byte too many": lambda whole: whole + b"0",
+    "another program": lambda whole: Path(torch.__file__).with_name("lib").joinpath("libc10.so").read_bytes(),
+}
+
+
 @needs_compiler
-def test_a_damaged_program_is_compiled_anew(tmp_path: Path) -> None:
-    """Never run: half a file, one bit, no checksum because a kill came between the two files."""
-    task, solver = CannonVacuum(), GradientDescent(starts=1, max_steps=5)
-    problem = asked(task, 20)
-    first, _ = solved(task, problem, solver, Compiler(tmp_path, ""))
-    (path,) = tmp_path.glob("*.so")
-    whole, checksum = path.read_bytes(), path.with_suffix(".sha256").read_bytes()
-    middle = len(whole) // 2
-    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    for number, (program, sum_of_it) in enumerate([(whole[:middle], checksum), (flipped, checksum), (whole, None)]):
-        # Another folder each time: this process has the first program open.
-        again = tmp_path / str(number)
-        again.mkdir()
-        (again / path.name).write_bytes(program)
-        if sum_of_it is not None:
-            (again / path.with_suffix(".sha256").name).write_bytes(sum_of_it)
-        second, _ = solved(task, problem, solver, Compiler(again, ""))
-        assert torch.equal(first.controls, second.controls)
-        written = again / path.name
-        assert (again / path.with_suffix(".sha256").name).read_text().split() == [sha256(written), written.name]
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_program_is_never_run(
+    damage: str, toss: tuple[Advance, Path, Ended], compiling: list[Callable[[], object]], tmp_path: Path
+) -> None:
+    advance, program, ended = toss
+    kept = tmp_path / program.name
+    kept.write_bytes(DAMAGES[damage](program.read_bytes()))
+    compiling.append(lambda: None)
+    assert_same(run(advance, tmp_path), ended)
+    assert compiling == [] and kept.read_bytes() == program.read_bytes()
+    assert_same(run(advance, tmp_path), ended)
+
+
+OTHERS: dict[str, Callable[[Path, Path], object]] = {
+    "keeps the same program": lambda folder, program: shutil.copy(program, folder),
+    "keeps other bytes of the same program": lambda folder, program: renamed(folder, program, b"0"),
+    "is killed while it writes it": lambda folder, program: (folder / f".{program.stem}-abc.so").write_bytes(b"half"),
+    "removes the folder": lambda folder, program: folder.rmdir(),
+    "puts a file in the folder's place": lambda folder, program: (folder.rmdir(), folder.write_bytes(b"")),
+}
+
+
+def renamed(folder: Path, program: Path, more: bytes) -> None:
+    """A compiler may write other bytes each time."""
+    other = folder / "other"
+    other.write_bytes(program.read_bytes() + more)
+    other.rename(folder / f"{program.stem.partition('-')[0]}-{sha256(other)[:24]}.so")
+
+
+@needs_compiler
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_process_may_do_anything_meanwhile(
+    other: str, toss: tuple[Advance, Path, Ended], compiling: list[Callable[[], object]], tmp_path: Path
+) -> None:
+    advance, program, ended = toss
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    compiling.append(lambda: OTHERS[other](cache, program))
+    assert_same(run(advance, cache), ended)
+    if cache.is_dir():
+        assert_same(run(advance, cache), ended)  # which compiles nothing
+        assert (cache / program.name).read_bytes() == program.read_bytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_a_folder_that_takes_no_program_costs_nothing_but_time(
+    number: int,
+    toss: tuple[Advance, Path, Ended],
+    compiling: list[Callable[[], object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    advance, _, ended = toss
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    compiling.append(lambda: monkeypatch.setattr(files.tempfile, "mkstemp", refuse))
+    assert_same(run(advance, tmp_path), ended)
+    assert list(tmp_path.iterdir()) == []
+    (said,) = caplog.messages
+    assert said.startswith("a compiled program is not kept for the next time: ") and "\n" not in said
+
+
+@needs_compiler
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_no_place_to_compile_in_says_so(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(compiled.tempfile, "mkdtemp", refuse)
+    advance = Advance(CannonVacuum(), asked(CannonVacuum(), 20), Adam())
+    with pytest.raises(NotCompilable, match=os.strerror(number)):
+        Compiler(tmp_path, "")(advance)
+
+
+@needs_compiler
+def test_processes_that_compile_the_same_at_once_all_end_well() -> None:
+    """Here some rounds of what `python -m benchmarks.campaigns races` does by the hundred."""
+    code = "import tempfile, pathlib; from benchmarks.campaigns.races import races; print(*races(10, pathlib.Path(%r)))"
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", code % folder], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    counted = re.fullmatch(
+        r"10 rounds of 4 processes: (\d+) ended with the right answers(, \d were killed by us)?\n", done.stdout
+    )
+    assert counted and int(counted[1]) >= 35, done.stdout
 
 
 @needs_compiler
@@ -328,7 +444,7 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(compiled, "_loaded", refused)
     task = CannonVacuum()
-    with pytest.raises(NotCompilable, match="cannot be loaded: .*failed to map"):
+    with pytest.raises(NotCompilable, match="cannot be made or loaded: .*failed to map"):
         solved(task, asked(task, 20), GradientDescent(), Compiler(tmp_path, ""))
 
 

@@ -28,11 +28,13 @@ from torch import Tensor, nn
 
 from aimback.cpp import written
 from aimback.errors import UserError
-from aimback.files import sha256, write_text, written_whole
+from aimback.files import sha256, written_whole
 from aimback.ledger import Counted
 from aimback.solve.advance import Advance, Front, NotCompilable
 from aimback.solve.ended import Ended, Program
 from aimback.solve.tiny import total
+
+log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
 _SOLVE = _FOLDER / "compiled.cpp"
@@ -77,18 +79,34 @@ class Compiler:
             advance, count = replace(advance, forward=forward.forward), forward.count
         if advance.problem.targets.device.type != "cpu":
             raise NotCompilable("solves are compiled for the CPU only")
-        path = self.folder / f"{self._key(advance)}.so"
-        if not path.is_file():
-            _compile(advance, path)
+        key = self._key(advance)
+        for kept in self.folder.glob(f"{key}-*.so"):
+            with contextlib.suppress(OSError):  # unreadable, or on a disk whose files may not be executed
+                if kept.stem == _name(key, kept):  # damaged machine code is not to be run
+                    return _Program(_loaded(kept), count)
         try:
-            return _Program(path, count)
-        except OSError:  # damaged, or its writing was cut off
-            path.unlink()
-            _compile(advance, path)
-        try:
-            return _Program(path, count)
+            with tempfile.TemporaryDirectory() as place:
+                made = Path(place) / "program.so"
+                _compile(advance, made)
+                return _Program(_loaded(self._keep(made, key)), count)
         except OSError as error:
-            raise NotCompilable(f"what was compiled cannot be loaded: {error}") from error
+            raise NotCompilable(f"its program cannot be made or loaded: {error}") from error
+
+    def _keep(self, made: Path, key: str) -> Path:
+        """Put a program where later processes find it; where that fails, it serves this process from where it is.
+
+        Its checksum is part of its name, so a single file tells whether it is whole. Processes that compile the same
+        program at once put the same bytes in the same place, or others beside them: none has to wait for another, and
+        none removes what another may be about to load.
+        """
+        kept = self.folder / f"{_name(key, made)}.so"
+        try:
+            with written_whole(kept) as temporary:
+                shutil.copyfile(made, temporary)
+        except (OSError, UserError) as error:
+            log.warning("a compiled program is not kept for the next time: %s", error)
+            return made
+        return kept
 
     def _key(self, advance: Advance) -> str:
         problem = advance.problem
@@ -109,8 +127,8 @@ class _Program:
     """A compiled solve. Threads share the rows; no row's bits depend on which others it travels with, as long as
     none of them asks for the sine of an astronomical angle: that takes all its neighbours the long way round."""
 
-    def __init__(self, path: Path, count: Any) -> None:
-        self._solve = _loaded(path)
+    def __init__(self, solve: Callable[..., None], count: Any) -> None:
+        self._solve = solve
         self._count = count
 
     def __call__(self, front: Front, max_steps: int, kept: int) -> Ended:
@@ -182,9 +200,7 @@ def _compile(advance: Advance, path: Path) -> None:
         "PLACE": sum(columns[2:4]),
     }
     constants = "".join(f"constexpr int {name} = {number};\n" for name, number in numbers.items())
-    with written_whole(path) as temporary:
-        build(_SOLVE, constants + step, row.unit.dtype, temporary)
-    write_text(_sidecar(path), f"{sha256(path)}  {path.name}\n")
+    build(_SOLVE, constants + step, row.unit.dtype, path)
 
 
 def build(frame: Path, step: str, dtype: torch.dtype, path: Path) -> None:
@@ -234,7 +250,6 @@ def _example(advance: Advance) -> Front:
 
 
 @functools.cache
-@functools.cache
 def _code() -> str:
     """A hash of our own source."""
     digest = hashlib.sha256()
@@ -243,9 +258,9 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _sidecar(path: Path) -> Path:
-    """The file with the SHA-256 of a program."""
-    return path.with_suffix(".sha256")
+def _name(key: str, path: Path) -> str:
+    """What the program at `path` must be called, if it is what was compiled for this key."""
+    return f"{key}-{sha256(path)[:24]}"
 
 
 @functools.cache
@@ -253,10 +268,8 @@ def _loaded(path: Path) -> Callable[..., None]:
     """Tensors go to it as the places of their first numbers.
 
     Raises:
-        OSError: it is damaged, and damaged machine code is not to be run, or it cannot be loaded.
+        OSError: it cannot be loaded.
     """
-    if _sidecar(path).read_text(encoding="utf-8", errors="replace").split()[:1] != [sha256(path)]:
-        raise OSError(f"{path.name} is not what was compiled")
     function = ctypes.CDLL(str(path)).solve
     function.restype = None
 

@@ -1,0 +1,109 @@
+"""Four processes at once that want the same compiled program, where there is none, a damaged one, or no place for it.
+
+The compiler is played by a slow copy of what the real one has made once; all else is the library's own.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from aimback import compiled
+from aimback.compiled import Compiler
+from aimback.problem import InverseProblem
+from aimback.solve.advance import Advance, NotCompilable
+from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+from aimback.tasks.cannon_vacuum import CannonVacuum
+
+_AT_ONCE = 4
+_ROWS = 8
+_SECONDS = 0.03  # that the played compiler takes at most for each half of a program
+
+
+def races(count: int, folder: Path) -> list[str]:
+    """So many rounds. In every other one a process is killed at a random moment."""
+    torch.set_num_threads(1)  # what forks must have no threads
+    advance = _advance()
+    whole = _real(advance, folder / "real")
+    expected = _answer(advance, folder / "real")
+    chance = random.Random(count)
+    became: Counter[str] = Counter()
+    for number in range(count):
+        place = folder / str(number)
+        _prepare(place, number % 5, whole)
+        processes = [_fork(advance, place, whole, expected, chance.random()) for _ in range(_AT_ONCE)]
+        if number % 2:
+            time.sleep(chance.uniform(0, 3 * _SECONDS))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(processes[0], signal.SIGKILL)
+        for process in processes:
+            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+            became[_ENDED.get(code, "died")] += 1
+    ended = ", ".join(f"{number} {how}" for how, number in sorted(became.items()))
+    return [f"{count} rounds of {_AT_ONCE} processes: {ended}"]
+
+
+_ENDED = {0: "ended with the right answers", 3: "were refused in one line", -signal.SIGKILL: "were killed by us"}
+
+
+def _advance() -> Advance:
+    task = CannonVacuum()
+    controls = task.box.sample(_ROWS, torch.Generator().manual_seed(0))
+    targets = task(controls, controls[:, :0])
+    problem = InverseProblem(targets, controls[:, :0], task.box, task.tolerance, 1.0)
+    return Advance(task, problem, LevenbergMarquardt())
+
+
+def _real(advance: Advance, folder: Path) -> bytes:
+    Compiler(folder, "")(advance)
+    (made,) = folder.glob("*.so")
+    return made.read_bytes()
+
+
+def _answer(advance: Advance, folder: Path) -> torch.Tensor:
+    unit = torch.full((_ROWS, len(advance.problem.box)), 0.4, dtype=torch.float64)
+    front = advance.begin(advance.problem.targets, advance.problem.conditions, unit)
+    best: torch.Tensor = Compiler(folder, "")(advance)(front, 20, _ROWS).best
+    return best
+
+
+def _prepare(place: Path, kind: int, whole: bytes) -> None:
+    """A folder with nothing, another key's program, half a program or one with a wrong byte; or a file in its place."""
+    if kind == 4:
+        place.write_text("")
+        return
+    place.mkdir()
+    damaged = [b"", whole, whole[: len(whole) // 2], b"\0" + whole[1:]][kind]
+    for name in (made.name for made in (place.parent / "real").iterdir()):
+        if kind:
+            (place / (name if kind > 1 else f"other-{name}")).write_bytes(damaged)
+
+
+def _fork(advance: Advance, place: Path, whole: bytes, expected: torch.Tensor, seed: float) -> int:
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        chance = random.Random(seed)
+
+        def write(_frame: Path, _step: str, _dtype: torch.dtype, path: Path) -> None:
+            with path.open("wb") as file:
+                for half in (whole[: len(whole) // 2], whole[len(whole) // 2 :]):
+                    time.sleep(chance.uniform(0, _SECONDS))
+                    file.write(half)
+                    file.flush()
+
+        compiled.build = write
+        compiled.written = lambda *_: ""
+        compiled._loaded.cache_clear()  # the parent's
+        code = 0 if torch.equal(_answer(advance, place), expected) else 2
+    except NotCompilable:
+        code = 3
+    finally:
+        os._exit(code)
