@@ -7,6 +7,7 @@ DVC writes two files in place, so that a kill can leave their beginning only:
 | `.dvc/tmp/rwlock`, which paths a dvc works on | refuses to run | removed, if no dvc works here |
 | `dvc.lock` | refuses to run, or takes it for a shorter one | cut back to its last whole stage; DVC caches the rest |
 
+What killed experiments leave behind stands in `pipelines.experiments`.
 Nothing is touched that is whole or that a running dvc uses, and one line tells what was done. `make repro`
 and `aimback` do this first; before a plain `dvc repro` it is needed only after a kill. The one argument is the
 folder of a dvc.yaml, if it is not this one.
@@ -24,6 +25,7 @@ import yaml
 from aimback.errors import UserError
 from aimback.files import written_whole
 from pipelines.ending import ending
+from pipelines.experiments import mend_experiments
 from pipelines.locks import locked
 
 _HEADER = b"schema: '2.0'\nstages:\n"
@@ -51,6 +53,7 @@ def mend(folder: Path) -> list[str]:
                         done += _mend_rwlock(place / "rwlock", folder)
             if not (temporary / "rwlock").exists() or not _holders((temporary / "rwlock").read_bytes()):
                 done += _sweep(folder / "outputs")
+            done += mend_experiments(folder, lambda: bool(_running(folder)))
     except BlockingIOError:
         pass  # a dvc is at work, so what looks torn is being written
     return done
@@ -60,10 +63,7 @@ def _mend_rwlock(path: Path, folder: Path) -> list[str]:
     holders = _holders(path.read_bytes())
     if holders == set():
         return []
-    import psutil
-
-    processes = psutil.process_iter() if holders is None else map(psutil.Process, filter(psutil.pid_exists, holders))
-    running = [process.pid for process in processes if _is_dvc(process, folder)]
+    running = _running(folder, holders)
     if not running:
         path.unlink()
         return [f"{path.relative_to(folder)}: left by a dvc that was killed; removed"]
@@ -81,6 +81,18 @@ def _holders(text: bytes) -> set[int] | None:
         return {int(holder["pid"]) for holder in writers + readers}
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _running(folder: Path, among: set[int] | None = None) -> list[int]:
+    """The numbers of the processes that are a dvc at work in this folder, among some or all there are."""
+    import psutil
+
+    found = []
+    for number in psutil.pids() if among is None else among:
+        with contextlib.suppress(psutil.NoSuchProcess, ValueError):  # it has ended, or no process can have that number
+            if _is_dvc(psutil.Process(number), folder):
+                found.append(number)
+    return found
 
 
 def _is_dvc(process: Any, folder: Path) -> bool:

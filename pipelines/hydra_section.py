@@ -58,8 +58,8 @@ def guard() -> None:
                 raise UserError(f"{place.path}: config is looked for in folders, and in no package: that would run it")
         open_sources(repository, config_search_path)
 
-    ConfigLoaderImpl.load_configuration = compose_checked  # type: ignore[method-assign]
-    ConfigRepository.initialize_sources = open_checked  # type: ignore[method-assign]
+    ConfigLoaderImpl.load_configuration = compose_checked  # type: ignore[method-assign, assignment]
+    ConfigRepository.initialize_sources = open_checked  # type: ignore[method-assign, assignment]
     sys.modules["hydra.main"]._get_rerun_conf = _refuse_rerun  # type: ignore[attr-defined]
 
 

@@ -27,7 +27,7 @@ _SECONDS = 0.03  # that the played compiler takes at most for each half of a pro
 
 def races(count: int, folder: Path) -> list[str]:
     """So many rounds. In every other one a process is killed at a random moment."""
-    torch.set_num_threads(1)  # what forks must have no threads
+    torch.set_num_threads(1)  # a process that forks must have no others
     advance = _advance()
     whole = _real(advance, folder / "real")
     expected = _answer(advance, folder / "real")

@@ -1,0 +1,332 @@
+"""What killed experiments of DVC leave behind, and what the doctor makes of it."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipelines import doctor
+from pipelines.experiments import mend_experiments
+
+STAGE = """
+import os, pathlib, time
+pathlib.Path(os.environ["DVC_ROOT"], f"started-{os.getpid()}").touch()
+time.sleep(float(os.environ.get("SECONDS", "0")))
+pathlib.Path("out").write_text(pathlib.Path("params.yaml").read_text())
+"""
+PIPELINE = "stages:\n  work:\n    cmd: python work.py\n    deps: [work.py]\n    params: [x]\n    outs: [out]\n"
+AGAIN = "experiment {}: its worker was killed; it is queued again, `dvc queue start` takes it up"
+
+
+class Queue:
+    """A DVC project under git, with a stage that takes its time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.exps = root / ".dvc/tmp/exps"
+        self.broker = self.exps / "celery/broker"
+
+    def run(self, *command: str, check: bool = True) -> str:
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start_worker(self, seconds: float = 0) -> None:
+        quiet = subprocess.DEVNULL  # the worker keeps open what it is given
+        command = ["dvc", "queue", "start"]
+        subprocess.run(command, cwd=self.root, env=self.environment(seconds), stdout=quiet, stderr=quiet, check=True)
+
+    def environment(self, seconds: float = 0) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return {**kept, "PATH": path, "DVC_SITE_CACHE_DIR": str(self.root / ".dvc/site"), "SECONDS": str(seconds)}
+
+    def git(self, *arguments: str) -> str:
+        return self.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments, check=False)
+
+    def put(self, name: str, x: int, option: str) -> None:
+        self.run("dvc", "exp", "run", option, "--name", name, "--set-param", f"x={x}")
+
+    def states(self) -> dict[str, str]:
+        """Of every experiment that DVC tells of, by name: what it is, and its param."""
+        shown = json.loads(self.run("dvc", "exp", "show", "--json"))
+        (baseline,) = (one for one in shown if one["rev"] != "workspace")
+        found = {}
+        for experiment in baseline["experiments"] or []:
+            x = experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["x"]
+            executor = experiment["executor"] or {"state": "done"}
+            assert experiment["name"] not in found
+            found[experiment["name"]] = f"{executor['state']} x={x}"
+        return found
+
+    def wait(self, ready: Callable[[], bool]) -> None:
+        until = time.monotonic() + 100
+        while not ready():
+            assert time.monotonic() < until, "it takes too long"
+            time.sleep(0.1)
+
+    def stage(self) -> int:
+        """The number of the stage's process, once it is at work."""
+        self.wait(lambda: bool(list(self.root.glob("started-*"))))
+        (file,) = self.root.glob("started-*")
+        file.unlink()
+        return int(file.name.partition("-")[2])
+
+    def left(self) -> dict[str, bytes]:
+        """The files of the queue that matter, and its stash."""
+        files = [*self.broker.glob("*/*.celery.msg"), *self.exps.glob("celery/result/*"), *self.exps.glob("tmp*")]
+        found = {str(file.relative_to(self.root)): file.read_bytes() if file.is_file() else b"" for file in files}
+        return {**found, "stash": self.git("log", "-g", "--format=%H %gs", "refs/exps/celery/stash").encode()}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Queue:
+    queue = Queue(tmp_path_factory.mktemp("queue") / "with a space")
+    queue.root.mkdir()
+    files = {"work.py": STAGE, "dvc.yaml": PIPELINE, "params.yaml": "x: 1\n", ".gitignore": "started-*\n"}
+    for name, text in files.items():
+        (queue.root / name).write_text(text)
+    queue.git("init", "--quiet", "--initial-branch=main")
+    queue.run("dvc", "init", "--quiet")
+    queue.run("dvc", "config", "core.analytics", "false")
+    queue.git("add", "--all")
+    queue.git("commit", "--quiet", "--message", "all")
+    return queue
+
+
+@pytest.fixture(scope="module")
+def pristine(original: Queue, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(original.root, tmp_path_factory.mktemp("pristine") / "copy"))
+
+
+@pytest.fixture(scope="module")
+def queued(original: Queue, pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    again(original, pristine)
+    original.put("two", 2, "--queue")
+    original.put("three", 3, "--queue")
+    return Path(shutil.copytree(original.root, tmp_path_factory.mktemp("queued") / "copy"))
+
+
+def again(queue: Queue, state: Path) -> Queue:
+    """The project as it was; in the same place, because DVC notes where that is."""
+    shutil.rmtree(queue.root)
+    shutil.copytree(state, queue.root)
+    return queue
+
+
+@pytest.fixture
+def queue(original: Queue, pristine: Path) -> Queue:
+    """The project without experiments."""
+    return again(original, pristine)
+
+
+Taken = tuple[Queue, dict[str, bytes], Path]
+
+
+@pytest.fixture
+def taken(original: Queue, queued: Path) -> Taken:
+    """Two queued experiments, the first taken by a worker that was killed; the queue before, and the message."""
+    queue = again(original, queued)
+    before = queue.left()
+    first = min(queue.broker.glob("in/*.celery.msg"))
+    message = queue.broker / "processed" / first.name
+    first.rename(message)
+    body = json.loads(base64.b64decode(json.loads(message.read_bytes())["body"]))
+    commit = body[0][0]["stash_rev"]
+    assert body[0][0]["name"] == "two"
+    queue.git("reflog", "delete", "--updateref", "--rewrite", "refs/exps/celery/stash@{1}")
+    copy = queue.exps / "tmpabc"
+    (copy / "outputs").mkdir(parents=True)
+    noted = queue.exps / "run" / commit / commit
+    noted.parent.mkdir(parents=True)
+    noted.with_suffix(".run").write_text(json.dumps({"root_dir": str(copy), "name": "two", "status": 2}))
+    noted.with_suffix(".json").write_text(json.dumps({"pid": os.getpid(), "returncode": None}))
+    return queue, before, message
+
+
+def result_of(queue: Queue, message: Path) -> Path:
+    return queue.exps / "celery/result" / f"celery-task-meta-{json.loads(message.read_bytes())['headers']['id']}"
+
+
+@pytest.mark.parametrize("result", [None, b"", b'{"status": "SUCC', b'{"status": "STARTED"}'])
+def test_an_experiment_whose_worker_was_killed_is_queued_as_it_was(taken: Taken, result: bytes | None) -> None:
+    queue, before, message = taken
+    if result is not None:
+        result_of(queue, message).write_bytes(result)
+    assert queue.left() != before
+    assert doctor.mend(queue.root) == [AGAIN.format("two")]
+    after = queue.left()
+    stashes = [sorted(state.pop("stash").splitlines()) for state in (before, after)]
+    assert stashes[0] == stashes[1] and len(stashes[0]) == 2
+    assert after == before
+    assert list(queue.exps.glob("run/*/*")) == []
+    assert queue.states() == {"two": "queued x=2", "three": "queued x=3"}
+    assert doctor.mend(queue.root) == []
+
+
+def test_a_kill_before_the_worker_took_the_commit_is_mended_too(taken: Taken) -> None:
+    queue, _, message = taken
+    doctor.mend(queue.root)
+    stash = queue.left()["stash"]
+    (queue.broker / "in" / message.name).rename(message)
+    assert doctor.mend(queue.root) == [AGAIN.format("two")]
+    assert queue.left()["stash"] == stash
+
+
+def ended(queue: Queue, message: Path) -> None:
+    result_of(queue, message).write_text('{"status": "SUCCESS"}')
+
+
+def edited(queue: Queue, message: Path, key: str, value: Any) -> None:
+    content = json.loads(message.read_bytes())
+    body = json.loads(base64.b64decode(content["body"]))
+    body[0][0][key] = value
+    content["body"] = base64.b64encode(json.dumps(body).encode()).decode()
+    message.write_text(json.dumps(content))
+
+
+LEFT_ALONE: dict[str, Callable[[Queue, Path], object]] = {
+    "it has ended": ended,
+    "it has failed": lambda queue, message: result_of(queue, message).write_text('{"status": "FAILURE"}'),
+    "a copied project": lambda queue, message: edited(queue, message, "dvc_root", "/elsewhere"),
+    "an option for a commit": lambda queue, message: edited(queue, message, "stash_rev", "--output=/tmp/x"),
+    "no commit": lambda queue, message: edited(queue, message, "head_rev", None),
+    "another body": lambda queue, message: message.write_text(
+        json.dumps({**json.loads(message.read_bytes()), "body": "W10="})
+    ),
+    "another task": lambda queue, message: message.write_bytes(message.read_bytes().replace(b"run_exp", b"run_all")),
+    "a list": lambda queue, message: message.write_text("[1]"),
+    "torn": lambda queue, message: message.write_bytes(message.read_bytes()[:-30]),
+    "empty": lambda queue, message: message.write_bytes(b""),
+    "no headers": lambda queue, message: message.write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("change", LEFT_ALONE)
+def test_what_is_not_as_dvc_leaves_it_after_a_kill_is_left_alone(taken: Taken, change: str) -> None:
+    queue, _, message = taken
+    LEFT_ALONE[change](queue, message)
+    before = queue.left()
+    assert doctor.mend(queue.root) == []
+    assert queue.left() == before
+
+
+def test_nothing_is_touched_while_a_dvc_is_at_work_or_where_its_worker_has_just_ended(taken: Taken) -> None:
+    queue, _, message = taken
+    before = queue.left()
+    assert mend_experiments(queue.root, lambda: True) == []
+    assert queue.left() == before
+
+    def at_work() -> bool:
+        ended(queue, message)
+        return False
+
+    assert mend_experiments(queue.root, at_work) == []
+
+
+def test_what_git_cannot_queue_again_is_named_with_what_to_do(taken: Taken) -> None:
+    queue, _, message = taken
+    edited(queue, message, "stash_rev", "f" * 40)
+    edited(queue, message, "name", "lost")
+    before = queue.left()
+    (said,) = doctor.mend(queue.root)
+    assert said.startswith("experiment lost: its worker was killed, and git cannot queue it again (fatal: ")
+    assert said.endswith("; `dvc queue kill lost` marks it as failed")
+    assert queue.left() == before
+
+
+# ---- real workers -------------------------------------------------------------------------------------------------
+
+
+def processes(queue: Queue, word: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if word in process.cmdline() and Path(process.cwd()).is_relative_to(queue.root):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def strike(*victims: psutil.Process | int) -> None:
+    numbers = [victim if isinstance(victim, int) else victim.pid for victim in victims]
+    for number in numbers:
+        os.kill(number, signal.SIGKILL)
+
+
+def quiet(queue: Queue) -> bool:
+    return not doctor._running(queue.root)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_and_what_it_ran(queue: Queue) -> None:
+    queue.put("two", 2, "--queue")
+    queue.put("three", 3, "--queue")
+    queue.start_worker(60)
+    stage = queue.stage()
+    assert doctor.mend(queue.root) == []  # a dvc is at work
+    strike(*processes(queue, "queue-worker"), *processes(queue, "exec-run"), stage)
+    queue.wait(lambda: quiet(queue))
+    assert queue.states() == {"two": "running x=2", "three": "queued x=3"}  # which is why there is a doctor
+    assert doctor.mend(queue.root) == [AGAIN.format("two")]
+    assert queue.states() == {"two": "queued x=2", "three": "queued x=3"}
+    queue.start_worker()
+    queue.wait(lambda: queue.states() == {"two": "success x=2", "three": "success x=3"})
+    assert list(queue.exps.glob("tmp*")) == []
+    strike(*processes(queue, "queue-worker"))  # which would wait for more
+    queue.wait(lambda: quiet(queue))
+    assert doctor.mend(queue.root) == []
+
+
+@pytest.mark.slow
+def test_a_worker_killed_alone_leaves_its_run_to_its_end(queue: Queue) -> None:
+    queue.put("two", 2, "--queue")
+    queue.start_worker(60)
+    stage = queue.stage()
+    strike(*processes(queue, "queue-worker"))
+    assert doctor.mend(queue.root) == []
+    strike(*processes(queue, "exec-run"), stage)
+    queue.wait(lambda: quiet(queue))
+    assert doctor.mend(queue.root) == [AGAIN.format("two")]
+
+
+@pytest.mark.slow
+def test_a_killed_experiment_in_a_copy(queue: Queue) -> None:
+    started = subprocess.Popen(
+        ["dvc", "exp", "run", "--temp", "--name", "five", "--set-param", "x=5"],
+        cwd=queue.root,
+        env=queue.environment(60),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    stage = queue.stage()
+    assert doctor.mend(queue.root) == []
+    started.kill()
+    started.wait()
+    strike(stage)
+    assert queue.states() == {"five": "running x=5"}
+    said = "experiment five: `dvc exp run --temp` was killed; what it left is removed, run it again"
+    assert said in doctor.mend(queue.root)
+    assert queue.states() == {}
+    queue.put("five", 5, "--temp")
+    assert queue.states() == {"five": "done x=5"}
+    assert doctor.mend(queue.root) == []
