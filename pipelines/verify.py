@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import yaml
 
 from aimback.errors import UserError
 from pipelines.ending import ending
+from pipelines.params import ANEW, read_mapping
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -60,11 +62,14 @@ class Checked:
         self._cache = _cache(folder)
         self.files: dict[Path, bool | None] = {}
         self.damages: list[Damage] = []
-        uncached = _uncached(folder)
-        stages = _stages(folder)
+        defined = yaml.load((folder / "dvc.yaml").read_bytes(), _LOADER)["stages"]
+        uncached = _uncached(defined.values())
+        tasks = {name: _chosen(folder, stage.get("matrix")) for name, stage in defined.items()}
         for stage, path, digest in _outs(folder):
-            if stage in stages:  # DVC keeps the record of tasks that are no longer in the list
-                self._check(stage, Path(path), digest, not uncached.fullmatch(path))
+            name, _, task = stage.partition("@")
+            if name not in tasks or task not in (tasks[name] or [task]):
+                continue  # DVC keeps the record of stages that dvc.yaml no longer makes
+            self._check(stage, Path(path), digest, not uncached.fullmatch(path))
 
     def _check(self, stage: str, path: Path, digest: str, cached: bool) -> None:
         outputs, objects = self._named(path, digest)
@@ -139,21 +144,13 @@ def _outs(folder: Path) -> list[tuple[str, str, str]]:
         raise UserError(f"{lock}: cannot be read; run `python -m pipelines.doctor`") from None
 
 
-def _stages(folder: Path) -> set[str]:
-    """The stages that DVC makes of dvc.yaml as it is."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(folder)) as repo:
-            return {stage.name for stage in repo.index.stages if stage.path_in_repo == "dvc.yaml"}
-    except DvcException as error:
-        raise UserError(f"{folder / 'dvc.yaml'}: {error}") from error
+def _chosen(folder: Path, matrix: Any) -> list[str] | None:
+    """The tasks that a stage is made for; None where they are written down in dvc.yaml itself."""
+    return list(read_mapping(folder / "params.yaml", ANEW)["tasks"]) if matrix == {"task": "${tasks}"} else None
 
 
-def _uncached(folder: Path) -> re.Pattern[str]:
+def _uncached(stages: Iterable[Mapping[str, Any]]) -> re.Pattern[str]:
     """Paths of outputs that DVC is told to leave to git."""
-    stages = yaml.load((folder / "dvc.yaml").read_bytes(), _LOADER)["stages"].values()
     outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
     paths = [path for out in outs if isinstance(out, dict) for path, how in out.items() if how.get("cache") is False]
     return re.compile("|".join(re.sub(r"\\\$\\\{.*?\\\}", ".*", re.escape(path)) for path in paths))
