@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,14 @@ from pipelines import stage
 from pipelines.ending import ROOT, ending
 from pipelines.locks import locked
 from pipelines.stage import Job, alone
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A new one in the project, because stages write nowhere else."""
+    (ROOT / "outputs" / "by_hand").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / "outputs" / "by_hand") as name:
+        yield Path(name)
 
 
 def start(name: str, folder: Path, *overrides: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
@@ -33,18 +42,16 @@ def start(name: str, folder: Path, *overrides: str, before: tuple[str, ...] = ()
 
 
 @pytest.mark.parametrize(("blow", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_stage_in_one_line_and_without_a_result(
-    tmp_path: Path, blow: signal.Signals, code: int
-) -> None:
-    child = start("generate", tmp_path, "task=trebuchet", "data.examples=100000")
+def test_a_signal_ends_a_stage_in_one_line_and_without_a_result(folder: Path, blow: signal.Signals, code: int) -> None:
+    child = start("generate", folder, "task=trebuchet", "data.examples=100000")
     until = time.monotonic() + 120
-    while not (tmp_path / "locks" / "generate@trebuchet").exists():
+    while not (folder / "locks" / "generate@trebuchet").exists():
         assert time.monotonic() < until and child.poll() is None
         time.sleep(0.05)
     child.send_signal(blow)
     _, complaints = child.communicate(timeout=60)
     assert (child.returncode, complaints) == (code, f"ended by {blow.name}\n")
-    assert list((tmp_path / "trebuchet").rglob("*")) == []
+    assert list((folder / "trebuchet").rglob("*")) == []
 
 
 def test_a_job_is_done_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,26 +98,26 @@ def test_a_job_waits_for_one_that_is_about_to_end(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def on_a_disk_of(tmp_path: Path) -> Callable[[str], tuple[str, ...]]:
+def on_a_disk_of(folder: Path) -> Callable[[str], tuple[str, ...]]:
     """What to put before a command so that a folder is a disk of that size; on systems that let an ordinary user."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ("unshare", "-rm", "mount", "-t", "tmpfs", "none", str(folder))
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = ("unshare", "-rm", "mount", "-t", "tmpfs", "none", str(disk))
     if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("this system lets a user mount no disk")
 
     def before(size: str) -> tuple[str, ...]:
-        script = f'mount -t tmpfs -o size={size} none {folder} && "$@"; code=$?; ls -AR {folder}; exit $code'
+        script = f'mount -t tmpfs -o size={size} none {disk} && "$@"; code=$?; ls -AR {disk}; exit $code'
         return ("unshare", "-rm", "sh", "-c", script, "sh")
 
     return before
 
 
 def test_a_disk_too_small_for_the_data_set_is_told_before_the_work(
-    tmp_path: Path, on_a_disk_of: Callable[[str], tuple[str, ...]]
+    folder: Path, on_a_disk_of: Callable[[str], tuple[str, ...]]
 ) -> None:
     overrides = ("task=cannon_vacuum", "data.examples=100000")
-    child = start("generate", tmp_path / "disk", *overrides, before=on_a_disk_of("1m"))
+    child = start("generate", folder / "disk", *overrides, before=on_a_disk_of("1m"))
     left, complaints = child.communicate(timeout=120)
     assert child.returncode == 2
     (line,) = complaints.splitlines()
@@ -120,13 +127,13 @@ def test_a_disk_too_small_for_the_data_set_is_told_before_the_work(
 
 
 def test_on_a_full_disk_a_stage_leaves_nothing_that_looks_finished(
-    tmp_path: Path, on_a_disk_of: Callable[[str], tuple[str, ...]]
+    folder: Path, on_a_disk_of: Callable[[str], tuple[str, ...]]
 ) -> None:
-    made = start("generate", tmp_path / "made", "task=cannon_vacuum", "data.examples=100", "data.targets=5")
+    made = start("generate", folder / "made", "task=cannon_vacuum", "data.examples=100", "data.targets=5")
     assert made.communicate(timeout=120)[1] == "" and made.returncode == 0
-    overrides = ("task=cannon_vacuum", f"inputs=[{tmp_path / 'made'}]", "training.max_epochs=1")
+    overrides = ("task=cannon_vacuum", f"inputs=[{folder / 'made'}]", "training.max_epochs=1")
     # Room for what Hydra writes, and not for some thousand weights.
-    child = start("train", tmp_path / "disk", *overrides, "surrogate.hidden_width=256", before=on_a_disk_of("64k"))
+    child = start("train", folder / "disk", *overrides, "surrogate.hidden_width=256", before=on_a_disk_of("64k"))
     left, complaints = child.communicate(timeout=120)
     assert child.returncode == 2
     *warned, line = complaints.splitlines()
