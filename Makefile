@@ -15,6 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
+	@echo "installing about 2 GB, some minutes"
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(strip $(LOCKED)),)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'

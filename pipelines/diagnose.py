@@ -5,13 +5,14 @@ import json
 import torch
 
 from aimback.archive import write_arrays
-from aimback.diagnose.examine import examine
+from aimback.diagnose.examine import EXAMINATIONS, examine
 from aimback.diagnose.subject import Subject
 from aimback.files import write_text
 from aimback.routes import ROUTES
 from aimback.solution import load_solution
 from aimback.surrogate.network import Surrogate
 from aimback.targets import load_targets
+from pipelines.progress import progress_bar
 from pipelines.stage import Job, stage
 
 
@@ -35,7 +36,8 @@ def main(job: Job) -> None:
     )
     written = job.outputs / "diagnose"
     with job.metered("diagnose/metrics.json"):
-        diagnosis = examine(subject)
+        with progress_bar(f"{job.name}: deciding claims", len(EXAMINATIONS)) as bar:
+            diagnosis = examine(subject, bar.advance)
         claims = [claim for claim, _ in diagnosis]
         write_text(
             written / "metrics.json",

@@ -18,6 +18,7 @@ from aimback.ledger import Ledger
 from aimback.routes import ROUTES
 from aimback.solution import load_solution
 from aimback.targets import load_targets
+from pipelines.progress import progress_bar
 from pipelines.stage import Job, stage
 
 
@@ -26,7 +27,7 @@ def main(job: Job) -> None:
     task, device = job.task, job.settings.hardware.device()
     targets = load_targets(job.made("data/targets.npz"), task)
     metrics, answers, steps, candidates = {}, {}, [], []
-    with job.metered("evaluate/answers.csv"):
+    with progress_bar(f"{job.name}: simulating answers", len(ROUTES)) as bar, job.metered("evaluate/answers.csv"):
         for route, stages in ROUTES.items():
             folder = stages.solving
             solution = load_solution(job.made(f"{folder}/solution.npz"), task, int(targets.valid.sum()))
@@ -36,6 +37,7 @@ def main(job: Job) -> None:
             metrics[route] = measures(task, targets, solution, truth, answers[route], ledger)
             steps += curves(task, targets, solution, route, device)
             candidates += r_t_rows(route, truth)
+            bar.advance(1)
     written = job.outputs / "evaluate"
     write_text(written / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     save_answers(written / "answers.csv", task, targets, answers)

@@ -2,9 +2,11 @@
 
 from aimback.dataset import dataset_size, save_dataset, simulate_dataset
 from aimback.files import check_writable
-from aimback.targets import draw_targets, read_targets, save_targets
+from aimback.targets import Targets, draw_targets, read_targets, save_targets
 from pipelines.progress import progress_bar
 from pipelines.stage import Job, stage
+
+_NAMED = 3  # invalid rows, on the console; all of them stand in evaluate/answers.csv
 
 
 @stage
@@ -27,8 +29,19 @@ def main(job: Job) -> None:
         targets = draw_targets(task, data.targets, job.generator("targets"), device, dtype)
     else:
         targets = read_targets(settings.targets, task)
+        _name_invalid(job, targets)
     save_dataset(job.outputs / "data" / "dataset.npz", dataset, task)
     save_targets(job.outputs / "data" / "targets.npz", targets, task)
+
+
+def _name_invalid(job: Job, targets: Targets) -> None:
+    problems = [problem for problem in targets.problems if problem]
+    if problems:
+        more = [f"and {len(problems) - _NAMED} more"] if len(problems) > _NAMED else []
+        print(
+            f"{job.name}: {job.settings.targets}: {len(problems)} of {len(targets)} rows are invalid and left out: "
+            + "; ".join(problems[:_NAMED] + more)
+        )
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ class Bar:
     Args:
         title: what is being done.
         total: of how many.
-        counted: what `reached` counts beside, such as "solved".
+        counted: what `reached` counts beside, such as "within the tolerance".
     """
 
     def __init__(self, progress: Progress, title: str, total: int, counted: str) -> None:
-        self._progress, self._counted = progress, counted
+        self._progress, self._total, self._counted = progress, total, counted
         self._row = progress.add_task(title, total=total, count="")
 
     def advance(self, done: int) -> None:
@@ -25,8 +25,8 @@ class Bar:
         self._progress.advance(self._row, done)
 
     def reached(self, done: int, count: int) -> None:
-        """So many are done by now, and `count` of them are what is counted."""
-        self._progress.update(self._row, completed=done, count=f"{count} of {done} {self._counted}")
+        """So many are done by now, and `count` are what is counted: maybe more, where a part is enough for that."""
+        self._progress.update(self._row, completed=done, count=f"{count} of {self._total} {self._counted}")
 
 
 @contextmanager

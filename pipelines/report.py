@@ -8,11 +8,12 @@ import torch
 
 from aimback.archive import read_arrays
 from aimback.plots.evidence import PICTURES, declared
-from aimback.plots.gallery import draw_figures
+from aimback.plots.gallery import FIGURES, draw_figures
 from aimback.routes import ROUTES
 from aimback.solution import load_solution
 from aimback.surrogate.network import Surrogate
 from aimback.targets import load_targets
+from pipelines.progress import progress_bar
 from pipelines.stage import Job, stage
 
 
@@ -26,7 +27,7 @@ def main(job: Job) -> None:
         name: load_solution(job.made(f"{route.solving}/solution.npz"), task, count) for name, route in ROUTES.items()
     }
     history = _columns(job, "surrogate/history.csv")
-    with job.metered("figures/miss.png"):
+    with progress_bar(f"{job.name}: drawing", len(FIGURES)) as bar, job.metered("figures/miss.png"):
         draw_figures(
             job.outputs / "figures",
             job.outputs / "interactive",
@@ -41,6 +42,7 @@ def main(job: Job) -> None:
             pictures=_pictures(job),
             solver=job.settings.solver,
             generator=job.generator("sweep"),
+            progress=bar.advance,
         )
 
 

@@ -100,7 +100,7 @@ def solved(
     compiler = None
     if about is not None and hardware.compiles(len(targets) * solver.starts):
         compiler = Compiler(ROOT / "outputs" / "compiled", about)
-    with progress_bar(f"{job.name}: solving", len(targets), "solved") as bar:
+    with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
         if before:
             return solve_in_turn([*before, forward], problem, solver, job.generator("starts"), bar.reached)
         try:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -143,6 +144,9 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
                 work(job)
                 job.write_meters()
                 shutil.rmtree(job.checkpoints, ignore_errors=True)
+        if "DVC_STAGE" not in os.environ:  # by hand, so somebody wants to know
+            here = Path(HydraConfig.get().runtime.cwd)
+            print(f"{name}: written to {root.relative_to(here) if root.is_relative_to(here) else root}")
 
     return main
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aimback.box import Axis, Box
 from aimback.diagnose import conditioning, gradients, landscape, minima, roughness
+from aimback.diagnose import examine as all_claims
 from aimback.diagnose.dead_ends import Mesh, basins
 from aimback.diagnose.examine import Examination
 from aimback.diagnose.settings import DiagnoseSettings
@@ -377,6 +378,14 @@ def test_second_derivatives_next_to_a_wall_stay_inside() -> None:
     corner = torch.tensor([[0.0, 1.0]], dtype=T)
     bent = landscape.second_derivatives(subject(task, targets=[0.1, 0.2]), task, corner, corner[:, :0])
     torch.testing.assert_close(bent[0, 0], torch.tensor([[0.0, 2.0], [2.0, 0.0]], dtype=T), atol=1e-3, rtol=0)
+
+
+def test_progress_counts_every_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(all_claims, "EXAMINATIONS", (lambda about: (about, 1), lambda about: (about, 2)))
+    told: list[int] = []
+    about: Any = "subject"
+    assert all_claims.examine(about, told.append) == all_claims.examine(about) == [("subject", 1), ("subject", 2)]
+    assert told == [1, 1]
 
 
 # --- C7 -----------------------------------------------------------------------------------------------------------

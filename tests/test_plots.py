@@ -14,7 +14,7 @@ from aimback.box import Axis, Box
 from aimback.plots import evidence, interactive, stills, sweep, views
 from aimback.plots.canvas import new_figure
 from aimback.plots.colours import COLOURS, LINES
-from aimback.plots.gallery import draw_figures
+from aimback.plots.gallery import FIGURES, draw_figures
 from aimback.problem import InverseProblem
 from aimback.report.figures import KINDS
 from aimback.solve.gradient_descent import GradientDescent
@@ -86,6 +86,7 @@ class Drawn:
         for route, solution in self.solutions.items():
             answers = solution.controls[torch.arange(12), solution.best()]
             self.misses[route] = (task(answers, self.targets.conditions) - self.targets.targets).norm(dim=-1)
+        self.told = []
         self.names = self.draw(folder)
 
     def draw(self, folder, task=None):
@@ -104,6 +105,7 @@ class Drawn:
             pictures={figure: made[key] for figure, (key, _) in evidence.PICTURES.items()},
             solver=SOLVER,
             generator=torch.Generator().manual_seed(2),
+            progress=self.told.append,
         )
 
 
@@ -126,13 +128,18 @@ def drawn(request, tmp_path_factory):
 
 def test_all_figures_are_drawn_twice_and_have_captions(drawn):
     expected = set(KINDS) - ({"trajectories"} if isinstance(drawn.task, Slope) else set())
-    assert set(drawn.names) == expected
+    assert set(drawn.names) == expected and set(FIGURES) == set(KINDS)
+    assert drawn.names == [name for name in FIGURES if name in expected]
     for name in expected - {"sweep"}:
         assert (drawn.folder / "figures" / f"{name}.png").read_bytes().startswith(PNG)
         panels = json.loads((drawn.folder / "interactive" / f"{name}.json").read_text())
         assert panels
         assert all(panel["data"] for panel in panels)
     assert (drawn.folder / "figures" / "sweep.gif").read_bytes().startswith(b"GIF89a")
+
+
+def test_progress_counts_every_figure(slope):
+    assert slope.told == [1] * len(slope.names)
 
 
 def test_the_same_figures_have_the_same_bytes(tmp_path, cannon):

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.progress import Progress
 
 from aimback.errors import UserError
 from pipelines import stage
 from pipelines.ending import ROOT, ending
 from pipelines.locks import locked
+from pipelines.progress import Bar
 from pipelines.stage import Job, alone
 
 
@@ -29,12 +31,15 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def start(name: str, folder: Path, *overrides: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """A stage by hand that writes into `folder`."""
+def start(
+    name: str, folder: Path, *overrides: str, before: tuple[str, ...] = (), stage: str | None = None
+) -> subprocess.Popen[str]:
+    """A stage that writes into `folder`, by hand or, under the name that it has there, as if by dvc."""
     return subprocess.Popen(
         [*before, sys.executable, "-m", f"pipelines.{name}", f"hydra.run.dir={folder}", *overrides],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "HYDRA_"))},
+        env={name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "HYDRA_"))}
+        | ({"DVC_STAGE": stage} if stage else {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -95,6 +100,33 @@ def test_a_job_waits_for_one_that_is_about_to_end(tmp_path: Path) -> None:
     with locked(lock, patience=10):
         pass
     child.communicate()
+
+
+@pytest.mark.parametrize("stage", [None, "generate@cannon_drag"])
+def test_a_stage_says_where_it_has_written_by_hand_and_which_targets_are_invalid_always(
+    stage: str | None, folder: Path, tmp_path: Path
+) -> None:
+    targets = tmp_path / "my targets.csv"
+    targets.write_text("distance,wind\n10,0\nten,0\n10,\n10,0,0\n20,0\ninf,0\n")
+    child = start(
+        "generate", folder / "made", "task=cannon_drag", "data.examples=20", f"targets='{targets}'", stage=stage
+    )
+    said, complaints = child.communicate(timeout=120)
+    assert (child.returncode, complaints) == (0, "")
+    invalid, *rest = said.splitlines()
+    assert invalid == (
+        f"cannon_drag: {targets}: 4 of 6 rows are invalid and left out: "
+        "line 3: distance is 'ten', not a finite number; line 4: wind is empty; "
+        "line 5: 3 cells, the header has 2 (a decimal comma?); and 1 more"
+    )
+    assert rest == ([] if stage else [f"generate: written to {folder / 'made'}"])
+
+
+def test_more_may_have_arrived_than_are_done() -> None:
+    with Progress(disable=True) as progress:
+        Bar(progress, "cannon: solving", 1000, "within the tolerance").reached(234, 1000)
+        (row,) = progress.tasks
+    assert (row.completed, row.fields["count"]) == (234, "1000 of 1000 within the tolerance")
 
 
 @pytest.fixture

@@ -30,6 +30,11 @@ EXAMINATIONS: tuple[Examination, ...] = (
 )
 
 
-def examine(subject: Subject) -> list[tuple[Claim, Pictures]]:
-    """Every claim decided, with the arrays of its pictures."""
-    return [examination(subject) for examination in EXAMINATIONS]
+def examine(subject: Subject, progress: Callable[[int], None] | None = None) -> list[tuple[Claim, Pictures]]:
+    """Every claim decided, with the arrays of its pictures; `progress` is told 1 after each."""
+    decided = []
+    for examination in EXAMINATIONS:
+        decided.append(examination(subject))
+        if progress is not None:
+            progress(1)
+    return decided

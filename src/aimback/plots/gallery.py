@@ -25,6 +25,9 @@ from aimback.solve.solver import Solver
 from aimback.targets import Targets
 from aimback.tasks.base import Task
 
+# All that a task may have, in the order in which they are drawn.
+FIGURES = ("surfaces", "sweep", "trajectories", "loss", "r_t", "miss", "training", *evidence.PICTURES)
+
 
 def draw_figures(
     folder: Path,
@@ -41,6 +44,7 @@ def draw_figures(
     pictures: Mapping[str, Mapping[str, Array]],
     solver: Solver,
     generator: torch.Generator,
+    progress: Callable[[int], None] | None = None,
 ) -> list[str]:
     """Draw all figures of a task that apply to it.
 
@@ -58,23 +62,29 @@ def draw_figures(
         pictures: by figure, the arrays of `evidence.PICTURES`; those of claims that were not examined are left out.
         solver: how the moving figure's descents are made.
         generator: of their starts.
+        progress: told 1 after each figure.
 
     Returns:
         The figures' names, in the order in which they were drawn.
     """
-    drawn = []
+    drawn: list[str] = []
+
+    def note(figure: str) -> None:
+        drawn.append(figure)
+        if progress is not None:
+            progress(1)
 
     def draw(figure: str, still: Callable[..., None], live: Callable[..., interactive.Panels], *content: Any) -> None:
-        drawn.append(figure)
         still(folder / f"{figure}.png", name, *content)
         write_text(panels / f"{figure}.json", interactive.to_json(live(*content)) + "\n")
+        note(figure)
 
     unit, tolerance = task.outcomes.axes[0].unit, task.tolerance
     if len(targets):
         landscape = view_landscape(task, surrogate, targets, solutions)
         draw("surfaces", stills.plot_surfaces, interactive.surfaces, landscape)
-        drawn.append("sweep")
         plot_sweep(folder / "sweep.gif", name, view_sweep(task, surrogate, targets, solver, generator))
+        note("sweep")
         shown = spread_targets(targets)
         paths = view_trajectories(task, targets, solutions, shown)
         if paths is not None:
