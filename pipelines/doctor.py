@@ -53,7 +53,7 @@ def mend(folder: Path) -> list[str]:
                         done += _mend_rwlock(place / "rwlock", folder)
             if not (temporary / "rwlock").exists() or not _holders((temporary / "rwlock").read_bytes()):
                 done += _sweep(folder / "outputs")
-            done += mend_experiments(folder, lambda: bool(_running(folder)))
+            done += mend_experiments(folder, lambda: bool(find_dvcs(folder)))
     except BlockingIOError:
         pass  # a dvc is at work, so what looks torn is being written
     return done
@@ -63,7 +63,7 @@ def _mend_rwlock(path: Path, folder: Path) -> list[str]:
     holders = _holders(path.read_bytes())
     if holders == set():
         return []
-    running = _running(folder, holders)
+    running = find_dvcs(folder, holders)
     if not running:
         path.unlink()
         return [f"{path.relative_to(folder)}: left by a dvc that was killed; removed"]
@@ -83,7 +83,7 @@ def _holders(text: bytes) -> set[int] | None:
         return None
 
 
-def _running(folder: Path, among: set[int] | None = None) -> list[int]:
+def find_dvcs(folder: Path, among: set[int] | None = None) -> list[int]:
     """The numbers of the processes that are a dvc at work in this folder, among some or all there are."""
     import psutil
 

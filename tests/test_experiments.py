@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,101 +13,16 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.campaigns.queue_workers import Queue
 from pipelines import doctor
 from pipelines.experiments import mend_experiments
 
-STAGE = """
-import os, pathlib, time
-pathlib.Path(os.environ["DVC_ROOT"], f"started-{os.getpid()}").touch()
-time.sleep(float(os.environ.get("SECONDS", "0")))
-pathlib.Path("out").write_text(pathlib.Path("params.yaml").read_text())
-"""
-PIPELINE = "stages:\n  work:\n    cmd: python work.py\n    deps: [work.py]\n    params: [x]\n    outs: [out]\n"
 AGAIN = "experiment {}: its worker was killed; it is queued again, `dvc queue start` takes it up"
-
-
-class Queue:
-    """A DVC project under git, with a stage that takes its time."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.exps = root / ".dvc/tmp/exps"
-        self.broker = self.exps / "celery/broker"
-
-    def run(self, *command: str, check: bool = True) -> str:
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def start_worker(self, seconds: float = 0) -> None:
-        quiet = subprocess.DEVNULL  # the worker keeps open what it is given
-        command = ["dvc", "queue", "start"]
-        subprocess.run(command, cwd=self.root, env=self.environment(seconds), stdout=quiet, stderr=quiet, check=True)
-
-    def environment(self, seconds: float = 0) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        return {**kept, "PATH": path, "DVC_SITE_CACHE_DIR": str(self.root / ".dvc/site"), "SECONDS": str(seconds)}
-
-    def git(self, *arguments: str) -> str:
-        return self.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments, check=False)
-
-    def put(self, name: str, x: int, option: str) -> None:
-        self.run("dvc", "exp", "run", option, "--name", name, "--set-param", f"x={x}")
-
-    def states(self) -> dict[str, str]:
-        """Of every experiment that DVC tells of, by name: what it is, and its param."""
-        shown = json.loads(self.run("dvc", "exp", "show", "--json"))
-        (baseline,) = (one for one in shown if one["rev"] != "workspace")
-        found = {}
-        for experiment in baseline["experiments"] or []:
-            x = experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["x"]
-            executor = experiment["executor"] or {"state": "done"}
-            assert experiment["name"] not in found
-            found[experiment["name"]] = f"{executor['state']} x={x}"
-        return found
-
-    def wait(self, ready: Callable[[], bool]) -> None:
-        until = time.monotonic() + 100
-        while not ready():
-            assert time.monotonic() < until, "it takes too long"
-            time.sleep(0.1)
-
-    def stage(self) -> int:
-        """The number of the stage's process, once it is at work."""
-        self.wait(lambda: bool(list(self.root.glob("started-*"))))
-        (file,) = self.root.glob("started-*")
-        file.unlink()
-        return int(file.name.partition("-")[2])
-
-    def left(self) -> dict[str, bytes]:
-        """The files of the queue that matter, and its stash."""
-        files = [*self.broker.glob("*/*.celery.msg"), *self.exps.glob("celery/result/*"), *self.exps.glob("tmp*")]
-        found = {str(file.relative_to(self.root)): file.read_bytes() if file.is_file() else b"" for file in files}
-        return {**found, "stash": self.git("log", "-g", "--format=%H %gs", "refs/exps/celery/stash").encode()}
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Queue:
-    queue = Queue(tmp_path_factory.mktemp("queue") / "with a space")
-    queue.root.mkdir()
-    files = {"work.py": STAGE, "dvc.yaml": PIPELINE, "params.yaml": "x: 1\n", ".gitignore": "started-*\n"}
-    for name, text in files.items():
-        (queue.root / name).write_text(text)
-    queue.git("init", "--quiet", "--initial-branch=main")
-    queue.run("dvc", "init", "--quiet")
-    queue.run("dvc", "config", "core.analytics", "false")
-    queue.git("add", "--all")
-    queue.git("commit", "--quiet", "--message", "all")
-    return queue
+    return Queue(tmp_path_factory.mktemp("queue") / "with a space")
 
 
 @pytest.fixture(scope="module")
@@ -256,25 +169,9 @@ def test_what_git_cannot_queue_again_is_named_with_what_to_do(taken: Taken) -> N
 # ---- real workers -------------------------------------------------------------------------------------------------
 
 
-def processes(queue: Queue, word: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if word in process.cmdline() and Path(process.cwd()).is_relative_to(queue.root):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
 def strike(*victims: psutil.Process | int) -> None:
-    numbers = [victim if isinstance(victim, int) else victim.pid for victim in victims]
-    for number in numbers:
-        os.kill(number, signal.SIGKILL)
-
-
-def quiet(queue: Queue) -> bool:
-    return not doctor._running(queue.root)
+    for victim in victims:
+        os.kill(victim if isinstance(victim, int) else victim.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -284,16 +181,16 @@ def test_a_killed_worker_and_what_it_ran(queue: Queue) -> None:
     queue.start_worker(60)
     stage = queue.stage()
     assert doctor.mend(queue.root) == []  # a dvc is at work
-    strike(*processes(queue, "queue-worker"), *processes(queue, "exec-run"), stage)
-    queue.wait(lambda: quiet(queue))
+    strike(*queue.processes("queue-worker"), *queue.processes("exec-run"), stage)
+    queue.wait(queue.is_quiet)
     assert queue.states() == {"two": "running x=2", "three": "queued x=3"}  # which is why there is a doctor
     assert doctor.mend(queue.root) == [AGAIN.format("two")]
     assert queue.states() == {"two": "queued x=2", "three": "queued x=3"}
     queue.start_worker()
     queue.wait(lambda: queue.states() == {"two": "success x=2", "three": "success x=3"})
     assert list(queue.exps.glob("tmp*")) == []
-    strike(*processes(queue, "queue-worker"))  # which would wait for more
-    queue.wait(lambda: quiet(queue))
+    strike(*queue.processes("queue-worker"))  # which would wait for more
+    queue.wait(queue.is_quiet)
     assert doctor.mend(queue.root) == []
 
 
@@ -302,10 +199,10 @@ def test_a_worker_killed_alone_leaves_its_run_to_its_end(queue: Queue) -> None:
     queue.put("two", 2, "--queue")
     queue.start_worker(60)
     stage = queue.stage()
-    strike(*processes(queue, "queue-worker"))
+    strike(*queue.processes("queue-worker"))
     assert doctor.mend(queue.root) == []
-    strike(*processes(queue, "exec-run"), stage)
-    queue.wait(lambda: quiet(queue))
+    strike(*queue.processes("exec-run"), stage)
+    queue.wait(queue.is_quiet)
     assert doctor.mend(queue.root) == [AGAIN.format("two")]
 
 

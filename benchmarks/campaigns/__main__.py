@@ -29,6 +29,7 @@ CAMPAIGNS = {
     "honesty": ("Targets out of reach", 10_000),
     "servers": ("MLflow's server fails", 2),
     "parallel": ("Eight at once in an MLflow store that is not there yet", 20),
+    "queue_workers": ("SIGKILL at random moments of a worker of DVC's queue", 20),
     "races": ("Four at once that want the same compiled program", 200),
     "surroundings": ("The same bytes elsewhere", 6),
     "environments": ("The same bytes under other environment variables", 200),
