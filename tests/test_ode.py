@@ -79,7 +79,7 @@ def dop853(task: CannonDrag, speed: float, angle: float, wind: float) -> tuple[f
         rtol=1e-13,
         atol=1e-13,
         events=ground,
-        first_step=hop,
+        first_step=min(hop, 0.1 / (task.drag * (speed + abs(wind)) + 1e-9)),  # a longer one may overflow
         max_step=1000 * hop,
     )
     return float(flown.y_events[0][0][0]), float(flown.t_events[0][0])

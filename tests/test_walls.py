@@ -17,7 +17,7 @@ LAYERS = [
     {"aimback.report", "aimback.plots", "aimback.tracking"},
     {"aimback.evaluate", "aimback.diagnose"},
     {"aimback.surrogate", "aimback.hybrid"},
-    {"aimback.learning"},
+    {"aimback.learning", "aimback.exactness"},
     {"aimback.dataset", "aimback.targets", "aimback.solution", "aimback.routes"},
     {"aimback.archive"},
     {"aimback.identity", "aimback.compiled", "aimback.smoothing"},

@@ -127,13 +127,20 @@ def graded_times(duration: Tensor, steps: Any, rate: Tensor) -> Grid:
 
 
 def integrate_to_event(
-    derivative: Derivative, state: State, time_to_event: TimeToEvent, guess: Tensor, *, steps: int, rate: Tensor
+    derivative: Derivative,
+    state: State,
+    time_to_event: TimeToEvent,
+    guess: Tensor,
+    *,
+    steps: int,
+    rate: Tensor,
+    longest: float = 1.0,
 ) -> tuple[State, Any]:
     """Follow the motion until an event, each sample to its own time.
 
     The event time is found without derivatives on a coarse grid, then the motion is integrated to
-    that time on the fine one, again if that shows the event to be more than a step away, and a last
-    step, whose *length* is differentiable, closes the small gap that is left. Its length carries the
+    that time on the fine one, again if that shows the event to be further away than the closing step may
+    be long, and that last step, whose *length* is differentiable, closes the gap that is left. Its length carries the
     implicit-function gradient of the event time, so the final state has the exact derivative of the
     discrete motion, the moving event included.
 
@@ -145,13 +152,18 @@ def integrate_to_event(
         guess: of the event time, `(...)`; a good one saves passes, a bad one costs some.
         steps: of the fine grid.
         rate: grading of the grid, see `graded_times`.
+        longest: closing step, in mean steps of the fine grid. Its own error does not fall with their number,
+            so where two numbers of steps are compared, the finer one must close next to nothing.
 
     Returns:
         The state at the event and the event time. Where no event was found, both are infinite.
     """
     start: State = tuple(value_of(component) for component in state)
     with unrecorded():
-        duration, found = _event_time(derivative, start, time_to_event, guess, rate)
+        duration, settled = _event_time(derivative, start, time_to_event, guess, rate)
+        # Where the coarse grids are too coarse for any answer, the fine one may still find its way from the guess.
+        duration = torch.where(settled, duration, guess)
+        found = settled | torch.isfinite(guess)
     width = len(state)
 
     def goes_on(passes: Any, _: Tensor, far: Tensor, *__: Any) -> Any:
@@ -162,9 +174,9 @@ def integrate_to_event(
         duration = torch.where(far, (duration + value_of(gap)).clamp(min=0), duration)
         reached = integrate(derivative, state, graded_times(duration, steps, rate))
         gap = time_to_event(reached, derivative(reached))
-        # A gap longer than a step is more than one step can close: the coarse search was wrong there. Who is not
+        # A gap longer than that is more than one step can close: the coarse search was wrong there. Who is not
         # far keeps its time, and so its bits.
-        far = found & (value_of(gap).abs() * steps > duration)
+        far = found & (value_of(gap).abs() * steps > duration * longest)
         return passes + 1, duration, far, gap, *reached
 
     nought = torch.zeros_like(duration)
@@ -175,7 +187,7 @@ def integrate_to_event(
         goes_on, follow, (0, duration, torch.zeros_like(found), *carried), (*carried[1:], found, rate)
     )
     end = rk4_step(derivative, tuple(reached), gap)
-    found = found & ~far
+    found = found & ~far & (settled | torch.isfinite(value_of(gap)))
     never = torch.full_like(duration, torch.inf)
     return tuple(torch.where(found, part, never) for part in end), torch.where(found, duration + gap, never)
 

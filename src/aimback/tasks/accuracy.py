@@ -3,13 +3,13 @@
 import bisect
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from aimback.box import Box
+from aimback.box import Axis, Box
 from aimback.checks import MOST_STEPS, check_whole, positive
 from aimback.errors import UserError
 from aimback.problem import ForwardMap
@@ -31,6 +31,7 @@ def chosen_steps(
     least: int,
     most: int,
     unit: str,
+    axes: Sequence[Axis],
 ) -> int:
     """The steps that were asked for, or the fewest that keep an accuracy.
 
@@ -47,6 +48,7 @@ def chosen_steps(
             remove, such as that of an event which is searched for on a grid of its own.
         sample: -> controls and conditions, `(n, n_controls)` and `(n, n_conditions)`, dense where the error
             is large; asked for only where an accuracy is given.
+        axes: of the controls, then of the conditions, to say where in them an accuracy cannot be kept.
 
     Raises:
         UserError: fewer steps than `least`, an accuracy that is not positive or that `most` steps do not
@@ -57,7 +59,7 @@ def chosen_steps(
     if accuracy is None:
         return default if steps is None else int(steps)
     accuracy = positive("accuracy", accuracy)
-    fewest = _fewest(accuracy, in_steps, truth_in, sample(), list(_ladder(least, most)), unit)
+    fewest = _fewest(accuracy, in_steps, truth_in, sample(), list(_ladder(least, most)), unit, axes)
     if steps is None:
         return fewest
     if steps < fewest:
@@ -89,16 +91,18 @@ def _fewest(
     sample: tuple[Tensor, Tensor],
     candidates: list[int],
     unit: str,
+    axes: Sequence[Axis],
 ) -> int:
-    def promised(truth: Tensor, steps: int) -> float:
-        return SAFETY * _difference(in_steps(steps)(*sample), truth)
+    def promised(truth: Tensor, steps: int) -> Tensor:
+        return SAFETY * _differences(in_steps(steps)(*sample), truth)
 
     def keeps(truth: Tensor, steps: int) -> bool:
-        return promised(truth, steps) <= accuracy
+        return bool((promised(truth, steps) <= accuracy).all())
 
     with torch.no_grad():
         while True:
-            # One fine grid serves as many candidates as a factor of four spans.
+            # One fine grid serves as many candidates as a factor of four spans. Where it fails, so does each of
+            # them; the next grid is four times as fine and knows nothing of that.
             here = bisect.bisect_right(candidates, 4 * candidates[0])
             served, candidates = candidates[:here], candidates[here:]
             most = served[-1]
@@ -107,9 +111,15 @@ def _fewest(
             if first < here:
                 return served[first]
             if not candidates:
+                worst, row = promised(truth, most).max(dim=0)
+                place = torch.cat(sample, dim=-1)[row].tolist()
+                found = f"promise some {float(worst):.2g} {unit}" if worst < math.inf else "cannot follow the motion"
+                at = ", ".join(
+                    f"{axis.name} {value:.3g} {axis.unit}".rstrip() for axis, value in zip(axes, place, strict=True)
+                )
                 raise UserError(
-                    f"accuracy: {accuracy:g} {unit} cannot be promised; the most steps that are tried, {most}, "
-                    f"promise some {promised(truth, most):.2g} {unit}"
+                    f"accuracy: {accuracy:g} {unit} cannot be promised; the most steps that are tried, {most}, {found} "
+                    f"at {at}; leave that out of the box, or ask for less"
                 )
 
 
@@ -123,6 +133,6 @@ def _ladder(least: int, most: int) -> Iterator[int]:
                 yield number
 
 
-def _difference(outcomes: Tensor, truth: Tensor) -> float:
-    """The largest, infinite where an outcome is no finite number."""
-    return float((outcomes - truth).abs().nan_to_num(nan=torch.inf, posinf=torch.inf).max())
+def _differences(outcomes: Tensor, truth: Tensor) -> Tensor:
+    """The largest of each row, infinite where an outcome is no finite number, `(n,)`."""
+    return (outcomes - truth).abs().nan_to_num(nan=torch.inf, posinf=torch.inf).amax(dim=-1)

@@ -1,6 +1,7 @@
 """What a task is: a simulator with its box of controls, its conditions and its outcome."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Optional, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from aimback.box import Box
 class Task(Protocol):
     """A differentiable simulator and what is to be known of it. Calling it simulates.
 
-    A task that says no more has exact Jacobians by dual numbers, a uniform prior, no known reach and no path to draw.
+    A task that says no more is exact, has exact Jacobians by dual numbers, a uniform prior, no known reach and no path
+    to draw.
 
     Attributes:
         box: bounds of the controls.
@@ -34,6 +36,19 @@ class Task(Protocol):
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Outcome and its Jacobian by the controls, `(..., n_outcomes, n_controls)`, in one pass."""
         return dual.linearise(self, controls, conditions)
+
+    def finer(self, factor: int) -> Optional["Task"]:
+        """The same task with so many times as many steps, so that what both make of an answer tells the error.
+
+        The two may share no error that steps do not remove. The reach of the finer one is wide enough for both:
+        what lies beyond it is out of reach whatever the number of steps. None where the task does not discretise, so
+        that there is nothing to refine.
+        """
+        return None
+
+    def settings_of_accuracy(self) -> Mapping[str, str]:
+        """The settings, by name, that would make its error small against its tolerance; none where it has no error."""
+        return {}
 
     def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
         """Controls of a data set, drawn from the task's prior: `(count, n_controls)`, float64, on the CPU.

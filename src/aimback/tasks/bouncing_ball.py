@@ -1,7 +1,8 @@
 """A ball that bounces off the ground: how a simulator finds the impact decides which gradient it has."""
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -33,8 +34,8 @@ class BouncingBall(Task):
 
     Of the laws that every task keeps, "naive" therefore keeps two along a tooth only. Between points on different teeth
     the outcome changes against its gradient; and at a tooth's edge float32 may stand on the other side of the jump.
-    A tolerance below one step's fall asks for more than it can tell of the ball. There are no conditions:
-    `conditions` is `(..., 0)`.
+    A tolerance below one step's fall asks for more than it can tell of the ball: what is solved is solved for the ball
+    itself, as the time of impact has it. There are no conditions: `conditions` is `(..., 0)`.
 
     Args:
         height: `[lower, upper]` of y0 in m, above the ground, and so low that the ball is above it again at the end.
@@ -91,6 +92,21 @@ class BouncingBall(Task):
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest height at the end, `(..., 1)` each."""
         return outcome_bounds(self.outcomes, conditions)
+
+    def finer(self, factor: int) -> "BouncingBall | None":
+        """The ball itself, whatever the factor: the limit of ever shorter time steps is known."""
+        if self.contact == "time_of_impact":
+            return None
+        other = copy.copy(self)
+        other.contact = "time_of_impact"
+        # The teeth lie below the ball's own heights, so they end lower and the ball itself ends higher.
+        lowest, highest = self.outcomes.axes[0], other._span()
+        other.outcomes = Box([Axis(highest.name, highest.unit, lowest.lower, max(highest.upper, lowest.upper))])
+        return other
+
+    def settings_of_accuracy(self) -> Mapping[str, str]:
+        """The contact that is exact."""
+        return {"contact": "time_of_impact"} if self.contact == "naive" else {}
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
         """The flight down and up again, `(..., points, 2)`, from x = 0."""

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,12 @@ from aimback import ode
 from aimback.box import Box, axis
 from aimback.dual import value_of
 from aimback.errors import UserError
-from aimback.problem import ForwardMap
 from aimback.tasks.accuracy import chosen_steps, spread_points
 from aimback.tasks.cannon import STANDARD_GRAVITY, Cannon, distance_axis
 from aimback.tasks.reach import search_reach
 
 _STEPS = 16
+_CLOSING = 1e-3  # mean steps: the longest closing step of a finer cannon, whose own error is then nothing
 _MOST_STEPS = 256  # that an accuracy may take: beyond, the fine grid that it is measured by takes seconds
 _BESIDE_THE_KINK = (0.0, -0.003, 0.003, -0.01, 0.01, -0.03, 0.03)  # of the speed
 
@@ -54,16 +54,18 @@ class CannonDrag(Cannon):
         if not 0 <= self.drag < math.inf:
             raise UserError(f"drag: must be finite and not negative, got {drag:g} 1/m")
         self.conditions = Box([axis("wind", "m/s", wind, fixed=True)])
+        self._coarse: CannonDrag | None = None
         self.steps = chosen_steps(
             steps,
             accuracy,
             self._in_steps,
-            self._truth_in,
+            self._closely,
             self._sample,
             default=_STEPS,
             least=4,
             most=_MOST_STEPS,
             unit="m",
+            axes=(*self.box.axes, *self.conditions.axes),
         )
         low, high = self.reach(torch.stack(self.conditions.bounds(self.box.lower)))
         if not bool(torch.isfinite(torch.cat([low, high])).all()):
@@ -80,7 +82,15 @@ class CannonDrag(Cannon):
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest distance, `(..., 1)` each, found by search: with a head wind it need not
         grow with the speed."""
-        return search_reach(self, conditions)
+        return search_reach(self, conditions, self._coarse)
+
+    def finer(self, factor: int) -> "CannonDrag":
+        """The same cannon in `factor` times as many steps, each flight followed anew until hardly a gap is left."""
+        return self._closely(factor * self.steps)
+
+    def settings_of_accuracy(self) -> Mapping[str, str]:
+        """An accuracy of a tenth of the tolerance."""
+        return {"steps": "null", "accuracy": f"{self.tolerance / 10:g}"}
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
         """The flight from muzzle to ground, `(..., points, 2)`, at equal time steps."""
@@ -99,25 +109,15 @@ class CannonDrag(Cannon):
         other.steps = steps
         return other
 
-    def _truth_in(self, steps: int) -> ForwardMap:
-        """The same cannon, each flight followed anew up to the time at which the one before has landed.
+    def _closely(self, steps: int) -> "CannonDrag":
+        """The same, each flight followed anew up to the time at which the one before has landed.
 
-        Where the landing was searched for on too coarse a grid, the step that closes the gap is a long
-        one, and its error stays whatever the number of steps: here the gap closes to nothing.
+        Where the landing was searched for on too coarse a grid, the step that closes the gap is a long one, and
+        its error is the same for many numbers of steps: here the gap closes to nothing.
         """
-        coarse = self._in_steps(steps // 4)
-
-        def fly(controls: Tensor, conditions: Tensor) -> Tensor:
-            wind = conditions[..., 0]
-            start, rate = self._launch(controls, wind)
-            end, time = coarse._fly(start, rate)
-            for number in (steps // 4, steps):
-                reached = ode.integrate(self._derivative, start, ode.graded_times(time, number, rate))
-                gap = time_to_ground(reached, self._derivative(reached))
-                end, time = ode.rk4_step(self._derivative, reached, gap), time + gap
-            return torch.stack([end[0] + wind * time], dim=-1)
-
-        return fly
+        other = self._in_steps(steps)
+        other._coarse = self
+        return other
 
     def _sample(self) -> tuple[Tensor, Tensor]:
         """Controls and wind where the error of the steps is looked for.
@@ -147,7 +147,10 @@ class CannonDrag(Cannon):
 
     def _fly(self, start: ode.State, rate: Tensor) -> tuple[ode.State, Any]:
         guess = self._flight_time(value_of(start[3]), rate)
-        return ode.integrate_to_event(self._derivative, start, time_to_ground, guess, steps=self.steps, rate=rate)
+        longest = 1.0 if self._coarse is None else _CLOSING
+        return ode.integrate_to_event(
+            self._derivative, start, time_to_ground, guess, steps=self.steps, rate=rate, longest=longest
+        )
 
     def _flight_time(self, rise: Tensor, rate: Tensor) -> Tensor:
         """Within some per cent, by the apex height of Chudinov (Eur. J. Phys. 25, 2004)."""

@@ -26,11 +26,15 @@ def outcome_bounds(outcomes: Box, conditions: Tensor) -> tuple[Tensor, Tensor]:
     return low.expand(shape), high.expand(shape)
 
 
-def search_reach(task: _Boxed, conditions: Tensor) -> tuple[Tensor, Tensor]:
+def search_reach(task: _Boxed, conditions: Tensor, coarse: _Boxed | None = None) -> tuple[Tensor, Tensor]:
     """Least and greatest outcome under each of the conditions, `(..., n_outcomes)` each, every component on its own.
 
     Global on the scale of the first grid, so meant for smooth outcomes of few controls: it costs
     2 * 8 * 17**n_controls simulations a condition and a component. Equal conditions are searched once.
+
+    Args:
+        coarse: a cheaper simulator of the same, which the search is then made with. What it finds is simulated by
+            `task`, and each end moves outwards by as much as the two differ: the reach holds for both of them.
     """
     rows = conditions.flatten(0, -2)
     if rows.shape[-1] == 0:  # without conditions all rows are the same one; torch.unique refuses them
@@ -38,13 +42,13 @@ def search_reach(task: _Boxed, conditions: Tensor) -> tuple[Tensor, Tensor]:
     else:
         different, index = torch.unique(rows, dim=0, return_inverse=True)
     size = max(1, _ROWS // _GRID ** len(task.box))
-    ends = [_search(task, part) for part in different.split(size)]
+    ends = [_search(coarse or task, part, task if coarse else None) for part in different.split(size)]
     low, high = (torch.cat(part)[index].unflatten(0, conditions.shape[:-1]) for part in zip(*ends, strict=True))
     return low, high
 
 
 @torch.no_grad()
-def _search(task: _Boxed, conditions: Tensor) -> tuple[Tensor, Tensor]:
+def _search(task: _Boxed, conditions: Tensor, finer: ForwardMap | None = None) -> tuple[Tensor, Tensor]:
     line = torch.linspace(-0.5, 0.5, _GRID).to(conditions)
     offsets = torch.stack(torch.meshgrid(*itertools.repeat(line, len(task.box)), indexing="ij"), dim=-1)
     offsets = offsets.reshape(-1, len(task.box))
@@ -63,6 +67,9 @@ def _search(task: _Boxed, conditions: Tensor) -> tuple[Tensor, Tensor]:
                 best = (sign * outcome).argmax(dim=1)
                 centre, extreme = points[pick, best][:, None], outcome[pick, best]
                 window *= _SHRINK
+            if finer is not None:
+                exact = finer(task.box.from_unit(centre[:, 0]), conditions)[:, component]
+                extreme = exact + sign * (exact - extreme).abs()
             extremes.append(extreme)
         ends.append(torch.stack(extremes, dim=-1))
     return ends[0], ends[1]

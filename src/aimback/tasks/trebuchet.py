@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import torch
@@ -78,7 +78,8 @@ class Trebuchet(Task):
         wind: `[lower, upper]` in m/s that the wind is drawn from.
         tolerance: the miss in m at which a target counts as solved, positive.
         integrator: "exact": solved to convergence by Runge-Kutta steps; "euler60": as the published
-            program does, explicit Euler at 60 steps a second.
+            program does, explicit Euler at 60 steps a second. That one is the program itself, so it has no finer
+            one and no error of its own: what it solves is solved for the program, not for the machine.
         inertias: "interchanged": arm and counterweight have each other's moment of inertia, as in the
             published program; "own": each has its own, as it is stated there.
         steps: Runge-Kutta steps of the swing, at least 12; the ground takes a third of them, the flight
@@ -128,7 +129,9 @@ class Trebuchet(Task):
             least=12,
             most=_MOST_STEPS,
             unit="m",
+            axes=(*self.box.axes, *self.conditions.axes),
         )
+        self._coarse: Trebuchet | None = None
         self._solver: StageSolver = _RungeKutta(self.steps) if integrator == "exact" else EulerProgram()
         self.outcomes = Box([self._span()])
 
@@ -142,7 +145,21 @@ class Trebuchet(Task):
 
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest distance, `(..., 1)` each, found by search: some 9000 shots a condition."""
-        return search_reach(self, conditions)
+        return search_reach(self, conditions, self._coarse)
+
+    def finer(self, factor: int) -> "Trebuchet | None":
+        """The same machine in `factor` times as many steps, which also looks for the events that much closer."""
+        if self.integrator != "exact":
+            return None
+        other = copy.copy(self)
+        other.steps = factor * self.steps
+        other._solver = _RungeKutta(other.steps, looks=factor)
+        other._coarse = self
+        return other
+
+    def settings_of_accuracy(self) -> Mapping[str, str]:
+        """An accuracy of a tenth of the tolerance."""
+        return {"steps": "null", "accuracy": f"{self.tolerance / 10:g}"} if self.integrator == "exact" else {}
 
     @torch.no_grad()
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
@@ -224,10 +241,16 @@ class Trebuchet(Task):
 
 
 class _RungeKutta:
-    """Each stage solved to convergence, in even steps of its own clock; the time is part of the state."""
+    """Each stage solved to convergence, in even steps of its own clock; the time is part of the state.
 
-    def __init__(self, steps: int) -> None:
+    Args:
+        steps: of the swing.
+        looks: for the end of a stage, a pace of its clock.
+    """
+
+    def __init__(self, steps: int, looks: int = 1) -> None:
         self._full = steps
+        self._looks = looks
 
     def to_event(
         self, motion: Callable[..., Stage], parameters: Sequence[Any], state: ode.State
@@ -258,7 +281,7 @@ class _RungeKutta:
             parameters,
             (*state, torch.zeros_like(value_of(state[0]))),
             steps=self._steps(stage),
-            pace=stage.pace,
+            pace=stage.pace / self._looks,
             horizon=_LOOKS * stage.pace,
         )
 
