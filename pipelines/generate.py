@@ -1,12 +1,16 @@
 """Simulate the surrogate's data set; draw the targets, or read a user's."""
 
+import sys
+
 from aimback.dataset import dataset_size, save_dataset, simulate_dataset
+from aimback.exactness import error_note, simulation_error
 from aimback.files import check_writable
 from aimback.targets import Targets, draw_targets, read_targets, save_targets
 from pipelines.progress import progress_bar
 from pipelines.stage import Job, stage
 
 _NAMED = 3  # invalid rows, on the console; all of them stand in evaluate/answers.csv
+_TRIED = 500  # simulated finer, to see beforehand whether the simulator's own error matters
 
 
 @stage
@@ -15,6 +19,7 @@ def main(job: Job) -> None:
     hardware, data = settings.hardware, settings.data
     device, dtype = hardware.device(), hardware.torch_dtype
     check_writable(job.outputs, dataset_size(task, data.examples))
+    _check_error(job)
     with progress_bar(f"{job.name}: simulating", data.examples) as bar, job.metered("data/dataset.npz"):
         dataset = simulate_dataset(
             task,
@@ -42,6 +47,17 @@ def _name_invalid(job: Job, targets: Targets) -> None:
             f"{job.name}: {job.settings.targets}: {len(problems)} of {len(targets)} rows are invalid and left out: "
             + "; ".join(problems[:_NAMED] + more)
         )
+
+
+def _check_error(job: Job) -> None:
+    """Say it before the long work begins where the simulator's own error is not small against the tolerance."""
+    task, generator = job.task, job.generator("simulation error")
+    controls, conditions = task.draw_controls(_TRIED, generator), task.conditions.sample(_TRIED, generator)
+    errors = simulation_error(task, controls, conditions, job.settings.hardware.device())
+    if errors is None:
+        return
+    if note := error_note(job.name, task, float(errors.median()), float(errors.max())):
+        print(f"{job.name}: {note}", file=sys.stderr)
 
 
 if __name__ == "__main__":

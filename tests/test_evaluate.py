@@ -11,7 +11,6 @@ from torch import Tensor
 from aimback.evaluate import (
     CANDIDATES,
     CURVE_COLUMNS,
-    Resimulated,
     curves,
     judge,
     measures,
@@ -20,6 +19,7 @@ from aimback.evaluate import (
     resimulate,
     save_answers,
 )
+from aimback.exactness import Simulated
 from aimback.ledger import Ledger
 from aimback.problem import History, Solution, StartStatus, Status
 from aimback.targets import Targets
@@ -115,7 +115,9 @@ def test_r_t_by_hand() -> None:
 
 def test_a_failed_candidate_leaves_a_gap_in_r_t() -> None:
     """The one candidate ranked first never lands: r_1 is infinite and its cells stay empty."""
-    truth = Resimulated(torch.tensor([[[math.inf], [5.5]]], dtype=T), torch.tensor([[math.inf, 0.5]], dtype=T))
+    exact = torch.zeros(1, 2, dtype=T)
+    missed = torch.tensor([[math.inf, 0.5]], dtype=T)
+    truth = Simulated(torch.tensor([[[math.inf], [5.5]]], dtype=T), missed, exact, exact)
     assert r_t_rows("direct", truth) == [("direct", 1, "", "", ""), ("direct", 2, 0.25, 0.25, 0.25)]
 
 

@@ -3,14 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from aimback.dataset import simulate
+from aimback.exactness import FACTORS, Simulated, simulate_closely
 from aimback.files import write_text
 from aimback.ledger import Ledger
 from aimback.problem import Solution, StartStatus, Status
@@ -38,7 +38,7 @@ class Answers:
 
     Attributes:
         controls: of the start that the route itself ranks first, `(n_targets, n_controls)`.
-        outcome: what the true simulator makes of them, `(n_targets, n_outcomes)`.
+        outcome: what the true simulator makes of them, `(n_targets, n_outcomes)`, simulated as finely as it takes.
         believed_miss: by the route's own forward map, `(n_targets,)`, in the outcome's unit.
         miss: by the true simulator, `(n_targets,)`.
         status: codes of `Status`, `(n_targets,)`.
@@ -51,39 +51,27 @@ class Answers:
     status: Tensor
 
 
-@dataclass(frozen=True)
-class Resimulated:
-    """The candidates of every valid target put through the true simulator, best-ranked first.
-
-    Attributes:
-        outcome: `(n_valid, n_candidates, n_outcomes)`.
-        miss: `(n_valid, n_candidates)`; NaN or infinite where the simulation is.
-    """
-
-    outcome: Tensor
-    miss: Tensor
-
-
-def resimulate(task: Task, targets: Targets, solution: Solution, device: torch.device | str = "cpu") -> Resimulated:
-    """Put the first `CANDIDATES` through the true simulator, in the order in which the route ranks them."""
+def resimulate(task: Task, targets: Targets, solution: Solution, device: torch.device | str = "cpu") -> Simulated:
+    """Put the first `CANDIDATES` of every valid target through the true simulator, in the order in which the route
+    ranks them; `(n_valid, n_candidates)`."""
     valid = targets.only_valid()
     controls = _ranked(solution.controls, solution)[:, :CANDIDATES].double()
-    count, candidates, _ = controls.shape
-    conditions = valid.conditions.repeat_interleave(candidates, 0)
-    outcome = simulate(task, controls.flatten(0, 1), conditions, device).unflatten(0, (count, candidates))
-    return Resimulated(outcome, torch.linalg.vector_norm(outcome - valid.targets[:, None], dim=-1))
+    shape = controls.shape[:2]
+    wanted, conditions = (part.repeat_interleave(shape[1], 0) for part in (valid.targets, valid.conditions))
+    return simulate_closely(task, controls.flatten(0, 1), conditions, wanted, device).unflatten(shape)
 
 
-def judge(task: Task, targets: Targets, solution: Solution, truth: Resimulated) -> Answers:
+def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) -> Answers:
     """Decide each target's status from its best-ranked candidate's true miss, never from the solver's word.
 
-    A miss over the tolerance is `missed` where the route believed in a hit, and so is a hit by controls
+    It is solved where the miss is within the tolerance even if all that is uncertain about the simulation is added. A
+    miss over the tolerance is `missed` where the route believed in a hit, and so is a hit by controls
     outside the box, which soft walls may let pass; `unreachable` where the
     task can tell that no controls reach the target, so the answer is the closest approach found;
     else it is named after how the start stopped.
     """
     valid = targets.only_valid()
-    miss, outcome = truth.miss[:, 0], truth.outcome[:, 0]
+    miss, outcome, doubt = truth.miss[:, 0], truth.outcome[:, 0], truth.doubt[:, 0]
     controls = _ranked(solution.controls, solution)[:, 0].double()
     believed = _ranked(solution.believed_miss, solution)[:, 0].double()
     stopped = _ranked(solution.start_status, solution)[:, 0]
@@ -92,7 +80,7 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Resimulated) 
     status[_out_of_reach(task, valid, miss, believed)] = Status.UNREACHABLE
     status[torch.isinf(outcome).any(-1)] = Status.NO_EVENT
     status[torch.isnan(outcome).any(-1)] = Status.NOT_FINITE
-    hits = miss <= task.tolerance
+    hits = miss + doubt <= task.tolerance
     outside = _outside(task, controls)
     status[hits & ~outside] = Status.SOLVED
     status[hits & outside] = Status.MISSED
@@ -109,7 +97,14 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Resimulated) 
     return Answers(spread(controls), spread(outcome), spread(believed), spread(miss), every_status)
 
 
-def r_t(truth: Resimulated) -> Tensor:
+def count_reachable(answers: Iterable[Answers]) -> int:
+    """The targets that can be hit as far as is known: valid, and by no route's answer shown to be out of reach."""
+    status = torch.stack([answer.status for answer in answers])
+    out = (status == Status.UNREACHABLE).any(0) & ~(status == Status.SOLVED).any(0)
+    return int((~out & (status[0] != Status.INVALID_INPUT)).sum())
+
+
+def r_t(truth: Simulated) -> Tensor:
     """The published metric r_T for T = 1 ... n_candidates, and its quartiles, `(n_candidates, 3)`.
 
     The mean over targets of the least squared re-simulated error among the T candidates that the
@@ -124,16 +119,28 @@ def r_t(truth: Resimulated) -> Tensor:
     return torch.stack([least.mean(0), ordered[round(0.25 * last)], ordered[round(0.75 * last)]], dim=-1)
 
 
-def r_t_rows(name: str, truth: Resimulated) -> list[tuple[object, ...]]:
+def r_t_rows(name: str, truth: Simulated) -> list[tuple[object, ...]]:
     """The metric r_T of a route as rows of `R_T_COLUMNS`; empty cells where it is infinite."""
     table = r_t(truth).tolist()
     return [(name, count, *("" if math.isinf(value) else value for value in row)) for count, row in enumerate(table, 1)]
 
 
 def measures(
-    task: Task, targets: Targets, solution: Solution, truth: Resimulated, answers: Answers, ledger: Ledger
+    task: Task,
+    targets: Targets,
+    solution: Solution,
+    truth: Simulated,
+    answers: Answers,
+    ledger: Ledger,
+    reachable: int | None = None,
 ) -> dict[str, object]:
-    """The metrics of a route by name; None where there is nothing to say (no start ever arrived)."""
+    """The metrics of a route by name; None where there is nothing to say (no start ever arrived).
+
+    Args:
+        reachable: the number of targets that the solved ones are a share of, by `count_reachable` of all routes; None
+            goes by this one.
+    """
+    reachable = count_reachable([answers]) if reachable is None else reachable
     rows = targets.valid
     span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
     steps = solution.steps_to_tolerance
@@ -142,7 +149,10 @@ def measures(
     measured |= _spread("miss", answers.miss[rows])
     measured |= _spread("miss_relative", answers.miss[rows] / span)
     measured |= _spread("believed_miss", answers.believed_miss[rows])
-    measured["solved_fraction"] = float((answers.status == Status.SOLVED).double().mean())
+    if task.finer(FACTORS[0]) is not None:
+        measured |= _spread("simulation_error", truth.error[:, 0])
+    counts = answers.status.bincount(minlength=len(Status)).tolist()
+    measured["solved_fraction"] = counts[Status.SOLVED] / reachable if reachable else None
     measured["arrived_fraction"] = float(arrived.double().mean())
     measured |= _spread("steps_to_tolerance", steps[arrived].double(), ("median", "p90"))
     curve = r_t(truth)[:, 0]
@@ -153,11 +163,10 @@ def measures(
     believed = answers.believed_miss[rows].square() / truth.outcome.shape[-1]
     measured["believed_r_1"] = _number(believed.mean())
     measured["outside_fraction"] = float(outside.double().mean())
-    measured |= {"targets": len(targets), "starts": solution.controls.shape[1]}
+    measured |= {"targets": len(targets), "reachable_targets": reachable, "starts": solution.controls.shape[1]}
     # What r_T looks at beyond the one answer is no part of finding it, and stands beside the ledger.
     measured |= {"candidates": len(curve), "resimulations": truth.miss.numel()}
     measured |= asdict(ledger)
-    counts = answers.status.bincount(minlength=len(Status)).tolist()
     measured["status"] = {status.name.lower(): counts[status] for status in Status}
     return measured
 
@@ -177,8 +186,8 @@ def curves(
     believed = history.believed_miss[:, pick[1], pick[0]].double()
     controls = history.controls[:, pick[1], pick[0]]
     steps = len(controls)
-    outcome = simulate(task, controls.flatten(0, 1), valid.conditions[:kept].repeat(steps, 1), device)
-    miss = torch.linalg.vector_norm(outcome.unflatten(0, (steps, kept)) - valid.targets[:kept], dim=-1)
+    wanted, conditions = (part[:kept].repeat(steps, 1) for part in (valid.targets, valid.conditions))
+    miss = simulate_closely(task, controls.flatten(0, 1), conditions, wanted, device).miss.unflatten(0, (steps, kept))
     span = torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower)
     loss = (believed / span).square().nanquantile(0.5, dim=1)
     low, middle, high = miss.nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
@@ -232,7 +241,7 @@ def _out_of_reach(task: Task, targets: Targets, miss: Tensor, believed: Tensor) 
     doubtful = ((miss > task.tolerance) & (believed > task.tolerance)).nonzero()[:, 0]
     if len(doubtful) == 0:
         return out
-    reach = task.reach(targets.conditions[doubtful])
+    reach = (task.finer(FACTORS[0]) or task).reach(targets.conditions[doubtful])
     if reach is not None:
         low, high = reach
         wanted = targets.targets[doubtful]
