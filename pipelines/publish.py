@@ -39,7 +39,7 @@ def main() -> None:
         if not reported:
             results.write_report(REPORT)
             write_text(_REPORTED, json.dumps(wanted) + "\n")
-        print("\n".join(results.verdicts()))
+        print("\n".join([*results.verdicts(), *results.rows()]))
         print("the report: outputs/report/index.html")
         if tracking["enabled"]:
             done = publish(place, wanted, lambda: results.runs(known, REPORT), _PUBLISHED)

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from aimback.report.page import write_report
 from aimback.report.result import read_result
-from aimback.report.verdict import verdict
+from aimback.report.verdict import name_rows, verdict
 from aimback.tracking import Run
 from pipelines.records import Record
 from pipelines.settings import Settings
@@ -42,6 +42,10 @@ class Results:
 
     def verdicts(self) -> list[str]:
         return [verdict(result) for result in self._results.values()]
+
+    def rows(self) -> list[str]:
+        """The rows that no route can do anything about, named."""
+        return [line for result in self._results.values() for line in name_rows(result)]
 
     def write_report(self, folder: Path) -> None:
         write_report(

@@ -24,6 +24,7 @@ def metrics(solved, miss, simulations, **changes):
         "gradients": 10,
         "training_examples": 0,
         "targets": 100,
+        "reachable_targets": 100,
         "status": {"solved": int(100 * solved), "missed": 100 - int(100 * solved), "invalid_input": 0},
         **changes,
     }
@@ -94,8 +95,8 @@ def pictures(controls, points=7):
         "C1": {"believed": np.array([0.0, 1e-12, np.nan]), "miss": np.array([0.02, 1e-3, 1.0])},
         "C2": {
             "sizes": np.array([0.1, 1.0]),
-            "arrived_direct": np.array([0.5, 1.0]),
-            "arrived_surrogate": np.array([0.4, 0.9]),
+            "hit_direct": np.array([0.5, 1.0]),
+            "hit_surrogate": np.array([0.4, 0.9]),
             "curve_direct": 1 - 0.8**steps,
             "curve_surrogate": 0.9 - 0.9 * 0.9**steps,
         },

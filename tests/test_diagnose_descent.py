@@ -183,7 +183,7 @@ def test_gradient_descent_on_a_line_takes_the_steps_of_a_geometric_series(slope:
     assert claim.verdict == verdict
     assert claim.details["steps_direct"] == pytest.approx(float(direct.mean()))
     assert claim.details["steps_surrogate"] == pytest.approx(float(through.mean()))
-    assert claim.details["ratio_where_both_arrive"] == pytest.approx(claim.number.value)
+    assert claim.details["ratio_where_both_hit"] == pytest.approx(claim.number.value)
     assert pictures["mean_steps_direct"] == pytest.approx([float(direct.mean())])
     assert pictures["curve_direct"] == pytest.approx(
         [float((direct <= step).double().mean()) for step in range(SETTINGS.max_steps + 1)]
@@ -197,7 +197,7 @@ def test_each_route_has_its_own_best_step_size() -> None:
     assert (claim.details["size_direct"], claim.details["size_surrogate"]) == (0.5, 2.0)
     assert claim.number.value == 1 and claim.verdict == "does not hold"
     assert claim.details["same_size_ratio"] is not None and claim.details["same_size_ratio"] < 0.1
-    assert pictures["arrived_direct"].tolist()[:2] == [1, 1] and pictures["arrived_direct"][2] < 0.2
+    assert pictures["hit_direct"].tolist()[:2] == [1, 1] and pictures["hit_direct"][2] < 0.2
 
 
 def test_a_size_is_chosen_by_other_targets_than_it_is_measured_on() -> None:
@@ -218,7 +218,7 @@ def test_starts_that_never_arrive_count_with_the_limit() -> None:
     restricted = torch.where(there, 0.0, SETTINGS.max_steps)
     assert claim.number.value == pytest.approx(float(restricted.mean() / direct.mean()))
     assert claim.verdict == "holds"
-    assert claim.details["arrived_surrogate"] == float(there.double().mean())
+    assert claim.details["hit_surrogate"] == float(there.double().mean())
     assert (pictures["steps_surrogate"] == torch.where(there, 0, -1).numpy()).all()
 
 
@@ -226,7 +226,7 @@ def test_where_nothing_arrives_nothing_is_decided() -> None:
     flat = OfX(lambda x: torch.full_like(x, 5.0), torch.zeros_like)
     claim, _ = iterations.examine(made(flat, [flat], evenly(8)))
     assert claim.verdict == "undecided" and claim.number.value is None
-    assert claim.details["ratio_where_both_arrive"] is None
+    assert claim.details["ratio_where_both_hit"] is None
 
 
 def test_networks_that_disagree_leave_it_undecided() -> None:

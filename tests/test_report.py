@@ -18,8 +18,9 @@ from aimback.report.page import note, write_report
 from aimback.report.result import Unsolved, read_result
 from aimback.report.tables import findings, interval, over_seeds, summary, table
 from aimback.report.text import DASH, factor, listed, number, percent
-from aimback.report.verdict import lead, ranking, verdict, winner
+from aimback.report.verdict import lead, name_rows, ranking, verdict, winner
 from aimback.routes import ROUTES, Route
+from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -69,9 +70,10 @@ class TestTwoRoutes:
     def test_who_solves_more_wins(self):
         assert winner(direct_wins()) == "direct"
         said = verdict(direct_wins())
-        assert "the direct route wins: it solves 100 % of 100 targets within 0.01 m, the surrogate route 50 %;" in said
+        assert "the direct route wins: it solves 100 % of 100 targets within 0.01 m, the surrogate route 50 %." in said
         assert "9,000 against 4,000 (2.2 times more)" in said  # it wins, and still costs more simulations
-        assert "the surrogate route repays its fixed cost from 500 targets on." in said
+        assert "The surrogate route never repays its fixed cost, since it does not solve as many." in said
+        assert "in all is 3 s against 11 s (3.7 times less), and a target alone takes it 30 ms against 10 ms" in said
         assert lead(direct_wins()) == "50 % more targets solved than surrogate"
 
     def test_the_surrogate_may_win(self):
@@ -82,7 +84,7 @@ class TestTwoRoutes:
     def test_where_both_hit_the_cheaper_wins(self):
         both = metrics(1.0, 1e-3, 4000), metrics(1.0, 1e-9, 9000)
         assert winner(result(*both)) == "direct"
-        assert lead(result(*both)) == "3.7 times faster than surrogate"
+        assert lead(result(*both)) == "3.7 times faster in all than surrogate"
         cheap = METERS | {"optimise": meter(100.0)}
         assert winner(result(*both, cheap)) == "surrogate"
         alike = METERS | {"optimise": meter(11.5)}
@@ -151,10 +153,12 @@ class TestThreeRoutes:
     def test_the_sentence_names_everybody(self):
         said = verdict(self.all(0.5, 0.9, 1.0))
         assert "the hybrid route wins: it solves 100 % of 100 targets within 0.01 m, " in said
-        assert "the direct route 90 % and the surrogate route 50 %;" in said
-        assert "against the direct route, the next best, its median miss is 1e-08 m against 1e-09 m" in said
-        assert "the surrogate route repays its fixed cost from 500 targets on" in said
-        assert "the hybrid route repays its fixed cost from 200 targets on." in said
+        assert "the direct route 90 % and the surrogate route 50 %." in said
+        assert (
+            "Against the direct route, the next best, its median miss is 1e-08 m against 1e-09 m (both are hits" in said
+        )
+        assert "The surrogate route never repays its fixed cost, since it does not solve as many." in said
+        assert "The hybrid route repays its fixed cost from 200 targets on." in said
 
     def test_every_route_with_fixed_stages_breaks_even(self):
         found = self.all(1.0, 1.0, 1.0)
@@ -175,13 +179,116 @@ class TestThreeRoutes:
             *("hybrid", "10 % more targets solved than direct"),
             *("50 %", "90 %", "100 %"),
             *("0.02 m", "1e-09 m", "1e-08 m"),
-            *("500", "200"),
+            *("never", "200"),
         ]
 
     def test_all_three_are_on_the_page(self, tmp_path):
         page, markdown = written(tmp_path, [self.all(0.5, 0.9, 1.0)])
         assert page.count('class="hybrid">hybrid</th>') == 5  # thrice in the summary, and two tables of the task
         assert "median miss, hybrid" in markdown
+
+    @pytest.mark.parametrize(
+        ("surrogate", "direct", "repaid"),
+        [(0.926, 1.0, math.inf), (0.0, 0.0, math.inf), (0.995, 1.0, 500), (1.0, 0.9, 500), (None, None, math.inf)],
+    )
+    def test_only_who_solves_as_many_repays(self, surrogate, direct, repaid):
+        found = result(metrics(surrogate or 0, 1, 1), metrics(direct or 0, 1, 1), THREE_METERS, metrics(1, 1, 1))
+        if surrogate is None:  # no target can be solved at all
+            for measured in found.metrics.values():
+                measured |= {"solved_fraction": None}
+        assert repaid_at(found, "surrogate") == repaid
+        assert route_metrics(found, "surrogate")["break_even_targets"] == repaid
+        assert costs_of(found, "surrogate")["break_even"] == ("never" if math.isinf(repaid) else "500")
+        assert summary([found])[0].cells[-2] == ("never" if math.isinf(repaid) else "500")
+
+
+def rows(*unsolved):
+    """What is not solved: a line, its status, and by which route."""
+    return [
+        Unsolved(f"line {line}", route, status, f"line {line}: no number" if route == "all" else "miss 3")
+        for line, status, route in unsolved
+    ]
+
+
+@pytest.mark.usefixtures("two")
+class TestUsersTargets:
+    """Of seven rows four are invalid and two out of reach; the direct route solves the last, the surrogate does not."""
+
+    def found(self, **changes):
+        counts = {"targets": 7, "reachable_targets": 1}
+        one = metrics(0.0, 2.0, 1, **counts, status={"missed": 3, "invalid_input": 4})
+        other = metrics(1.0, 1e-9, 1, **counts, status={"solved": 1, "unreachable": 2, "invalid_input": 4})
+        unsolved = rows(
+            *((line, "invalid_input", "all") for line in (2, 3, 4, 5)),
+            *((line, "unreachable", "direct") for line in (6, 7)),
+            *((line, "missed", "surrogate") for line in (6, 7, 8)),
+        )
+        return result(one, other, **{"unsolved": unsolved} | changes)
+
+    def test_what_is_no_target_is_not_counted(self):
+        said = verdict(self.found())
+        assert "it solves 100 % of 1 reachable target within 0.01 m, the surrogate route 0 %." in said
+        assert "Not counted: 2 targets out of reach and 4 invalid rows." in said
+        assert "The surrogate route never repays its fixed cost" in said
+        assert {row.label: row.cells for row in table(self.found())}["solved, of these"] == ["0 %", "100 %"]
+
+    def test_rows_are_named(self):
+        assert name_rows(self.found()) == [
+            *(f"cannon_vacuum: invalid: line {line}: no number" for line in (2, 3, 4, 5)),
+            "cannon_vacuum: out of reach: line 6 and line 7",
+        ]
+
+    def test_of_many_rows_a_few_are_named(self):
+        unsolved = rows(
+            *((line, "invalid_input", "all") for line in range(2, 10)),
+            *((line, "unreachable", route) for route in TWO for line in range(20, 29)),
+        )
+        named = name_rows(self.found(unsolved=unsolved))
+        assert len(named) == 7
+        assert named[5] == "cannon_vacuum: and 3 more invalid rows"
+        assert named[6].endswith("line 23, line 24 and 4 more")
+
+    def test_what_one_route_solves_is_not_out_of_reach(self):
+        assert name_rows(self.found(unsolved=rows((6, "unreachable", "surrogate")))) == []
+
+    def test_where_nothing_can_be_solved_nobody_wins(self):
+        none = metrics(0, None, 1, targets=2, reachable_targets=0, status={"unreachable": 1, "invalid_input": 1})
+        none["solved_fraction"] = None
+        said = verdict(result(none, none))
+        assert said.endswith(
+            "no target is valid and within reach. Not counted: 1 target out of reach and 1 invalid row."
+        )
+        assert winner(result(none, none)) is None
+
+
+def test_a_factor_of_misses_is_told_only_where_one_is_no_hit():
+    said = verdict(result(metrics(1.0, 2.0, 1), metrics(1.0, 1e-9, 1), METERS | {"invert": meter(0.1)}))
+    assert "over 10^9 times" in said
+    both = verdict(result(metrics(1.0, 9e-3, 1), metrics(1.0, 1e-14, 1)))
+    assert "(both are hits; " in both
+    assert "10^1" not in both
+
+
+def test_the_simulators_own_error_is_in_the_verdict():
+    caution = "the simulator's own error is not small; set steps"
+    assert verdict(result(metrics(1, 1, 1), metrics(1, 1, 1), caution=caution)).endswith(
+        "The simulator's own error is not small; set steps."
+    )
+
+
+@pytest.mark.parametrize(
+    ("greatest", "said"), [(5e-4, ""), (2e-3, "greatest 0.002 m"), (None, "greatest unknown")], ids=str
+)
+def test_the_worst_route_tells_the_error(tmp_path, greatest, said):
+    paths = files(tmp_path, ANSWERS)
+    measured = {
+        route: dict(metrics(1, 1, 1), simulation_error_median=1e-5, simulation_error_max=1e-5) for route in ROUTES
+    }
+    measured["surrogate"] |= {"simulation_error_max": greatest}
+    paths["metrics"].write_text(json.dumps(measured))
+    found = read_result("cannon_drag", CannonDrag(), **paths)
+    assert said in found.caution
+    assert bool(found.caution) is bool(said)
 
 
 def test_costs_are_valid_json_and_never_is_said_in_words(tmp_path):
@@ -359,7 +466,7 @@ def test_markdown_tables_are_whole(tmp_path):
     assert len(blocks) == 7  # summary and claims, two a task, and the claims of the one that has them
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
-    assert note(direct_wins()).count("| solved |") == 1
+    assert note(direct_wins()).count("| solved, of these |") == 1
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "\x00"])

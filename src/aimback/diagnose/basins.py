@@ -51,7 +51,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     details |= {"ahead_least_network": min(known), "ahead_most_network": max(known), "targets": float(len(targets))}
     claim = Claim(
         key="C5",
-        says="Through the true loss a descent arrives robustly, from any start.",
+        says="Through the true loss a descent hits robustly, from any start.",
         measure=f"share of the starts that end in a true hit through the simulator, with the solver as configured: "
         f"{grid.words}, the same for {len(targets)} targets",
         number=number,
@@ -103,7 +103,7 @@ class _Grid:
         return values.reshape([self._points] * self._plane)
 
     def worst_edge(self, hits: Tensor) -> tuple[str, float]:
-        """The edge of the box from which the fewest arrive, and their share; hits `(n_targets, n)`."""
+        """The edge of the box from which the fewest hit, and their share; hits `(n_targets, n)`."""
         shares = {name: float(hits[:, rows].mean()) for name, rows in self.edges.items()}
         return min(shares.items(), key=lambda edge: edge[1])
 
@@ -131,9 +131,9 @@ def _because(details: dict[str, float | None], worst: tuple[str, float]) -> str:
         return f"{percent(route)} ({inside} inside the box, {corner} from its far corner)"
 
     text = (
-        f"Of the starts {shares('direct')} arrive through the true loss and {shares('surrogate')} through the "
+        f"Of the starts {shares('direct')} truly hit through the true loss and {shares('surrogate')} through the "
         f"network's; by gradient descent {percent('gradient_direct')} and {percent('gradient_surrogate')}."
     )
     if worst[1] < 1:
-        text += f" Through the true loss the fewest arrive from the edge {worst[0]}: {100 * worst[1]:.1f} %."
+        text += f" Through the true loss the fewest hit from the edge {worst[0]}: {100 * worst[1]:.1f} %."
     return text

@@ -34,9 +34,9 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     details = {
         "steps_direct": float(capped(direct, limit).mean()),
         "steps_surrogate": float(capped(through[0], limit).mean()),
-        "arrived_direct": _arrived(direct),
-        "arrived_surrogate": _arrived(through[0]),
-        "ratio_where_both_arrive": _ratio_where_both_arrive(direct, through[0]),
+        "hit_direct": _hit_share(direct),
+        "hit_surrogate": _hit_share(through[0]),
+        "ratio_where_both_hit": _ratio_where_both_hit(direct, through[0]),
         "size_direct": float(sizes[best_size(ladder.direct, limit)]),
         "size_surrogate": float(sizes[same]),
         "same_size_ratio": at_same.value,
@@ -45,9 +45,9 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         "solver_ratio": configured.value,
         "solver_low": configured.low,
         "solver_high": configured.high,
-        "solver_ratio_where_both_arrive": _ratio_where_both_arrive(solver_direct, solver_through[0]),
-        "solver_arrived_direct": _arrived(solver_direct),
-        "solver_arrived_surrogate": _arrived(solver_through[0]),
+        "solver_ratio_where_both_hit": _ratio_where_both_hit(solver_direct, solver_through[0]),
+        "solver_hit_direct": _hit_share(solver_direct),
+        "solver_hit_surrogate": _hit_share(solver_through[0]),
         "limit": float(limit),
     }
     claim = Claim(
@@ -55,7 +55,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         says="Through the true loss gradient descent needs fewer iterations.",
         measure="steps of gradient descent until the true miss is within the tolerance for the first time, be it in "
         "passing, through the network over through the simulator, each at its own best step size: the ratio of the "
-        f"means over the same starts, in which a start that never arrives counts with the limit of {limit} steps. A "
+        f"means over the same starts, in which a start that never hits counts with the limit of {limit} steps. A "
         "target's step size is chosen on the other half of the targets",
         number=number,
         rule=f"holds where the ratio, its interval over targets and that of every network lie above {_MARGIN:g}",
@@ -69,8 +69,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         "sizes": sizes.numpy(),
         "mean_steps_direct": capped(ladder.direct, limit).mean((1, 2)).numpy(),
         "mean_steps_surrogate": capped(ladder.networks[0], limit).mean((1, 2)).numpy(),
-        "arrived_direct": (ladder.direct >= 0).double().mean((1, 2)).numpy(),
-        "arrived_surrogate": (ladder.networks[0] >= 0).double().mean((1, 2)).numpy(),
+        "hit_direct": (ladder.direct >= 0).double().mean((1, 2)).numpy(),
+        "hit_surrogate": (ladder.networks[0] >= 0).double().mean((1, 2)).numpy(),
         "curve_direct": _curve(direct, limit).numpy(),
         "curve_surrogate": _curve(through[0], limit).numpy(),
     }
@@ -96,18 +96,18 @@ def _ratios(subject: Subject, direct: Tensor, through: Sequence[Tensor]) -> Esti
 
     def ratio(pairs: Tensor) -> Tensor:
         mean = pairs.mean((-3, -2))
-        # Where no start arrives on either route there is nothing to compare.
+        # Where no start hits on either route there is nothing to compare.
         return torch.where((mean == limit).all(-1), torch.nan, mean[..., 1] / mean[..., 0])
 
     pairs = [torch.stack([capped(direct, limit), capped(steps, limit)], dim=-1) for steps in through]
     return estimate(pairs, ratio, subject.generator("iterations"), subject.settings.resamples)
 
 
-def _arrived(steps: Tensor) -> float:
+def _hit_share(steps: Tensor) -> float:
     return float((steps >= 0).double().mean())
 
 
-def _ratio_where_both_arrive(direct: Tensor, through: Tensor) -> float | None:
+def _ratio_where_both_hit(direct: Tensor, through: Tensor) -> float | None:
     """What is left of the ratio without the starts that one route or both never bring there."""
     both = (direct >= 0) & (through >= 0)
     steps = float(direct[both].sum())
@@ -121,11 +121,11 @@ def _curve(steps: Tensor, limit: int) -> Tensor:
 
 def _because(number: Estimate, configured: Estimate, details: dict[str, float | None]) -> str:
     def times(ratio: Estimate, before: str = "") -> str:
-        apart = figure(details[f"{before}ratio_where_both_arrive"])
-        arrived = [100 * (details[f"{before}arrived_{route}"] or 0.0) for route in ("surrogate", "direct")]
+        apart = figure(details[f"{before}ratio_where_both_hit"])
+        hits = [100 * (details[f"{before}hit_{route}"] or 0.0) for route in ("surrogate", "direct")]
         return (
-            f"{figure(ratio.value)} times as many ({sureness(ratio)}; {arrived[0]:.1f} and {arrived[1]:.1f} % of the "
-            f"starts arrive, and where both do it is {apart} times)"
+            f"{figure(ratio.value)} times as many ({sureness(ratio)}; {hits[0]:.1f} and {hits[1]:.1f} % of the "
+            f"starts truly hit, and where both do it is {apart} times)"
         )
 
     if number.value is None:

@@ -47,8 +47,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     details = {
         "simulations_proposal": float(_simulations(warm, limit).mean()),
         "simulations_random": float(_simulations(cold, limit).mean()),
-        "arrived_proposal": float((warm >= 0).double().mean()),
-        "arrived_random": float((cold >= 0).double().mean()),
+        "hit_proposal": float((warm >= 0).double().mean()),
+        "hit_random": float((cold >= 0).double().mean()),
         "instant_share": float((warm == 0).double().mean()),
         "solver_ratio": configured.value,
         "solver_low": configured.low,
@@ -73,7 +73,7 @@ def _claim(number: Estimate, because: str, limit: int, details: dict[str, float 
         says="From a proposed start gradient descent needs far fewer iterations than from random starts.",
         measure="simulations of gradient descent through the true loss until the miss is within the tolerance, the "
         "first look included, from random starts over from the hybrid route's proposal: the ratio of the means over "
-        f"the same targets, in which a start that never arrives counts with the limit of {limit} steps",
+        f"the same targets, in which a start that never hits counts with the limit of {limit} steps",
         number=number,
         rule=f"holds where the ratio and its interval over targets lie above {_FAR_FEWER:g}",
         verdict=number.against(_FAR_FEWER),
@@ -89,7 +89,7 @@ def _ratio(subject: Subject, warm: Tensor, cold: Tensor) -> Estimate:
 
     def ratio(pairs: Tensor) -> Tensor:
         mean = pairs.mean(-2)
-        # Where no start arrives there is nothing to compare.
+        # Where no start hits there is nothing to compare.
         return torch.where((mean == limit + 1).all(-1), torch.nan, mean[..., 1] / mean[..., 0])
 
     return estimate([pairs], ratio, subject.generator("warm start"), subject.settings.resamples)

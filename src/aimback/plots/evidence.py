@@ -25,7 +25,7 @@ PICTURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         "C2",
         {
             "sizes": ("sizes",),
-            **dict.fromkeys(("arrived_direct", "arrived_surrogate"), ("sizes",)),
+            **dict.fromkeys(("hit_direct", "hit_surrogate"), ("sizes",)),
             **dict.fromkeys(("curve_direct", "curve_surrogate"), ("steps",)),
         },
     ),
@@ -80,14 +80,14 @@ def believed_and_true(picture: Mapping[str, Array]) -> tuple[Array, Array]:
 
 
 def plot_iterations(path: Path, title: str, picture: Mapping[str, Array]) -> None:
-    """Gradient descent: how many starts have truly arrived by step, and how many arrive in the end by step size."""
+    """Gradient descent: how many starts have truly hit by step, and how many do in the end by step size."""
     with new_figure(path, (10.5, 4)) as figure:
         left, right = figure.subplots(1, 2)
         for route in PAIR:
             curve = picture[f"curve_{route}"]
             colour, line = COLOURS[route], LINES[route]
             left.plot(np.arange(len(curve)), 100 * curve, line, color=colour, drawstyle="steps-post", label=route)
-            right.plot(picture["sizes"], 100 * picture[f"arrived_{route}"], line, color=colour, marker="o")
+            right.plot(picture["sizes"], 100 * picture[f"hit_{route}"], line, color=colour, marker="o")
         left.set(xlabel="step of gradient descent", ylim=(-2, 102), title="each at its own best step size")
         left.set_ylabel("starts truly within the tolerance [%]")
         right.set(xscale="log", xlabel="step size", ylim=(-2, 102), title="in the end, by step size")

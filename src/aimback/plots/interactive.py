@@ -292,15 +292,17 @@ def belief(picture: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
 
 
 def iterations(picture: Mapping[str, Array]) -> Panels:
-    """Gradient descent: how many starts have truly arrived by step, and how many arrive in the end by step size."""
-    left = _panel("each at its own best step size", xaxis={"title": {"text": "step"}}, yaxis=_percent("starts arrived"))
+    """Gradient descent: how many starts have truly hit by step, and how many do in the end by step size."""
+    left = _panel(
+        "each at its own best step size", xaxis={"title": {"text": "step"}}, yaxis=_percent("starts that truly hit")
+    )
     right = _panel(
-        "in the end, by step size", xaxis=_log("step size", picture["sizes"]), yaxis=_percent("starts arrived")
+        "in the end, by step size", xaxis=_log("step size", picture["sizes"]), yaxis=_percent("starts that truly hit")
     )
     for route in PAIR:
         curve = picture[f"curve_{route}"]
         left.add_trace(_steps(np.arange(len(curve), dtype=float), curve, route))
-        right.add_trace(_line(picture["sizes"], 100 * picture[f"arrived_{route}"], route))
+        right.add_trace(_line(picture["sizes"], 100 * picture[f"hit_{route}"], route))
         right.data[-1].mode = "lines+markers"
     return [left, right]
 

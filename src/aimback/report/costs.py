@@ -7,6 +7,10 @@ from aimback.report.result import TaskResult
 from aimback.report.text import NEVER, number
 from aimback.routes import ROUTES
 
+# A route whose share of solved targets is less than this behind another's solves as many: the rest is within what
+# another seed makes.
+SOLVED_MARGIN = 0.01
+
 _SECONDS = ("seconds_generate", "seconds_train", "seconds_solve")
 
 
@@ -44,16 +48,35 @@ def total_seconds(result: TaskResult, route: str) -> float | None:
     return sum(known) if len(known) == len(seconds) else None
 
 
+def seconds_a_target(result: TaskResult, route: str) -> float | None:
+    """What a further target costs a route, once all is prepared; None where that was not measured."""
+    seconds, targets = seconds_of(result, route)["seconds_solve"], _solved_for(result)
+    return None if seconds is None or targets == 0 else seconds / targets
+
+
+def solved_share(result: TaskResult, route: str) -> float:
+    """Of the targets that can be solved, the share that the route does."""
+    return float(result.metrics[route]["solved_fraction"] or 0.0)
+
+
+def solves_as_many(result: TaskResult, route: str) -> bool:
+    """Whether a route solves as many targets as the direct one, within `SOLVED_MARGIN`, and any at all."""
+    share = solved_share(result, route)
+    return share > 0 and solved_share(result, "direct") - share < SOLVED_MARGIN
+
+
 def repaid_at(result: TaskResult, route: str) -> float | None:
-    """`break_even_targets` of a route against the direct one; None where there is nothing to repay, or a stage was
-    not measured."""
-    own, direct = seconds_of(result, route), seconds_of(result, "direct")["seconds_solve"]
-    solve = own.pop("seconds_solve")
-    fixed = [seconds for seconds in own.values() if seconds is not None]
-    targets = _solved_for(result)
-    if not ROUTES[route].fixed or len(fixed) < len(own) or solve is None or direct is None or targets == 0:
+    """`break_even_targets` of a route against the direct one: infinite where it does not solve as many, for no number
+    of worse answers repays a cost; None where there is nothing to repay, or a stage was not measured."""
+    if ROUTES[route].fixed and not solves_as_many(result, route):
+        return math.inf
+    own, direct = seconds_a_target(result, route), seconds_a_target(result, "direct")
+    once = seconds_of(result, route)
+    del once["seconds_solve"]
+    fixed = [seconds for seconds in once.values() if seconds is not None]
+    if not ROUTES[route].fixed or len(fixed) < len(once) or own is None or direct is None:
         return None
-    return break_even_targets(sum(fixed), solve / targets, direct / targets)
+    return break_even_targets(sum(fixed), own, direct)
 
 
 def break_even(targets: float | None) -> str:

@@ -76,7 +76,7 @@ KINDS = {
     ),
     "iterations": Kind(
         "Plain gradient descent",
-        "C2: how fast the starts truly arrive, each route at its own best step size, and how much it depends on it.",
+        "C2: how fast the starts truly hit, each route at its own best step size, and how much it depends on it.",
         "pair",
     ),
     "belief": Kind(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, get_args
 
 from aimback.diagnose.claim import Claim, Estimate, Verdict
 from aimback.errors import UserError
+from aimback.exactness import error_note
 from aimback.files import sha256
 from aimback.report.text import DASH, number
 from aimback.routes import ROUTES
@@ -46,6 +48,7 @@ class TaskResult:
         claims: what became of each claim; empty where they were not examined.
         figures: still figures (PNG), in the order to be shown, and the moving one (GIF).
         panels: interactive figures (JSON) by name.
+        caution: what to know of the simulator's own error; "" where it is small against the tolerance.
     """
 
     name: str
@@ -57,6 +60,7 @@ class TaskResult:
     claims: Sequence[Claim]
     figures: Sequence[Path]
     panels: Mapping[str, Path]
+    caution: str = ""
 
 
 def read_result(
@@ -87,17 +91,30 @@ def read_result(
         UserError: a file is missing or damaged.
     """
     units = {axis.unit for axis in task.outcomes.axes}
+    measured = _read_json(metrics)
     return TaskResult(
         name=name,
         unit=units.pop() if len(units) == 1 else "",
         tolerance=task.tolerance,
-        metrics=_read_json(metrics),
+        metrics=measured,
         meters=_read_meters(meters, results),
         unsolved=_read_unsolved(answers),
         claims=_read_claims(diagnosis / "metrics.json", diagnosis / "claims.json"),
         figures=sorted(file for file in figures.glob("*") if file.suffix in (".png", ".gif")),
         panels={file.stem: file for file in sorted(panels.glob("*.json"))},
+        caution=_caution(name, task, measured),
     )
+
+
+def _caution(name: str, task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """By the route whose answers lie where the simulator is least exact."""
+    errors = [
+        (greatest, route["simulation_error_median"])
+        for route in metrics.values()
+        if (greatest := route.get("simulation_error_max", 0.0)) != 0.0
+    ]
+    greatest, middle = max(errors, key=lambda error: math.inf if error[0] is None else error[0], default=(0.0, 0.0))
+    return error_note(name, task, middle, greatest)
 
 
 def _read_meters(folder: Path, results: Path) -> dict[str, dict[str, Any]]:

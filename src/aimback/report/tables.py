@@ -74,15 +74,18 @@ def table(result: TaskResult) -> list[Row]:
 
     miss = f"miss [{result.unit}]" if result.unit else "miss"
     believed = f"believed {miss}"
+    error = f"the simulator's own error{miss.removeprefix('miss')}, greatest"
     return [
         row("targets", "targets"),
-        row("solved", "solved_fraction", percent),
+        row("targets valid and within reach", "reachable_targets"),
+        row("solved, of these", "solved_fraction", percent),
         row(f"{miss}, median", "miss_median"),
         row(f"{miss}, 90 %", "miss_p90"),
         row(f"{miss}, greatest", "miss_max"),
         row(f"{believed}, median", "believed_miss_median"),
         row(f"{believed}, 90 %", "believed_miss_p90"),
-        row("starts that arrive", "arrived_fraction", percent),
+        *([row(error, "simulation_error_max")] if "simulation_error_max" in result.metrics["direct"] else []),
+        row("starts that arrive, by the route's own map", "arrived_fraction", percent),
         row("steps to tolerance, median", "steps_to_tolerance_median"),
         row("steps to tolerance, 90 %", "steps_to_tolerance_p90"),
         row("simulations", "simulations"),

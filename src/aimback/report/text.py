@@ -50,6 +50,11 @@ def listed(names: list[str], word: str = "and") -> str:
     return f" {word} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 target", "2,000 targets"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def environment(*, autoescape: bool) -> jinja2.Environment:
     """What every template here is rendered in: HTML with `autoescape`, Markdown without; `cell` is for table cells."""
     environment = jinja2.Environment(

@@ -1,17 +1,22 @@
-"""Which route to choose, by a stated rule, in one sentence."""
+"""Which route to choose, by a stated rule, in a few plain sentences."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
-from aimback.report.costs import prepared_routes, repaid_at, total_seconds
+from aimback.report.costs import (
+    SOLVED_MARGIN,
+    prepared_routes,
+    repaid_at,
+    seconds_a_target,
+    solved_share,
+    solves_as_many,
+    total_seconds,
+)
 from aimback.report.result import TaskResult
-from aimback.report.text import factor, listed, number, percent
+from aimback.report.text import counted, factor, listed, number, percent
 from aimback.routes import ROUTES
 
-# Differences below these are called a tie: they are within what another seed or a busy machine makes.
-SOLVED_MARGIN = 0.01
-TIME_MARGIN = 1.2
+TIME_MARGIN = 1.2  # a lesser factor is within what a busy machine makes
+NAMED = 5  # rows that the console names
 
 RULE = (
     f"The rule: the route that solves most targets wins, if it is ahead of all others by at least "
@@ -28,7 +33,7 @@ def winner(result: TaskResult) -> str | None:
         return front[0]
     seconds = {route: total_seconds(result, route) for route in front}
     timed = sorted(value for value in seconds.values() if value is not None)
-    if len(timed) < len(front) or not any(_solved(result, route) for route in front):
+    if len(timed) < len(front) or not any(solved_share(result, route) for route in front):
         return None
     if timed[1] < TIME_MARGIN * timed[0]:
         return None
@@ -41,29 +46,59 @@ def ranking(result: TaskResult) -> list[str]:
 
     def place(route: str) -> tuple[float, ...]:
         seconds = total_seconds(result, route)
-        hits = 0.0 if route in front else -_solved(result, route)
+        hits = 0.0 if route in front else -solved_share(result, route)
         return route != best, route not in front, hits, math.inf if seconds is None else seconds
 
     return sorted(ROUTES, key=place)
 
 
 def verdict(result: TaskResult) -> str:
-    """One sentence: who wins, by how much, at what cost."""
+    """Who wins, by how much, at what cost; a sentence a line."""
+    reachable = _reachable(result)
+    if reachable == 0:
+        return f"{result.name}, nothing to compare: no target is valid and within reach.{_left_out(result)}"
     best = winner(result)
     first, second, *rest = ranking(result)
     mine, other = result.metrics[first], result.metrics[second]
     opening = f"the {first} route wins: it" if best else f"a tie by the rule: the {first} route"
-    targets = f"{mine['targets']:,} targets within {result.tolerance:g} {result.unit}".rstrip()
+    whole = reachable == mine["targets"]
+    targets = (
+        f"{counted(reachable, 'target' if whole else 'reachable target')} within {_amount(result, result.tolerance)}"
+    )
     solved = listed(
         [f"the {route} route {percent(result.metrics[route]['solved_fraction'])}" for route in (second, *rest)]
     )
-    whose = f"the {first} route's" if not rest else f"against the {second} route, the next best, its"
-    return (
-        f"{result.name}, {opening} solves {percent(mine['solved_fraction'])} of {targets}, {solved}; "
-        f"{whose} median miss is {_against(mine, other, 'miss_median', result.unit)}, "
-        f"its simulations {_against(mine, other, 'simulations')}"
-        f"{_time(result, first, second)}; {_repaid(result)}."
-    )
+    whose = f"The {first} route's" if not rest else f"Against the {second} route, the next best, its"
+    share = percent(mine["solved_fraction"])
+    lines = [
+        f"{result.name}, {opening} solves {share} of {targets}, {solved}.{_left_out(result)}",
+        f"{whose} median miss is {_misses(result, first, second)}, "
+        f"its simulations are {_against(mine['simulations'], other['simulations'])}, "
+        f"{_time(result, first, second)}.",
+        *(f"{_repaid_by(result, route)}." for route in prepared_routes()),
+    ]
+    if result.caution:
+        lines.append(f"{result.caution[0].upper()}{result.caution[1:]}.")
+    return "\n".join(lines)
+
+
+def name_rows(result: TaskResult) -> list[str]:
+    """The rows that no route can do anything about, a few by their numbers."""
+    invalid = [target.reason for target in result.unsolved if target.status == "invalid_input"]
+    lines = [f"{result.name}: invalid: {reason}" for reason in invalid[:NAMED]]
+    if len(invalid) > NAMED:
+        lines.append(f"{result.name}: and {len(invalid) - NAMED} more invalid rows")
+    missed = [target.row for target in result.unsolved]
+    # A row that some route solves all the same is not out of reach.
+    out = [
+        row
+        for row in dict.fromkeys(target.row for target in result.unsolved if target.status == "unreachable")
+        if missed.count(row) == len(ROUTES)
+    ]
+    if out:
+        more = [f"{len(out) - NAMED} more"] if len(out) > NAMED else []
+        lines.append(f"{result.name}: out of reach: {listed([*out[:NAMED], *more])}")
+    return lines
 
 
 def lead(result: TaskResult) -> str:
@@ -71,28 +106,52 @@ def lead(result: TaskResult) -> str:
     first, second, *_ = ranking(result)
     if winner(result) is None:
         return "within the margins"
-    ahead = _solved(result, first) - _solved(result, second)
+    ahead = solved_share(result, first) - solved_share(result, second)
     if ahead >= SOLVED_MARGIN:
         return f"{percent(ahead)} more targets solved than {second}"
     times = factor(total_seconds(result, first), total_seconds(result, second))
-    return f"{times} times faster than {second}"
+    return f"{times} times faster in all than {second}"
 
 
 def _front(result: TaskResult) -> list[str]:
     """The routes that hit as often as the best one, by `SOLVED_MARGIN`."""
-    best = max(_solved(result, route) for route in ROUTES)
-    return [route for route in ROUTES if best - _solved(result, route) < SOLVED_MARGIN]
+    best = max(solved_share(result, route) for route in ROUTES)
+    return [route for route in ROUTES if best - solved_share(result, route) < SOLVED_MARGIN]
 
 
-def _solved(result: TaskResult, route: str) -> float:
-    return float(result.metrics[route]["solved_fraction"] or 0.0)
+def _reachable(result: TaskResult) -> int:
+    """The targets that can be solved, as far as is known."""
+    return int(result.metrics["direct"]["reachable_targets"])
 
 
-def _against(mine: Mapping[str, Any], other: Mapping[str, Any], name: str, unit: str = "") -> str:
-    """ "1.2 m against 4.8 m (4 times less)"."""
-    left, right = mine[name], other[name]
-    words = " against ".join(f"{number(value)} {unit}".rstrip() for value in (left, right))
-    return f"{words}{_compared(left, right)}"
+def _left_out(result: TaskResult) -> str:
+    """The sentence on the rows that are not counted; "" where all are."""
+    metrics = result.metrics["direct"]
+    invalid = int(metrics["status"].get("invalid_input", 0))
+    out = int(metrics["targets"]) - invalid - _reachable(result)
+    parts = [f"{counted(out, 'target')} out of reach"] if out else []
+    parts += [f"{counted(invalid, 'invalid row')}"] if invalid else []
+    return f" Not counted: {listed(parts)}." if parts else ""
+
+
+def _amount(result: TaskResult, value: float | None) -> str:
+    return f"{number(value)} {result.unit}".rstrip()
+
+
+def _misses(result: TaskResult, first: str, second: str) -> str:
+    """A factor between two misses says something only where one of them is no hit: within the tolerance a solver may
+    stop, or go on to rounding."""
+    mine, other = (result.metrics[route]["miss_median"] for route in (first, second))
+    words = f"{_amount(result, mine)} against {_amount(result, other)}"
+    if mine is not None and other is not None and max(mine, other) <= result.tolerance:
+        return f"{words} (both are hits; how far beyond the tolerance a route refines is its solver's setting)"
+    return f"{words}{_compared(mine, other)}"
+
+
+def _against(mine: float | None, other: float | None, unit: str = "") -> str:
+    """ "1.2 s against 4.8 s (4 times less)"."""
+    words = " against ".join(f"{number(value)} {unit}".rstrip() for value in (mine, other))
+    return f"{words}{_compared(mine, other)}"
 
 
 def _compared(left: float | None, right: float | None) -> str:
@@ -107,17 +166,20 @@ def _compared(left: float | None, right: float | None) -> str:
 def _time(result: TaskResult, first: str, second: str) -> str:
     mine, other = (total_seconds(result, route) for route in (first, second))
     if mine is None or other is None:
-        return ", its time not to be compared (a stage was restored from the cache and not timed)"
-    return f", its time {number(mine)} s against {number(other)} s{_compared(mine, other)}"
+        return "its time is not to be compared (a stage was restored from the cache and not timed)"
+    words = f"its time in all is {_against(mine, other, 's')}"
+    each, others = (seconds_a_target(result, route) for route in (first, second))
+    if each is None or others is None:
+        return words
+    return f"{words}, and a target alone takes it {_against(1000 * each, 1000 * others, 'ms')}"
 
 
-def _repaid(result: TaskResult) -> str:
-    return ", ".join(_repaid_by(route, repaid_at(result, route)) for route in prepared_routes())
-
-
-def _repaid_by(route: str, targets: float | None) -> str:
+def _repaid_by(result: TaskResult, route: str) -> str:
+    targets = repaid_at(result, route)
+    if not solves_as_many(result, route):
+        return f"The {route} route never repays its fixed cost, since it does not solve as many"
     if targets is None:
-        return f"from how many targets on the {route} route would repay its fixed cost was not measured"
+        return f"From how many targets on the {route} route would repay its fixed cost was not measured"
     if math.isinf(targets):
-        return f"the {route} route never repays its fixed cost, since it is not faster a target"
-    return f"the {route} route repays its fixed cost from {number(targets)} targets on"
+        return f"The {route} route never repays its fixed cost, since it is not faster a target"
+    return f"The {route} route repays its fixed cost from {number(targets)} targets on"

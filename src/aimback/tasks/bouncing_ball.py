@@ -22,7 +22,8 @@ class BouncingBall(Task):
     """A ball flies down at constant velocity and bounces once, without friction or loss; how high is it at the end?
 
     The benchmark is that of Hu et al. ("DiffTaichi", ICLR 2020, on the time of impact), whose numbers are the
-    defaults; it has no gravity. The ball turns at a time t and ends at `y0 + v (T - 2 t)`, T = steps * time_step.
+    defaults here; it has no gravity. The configuration takes shorter time steps, so that the value is nearly exact and
+    only the gradient is wrong. The ball turns at a time t and ends at `y0 + v (T - 2 t)`, T = steps * time_step.
     The contact says when it turns:
 
     - "time_of_impact": when it meets the ground, `t = (y0 - ground) / v`. The end falls by as much as the start
