@@ -44,8 +44,6 @@ def fresh_database(tmp_path_factory):
 def store(tmp_path, fresh_database, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(fresh_database, tmp_path / "mlflow.db")
-    with sqlite3.connect(tmp_path / "mlflow.db") as base:  # artifacts of this test stay in this test
-        base.execute("UPDATE experiments SET artifact_location = ? || '/' || experiment_id", [str(tmp_path / "runs")])
     return open_store(tmp_path)
 
 

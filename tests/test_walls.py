@@ -27,7 +27,7 @@ LAYERS = [
     {"aimback.dual", "aimback.problem"},
     {"aimback.box"},
     {"aimback.files", "aimback.checks"},
-    {"aimback.errors", "aimback.cpp", "aimback.process"},
+    {"aimback.errors", "aimback.cpp", "aimback.process", "aimback.repository"},
     {"aimback"},
 ]
 

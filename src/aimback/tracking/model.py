@@ -4,6 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from aimback.tracking.record import Model
+from aimback.tracking.uris import folder_uri
 
 _CODE = Path(__file__).with_name("surrogate_model.py")
 _PACKAGE = Path(__file__).parents[1]
@@ -25,12 +26,13 @@ def log_model(uri: str, run_id: str, model: Model) -> None:
         inputs=Schema([ColSpec("double", name) for name in model.inputs]),
         outputs=Schema([ColSpec("double", name) for name in model.outputs]),
     )
+    files = {"weights": model.weights.absolute(), "checksum": model.checksum.absolute()}
     mlflow.set_tracking_uri(uri)
     with mlflow.start_run(run_id=run_id):
         mlflow.pyfunc.log_model(
             name="surrogate",
             python_model=str(_CODE),
-            artifacts={"weights": str(model.weights), "checksum": str(model.checksum)},
+            artifacts={name: folder_uri(file) for name, file in files.items()},
             # The package travels with the model, so that it loads where aimback is not installed.
             code_paths=[str(_PACKAGE)],
             model_config={

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,10 @@ def is_published(store: Store, states: Sequence[str], marker: Path) -> Published
         earlier = Published(noted["experiment_id"], tuple(noted["run_ids"]), 0)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    try:
+        store.rebase()
+    except sqlite3.Error:
+        return None  # locked or damaged: MLflow itself shall say which
     return earlier if same and store.holds(earlier.run_ids) else None
 
 

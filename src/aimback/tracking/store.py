@@ -6,19 +6,22 @@ import hashlib
 import http.client
 import logging
 import os
+import re
 import socket
 import sqlite3
-import subprocess
+import textwrap
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from aimback.errors import UserError
 from aimback.files import written_whole
 from aimback.process import lives
+from aimback.repository import has_changes, head_commit
+from aimback.tracking.uris import folder_uri, local_path, sqlite_file, sqlite_uri
 from aimback.tracking.view import TAG, VIEW, view_state
 
 if TYPE_CHECKING:
@@ -27,7 +30,16 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 5.0
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_SQLITE = "sqlite:///"
+_ARTIFACTS = "mlruns"  # the folder beside a database in which MLflow keeps them by itself
+# Wherever the tables of MLflow say where artifacts lie.
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("trace_tags", "value"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,18 +59,26 @@ class Store:
     @property
     def database(self) -> Path | None:
         """The SQLite file; None for a server or another database."""
-        return Path(unquote(self.uri.removeprefix(_SQLITE))).absolute() if self.uri.startswith(_SQLITE) else None
+        file = sqlite_file(self.uri)
+        return None if file is None else file.resolve()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the store is a SQLite file in the project, which moves and is copied with it."""
+        return self.database is not None and self.database.is_relative_to(self.root)
 
     @property
     def shown(self) -> str:
-        """The URI without a user's name and password."""
+        """The file, or the URI without a user's name and password."""
+        if self.database is not None:
+            return str(self.database)
         parts = urlsplit(self.uri)
         return self.uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2]) if parts.netloc else self.uri
 
     @property
     def digest(self) -> str:
-        """A name for the place that tells no secret."""
-        place = self.uri if self.database is None else str(self.database)
+        """A name for the place that tells no secret; that of the project's own store moves with the project."""
+        place = str(self.database.relative_to(self.root)) if self.database and self.is_own else self.shown
         return hashlib.sha256(f"{place}\n{self.experiment}".encode()).hexdigest()
 
     def connect(self) -> tuple["MlflowClient", str]:
@@ -74,6 +94,7 @@ class Store:
         with self.failing():
             if self.database is not None:
                 _make_database(self.database, self.experiment)
+                self.rebase()
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException
             from sqlalchemy.exc import SQLAlchemyError
@@ -103,9 +124,8 @@ class Store:
             raise UserError(f"MLflow cannot be imported ({error}); install it, or choose tracking=off") from error
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise UserError(self.complaint(reason)) from error
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise UserError(self.complaint(_first_sentence(error))) from error
 
     def complaint(self, reason: str) -> str:
         return (
@@ -122,6 +142,41 @@ class Store:
             with _locked(self.database):
                 yield
 
+    def rebase(self) -> None:
+        """Let the artifacts of a project that was renamed, moved or copied be those in its folder of today.
+
+        MLflow keeps absolute locations. Without this a renamed project would lose its artifacts and a copy would write
+        into the original. Only the project's own store is changed, and there only what lies where our experiment's
+        artifacts did.
+        """
+        if not self.is_own or self.database is None or not self.database.is_file():
+            return
+        home = self.database.parent / _ARTIFACTS
+        if self._former_location(home) is None:
+            return
+        with _locked(self.database):
+            there = self._former_location(home)  # None now, if another process was faster
+            with contextlib.closing(sqlite3.connect(self.database)) as base, base:
+                for table, column in _LOCATIONS if there else ():
+                    base.execute(
+                        f"UPDATE {table} SET {column} = :home || substr({column}, :end + 1) "
+                        f"WHERE {column} = :there OR substr({column}, 1, :end + 1) = :there || '/'",
+                        {"home": folder_uri(home), "there": there, "end": len(there or "")},
+                    )
+
+    def _former_location(self, home: Path) -> str | None:
+        """Where MLflow believes the artifacts to lie, if that is where this project was before."""
+        found = self._read("SELECT experiment_id, artifact_location FROM experiments WHERE name = ?", [self.experiment])
+        if not found:
+            return None
+        number, location = found[0]
+        there = str(location).removesuffix(f"/{number}")
+        path = local_path(there)
+        if there == folder_uri(home) or path is None or path.name != _ARTIFACTS:
+            return None
+        chosen = path != home and path.is_relative_to(self.root) and path.is_dir()  # another folder of the project
+        return None if chosen else there
+
     def holds(self, run_ids: Sequence[str]) -> bool:
         """Whether the SQLite file has these runs, finished and not deleted; True for any other store.
 
@@ -137,11 +192,15 @@ class Store:
             "AND lifecycle_stage = 'active'"
         )
         try:
-            with contextlib.closing(sqlite3.connect(f"file:{quote(str(self.database))}?mode=ro", uri=True)) as base:
-                (count,) = base.execute(query, list(run_ids)).fetchone()
+            ((count,),) = self._read(query, run_ids)
         except sqlite3.Error:
             return False  # locked or damaged: MLflow itself shall say which
         return bool(count == len(run_ids))
+
+    def _read(self, query: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
+        address = f"file:{quote(str(self.database))}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as base:
+            return base.execute(query, list(values)).fetchall()
 
     def _probe(self) -> None:
         # MLflow's own retries would take minutes to find out that nobody is there.
@@ -169,9 +228,27 @@ def _ask_for_a_word(host: str, port: int) -> None:
 
 
 def open_store(root: Path, experiment: str = "aimback") -> Store:
-    """MLFLOW_TRACKING_URI where it is set, else the SQLite file that a plain `mlflow ui` finds in `root`."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{quote(str(Path(root).absolute() / 'mlflow.db'))}"
-    return Store(uri, experiment, Path(root))
+    """MLFLOW_TRACKING_URI where it is set, else the SQLite file that a plain `mlflow ui` finds in `root`.
+
+    A file that the variable names relative to the working folder is meant relative to `root`: the stages of one
+    pipeline work in several folders.
+
+    Raises:
+        UserError: the name of the folder cannot be kept by MLflow.
+    """
+    root = Path(root).resolve()
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    file = sqlite_file(uri) if uri else Path("mlflow.db")
+    if file is not None and not (uri and file.is_absolute()):
+        uri = sqlite_uri(root / file)
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{os.fsencode(root)!r}: MLflow cannot keep runs in a folder whose name is not UTF-8; "
+            "rename it, or choose tracking=off"
+        ) from None
+    return Store(uri, experiment, root)
 
 
 def ui_link(experiment_id: str, port: int = 5000, host: str = "127.0.0.1") -> str:
@@ -197,25 +274,16 @@ def tagged(client: "MlflowClient", experiment_id: str, tag: str, value: str) -> 
 
 def source_tags(root: Path) -> dict[str, str]:
     """The commit that is checked out in `root` and whether files differ from it; nothing without git."""
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
+    commit = head_commit(root)
+    if commit is None:
         return {}
     return {
         # MLflow shows the commit beside the source's name.
         "mlflow.source.name": "aimback",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit,
-        "dirty": str(bool(changed)).lower(),
+        "dirty": str(has_changes(root)).lower(),
     }
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    # GIT_DIR and the like would lead it to another repository, GIT_CONFIG_* and the like to programs of their choice.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5, env=env).stdout.strip()
 
 
 def _search(client: "MlflowClient", experiment_id: str, wanted: str) -> list["StoredRun"]:
@@ -243,11 +311,15 @@ def _configure() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-def _artifacts(database: Path | None) -> str | None:
-    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+def _first_sentence(error: Exception) -> str:
+    """What MLflow says first. The whole, which may be a page, stands in the trace that a command keeps."""
+    said = str(error).strip().partition("\n")[0] or type(error).__name__
+    return textwrap.shorten(re.split(r"(?<=[.!?])\s", said)[0], 300, placeholder=" …").rstrip(".")
 
+
+def _artifacts(database: Path | None) -> str | None:
     # MLflow takes its default relative to the working folder, which need not be the store's.
-    return None if database is None else str(database.parent / DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    return None if database is None else folder_uri(database.parent / _ARTIFACTS)
 
 
 def _make_database(database: Path, experiment: str) -> None:
@@ -263,7 +335,7 @@ def _make_database(database: Path, experiment: str) -> None:
         for left in database.parent.glob(f".{database.stem}-*"):  # by a process that was killed here
             left.unlink(missing_ok=True)
         with written_whole(database) as temporary:
-            store = SqlAlchemyStore(f"{_SQLITE}{temporary}", _artifacts(database))  # type: ignore[no-untyped-call]
+            store = SqlAlchemyStore(sqlite_uri(temporary), _artifacts(database))  # type: ignore[no-untyped-call]
             store.create_experiment(experiment, None, [])  # type: ignore[no-untyped-call]
             store.engine.dispose()
 

@@ -1,0 +1,85 @@
+"""Project folders with hostile names, renamed and copied: does MLflow's store stay inside and keep its artifacts?"""
+
+import os
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from aimback.tracking import Run, Store, open_store, publish
+
+_ALPHABET = [*"aZ09 .-_~!@$&'()*+,:;=?#[]{}|<>^`\"\\\t\nüßéİж語🎯", "%", "%", "%25", "%41", "%2F", "..", "e\u0301"]
+_FRESH = 20  # one in so many makes its own database, which takes seconds; the others begin as copies of one project
+
+
+def folders(count: int, folder: Path) -> list[str]:
+    """So many names, each publishing, renamed to another one, and publishing again."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    original = folder / "original"
+    original.mkdir(parents=True)
+    open_store(original).connect()
+    names = _names(2 * count)
+    trials = [(folder / str(i), next(names), next(names), original, i % _FRESH == 0) for i in range(count)]
+    # MLflow keeps every database that it has opened; a fresh process forgets them.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=25) as pool:
+        became = Counter(pool.map(outcome, *zip(*trials, strict=True)))
+    return [f"{what}: {number}" for what, number in became.most_common()]
+
+
+def outcome(around: Path, name: str, later: str, original: Path, fresh: bool) -> str:
+    """What becomes of a project called `name` in the folder `around` that is then renamed to `later`."""
+    before = _files(original)
+    here, there = around / name, around / later
+    here.mkdir(parents=True)
+    if not fresh:
+        shutil.copy(original / "mlflow.db", here)
+    picture = around.parent / "loss.png"
+    picture.write_bytes(b"png")
+    try:
+        first = _publish(here, "first", picture)
+        if not _has_artifact(open_store(here), first):
+            return "the artifacts are not found where they were written"
+        here.rename(there)
+        second = _publish(there, "second", picture)
+        if not _has_artifact(open_store(there), second):
+            return "the artifacts of a renamed project are not found"
+        if not _has_artifact(open_store(there), first):
+            return "the older artifacts of a renamed project are not found"
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
+        return f"{type(error).__name__}"
+    if [place.name for place in around.iterdir()] != [later]:
+        return "something was written beside the project"
+    if _files(original) != before:
+        return "a copy has written into the original"
+    return "all artifacts found, nothing written outside"
+
+
+def _publish(root: Path, state: str, picture: Path) -> str:
+    run = Run(state, "route", "cannon_drag", "direct", {"seed": "0"}, {"miss": 1.0}, {}, artifacts={"": [picture]})
+    return publish(open_store(root), [state], lambda: [run], root / "published.json").run_ids[0]
+
+
+def _has_artifact(store: Store, run_id: str) -> bool:
+    client, _ = store.connect()
+    listed = [item.path for item in client.list_artifacts(run_id)]
+    return listed == ["loss.png"] and Path(client.download_artifacts(run_id, "loss.png")).read_bytes() == b"png"
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file() and "mlflow.db" not in file.name
+    }
+
+
+def _names(count: int) -> Iterator[str]:
+    """So many different names, none of which a file system refuses."""
+    chance = random.Random(count)
+    known = {"", ".", ".."}
+    while len(known) < count + 3:
+        name = "".join(chance.choices(_ALPHABET, k=chance.randint(1, 12)))
+        if name not in known:
+            known.add(name)
+            yield name
