@@ -3,12 +3,16 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from aimback.errors import UserError
 from aimback.files import check_writable, sha256, write_text, written_whole
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
 
 
 def test_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -33,7 +37,10 @@ def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize(("code", "message"), [(errno.ENOSPC, "no space left"), (errno.EROFS, "cannot be written")])
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(errno.ENOSPC, "no space left"), (errno.EFBIG, "larger than a file may be"), (errno.EROFS, "cannot be written")],
+)
 def test_a_full_or_closed_disk_is_told_in_words(tmp_path: Path, code: int, message: str) -> None:
     file = tmp_path / "a.txt"
     write_text(file, "old")
@@ -53,6 +60,19 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         temporary.unlink()
         temporary.symlink_to(full)
         temporary.write_bytes(b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_of_the_size_of_files(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys; from pathlib import Path; from aimback.errors import UserError\n"
+        "from aimback.files import write_text; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try: write_text(Path(sys.argv[1]), 'x' * 1000)\n"
+        "except UserError as error: print(error)\n"
+    )
+    call = [sys.executable, "-c", program, str(tmp_path / "a")]
+    said = subprocess.run(call, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
+    assert "a: larger than a file may be here" in said
     assert list(tmp_path.iterdir()) == []
 
 

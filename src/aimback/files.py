@@ -20,7 +20,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     flushed to disk first. If anything fails, `path` is left as it was and the temporary is removed.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: the disk is full, the file is larger than allowed, or the folder cannot be written.
     """
     path = Path(path)
     temporary = None
@@ -40,6 +40,10 @@ def written_whole(path: Path) -> Iterator[Path]:
             free = _readable(had + _free(path.parent))
             raise UserError(
                 f"{path}: no space left on the disk: more than the {free} that were free; free some and run again"
+            ) from error
+        if error.errno == errno.EFBIG:
+            raise UserError(
+                f"{path}: larger than a file may be here; raise that limit (ulimit -f) and run again"
             ) from error
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
