@@ -6,16 +6,21 @@
 | 1 | an error in the program; the trace is shown, and kept under outputs/logs |
 | 2 | a person can mend it: one line says what; the trace is kept under outputs/logs |
 | 128 + n | ended by signal n (130: Ctrl-C, 143: SIGTERM) |
+
+The code tells what became of the work: a reader who leaves early (`| head`) does not change it.
 """
 
 import contextlib
+import errno
+import io
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from aimback.errors import UserError, out_of_memory
 
@@ -23,6 +28,19 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 _LOGS = Path("outputs", "logs")
 _LONGEST = 2000  # characters of a message; the trace that is kept has all of it
+
+
+class _Stream(io.FileIO):
+    """Standard output or error. What cannot be written does not stop the work; `lost` tells why at its end."""
+
+    lost: OSError | None = None
+
+    def write(self, text: Any) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self.lost = error
+            return len(text)
 
 
 @contextlib.contextmanager
@@ -33,10 +51,16 @@ def ending(name: str, explain: Callable[[Exception], str | None] = lambda error:
         name: of the command; its log is called so.
         explain: the line for an exception besides `UserError`; None where it is a fault of the program.
     """
+    output = _guard_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
     try:
-        yield
+        try:
+            yield
+        except SystemExit as ended:
+            if ended.code:  # what went wrong matters more than what was not read
+                raise
+        _tell_what_was_lost(output)
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is ends here
         message = str(error) if isinstance(error, UserError) else explain(error)
         if message is None and isinstance(error, OSError) and error.strerror:
@@ -56,6 +80,34 @@ def one_line(message: str) -> str:
     words = " ".join(message.split())
     line = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in words)
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+
+
+def _guard_streams() -> _Stream | None:
+    """Have all that is printed from here on go through a `_Stream`; standard output's, unless it is replaced."""
+    for descriptor in range(3):  # a file that is opened later would take the place of a closed one
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
+        return None  # by a test, or by an outer `ending`
+    output, errors = _Stream(1, "w", closefd=False), _Stream(2, "w", closefd=False)
+    sys.stdout = _text(output, sys.stdout, by_line=output.isatty())
+    sys.stderr = _text(errors, sys.stderr, by_line=True)
+    return output
+
+
+def _text(raw: _Stream, before: Any, by_line: bool) -> io.TextIOWrapper:
+    encoding = getattr(before, "encoding", "utf-8")  # there is none where the caller has closed the stream
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=by_line)
+
+
+def _tell_what_was_lost(output: _Stream | None) -> None:
+    if output is None:
+        return
+    sys.stdout.flush()
+    if output.lost is not None and output.lost.errno != errno.EPIPE:
+        raise UserError(f"standard output: {output.lost.strerror}; what was to be printed is lost, the work is done")
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
