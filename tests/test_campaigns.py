@@ -1,7 +1,12 @@
 """Short runs of what `python -m benchmarks.campaigns` does by the thousand."""
 
+import shutil
 from pathlib import Path
 
+import pytest
+
+from aimback.tracking import open_store
+from benchmarks.campaigns.folders import outcome
 from benchmarks.campaigns.mutations import arrays, hostile, overrides, tables
 
 
@@ -20,3 +25,26 @@ def test_no_good_row_is_lost_among_hostile_ones(tmp_path: Path) -> None:
 
 def test_no_wrong_array_passes_or_ends_in_a_trace(tmp_path: Path) -> None:
     assert arrays(150, tmp_path).keys() == {"read, and whole", "refused in one line"}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with an empty store, made once: each costs seconds."""
+    root = tmp_path_factory.mktemp("original")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("MLFLOW_TRACKING_URI", raising=False)
+        open_store(root).connect()
+    return root
+
+
+@pytest.mark.filterwarnings("default")  # mlflow, and what it brings, warns of its own deprecations
+@pytest.mark.parametrize(
+    "name", ["a b", "50%25", "a%41b", "ü", "(1)", "a?b", "a#b", "a;b", "a\nb", "%", "\\'\"", "-+&=@:"]
+)
+def test_a_project_of_any_name_keeps_its_artifacts_inside(
+    name: str, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(shutil.copytree(original, tmp_path / "elsewhere"))
+    assert outcome(tmp_path / "around", name, f"{name[::-1]} renamed", original, fresh=False) == "all is well"
+    assert sorted(place.name for place in Path.cwd().iterdir()) == sorted(place.name for place in original.iterdir())

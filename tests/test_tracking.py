@@ -14,8 +14,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import psutil
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 
 from aimback.dataset import simulate_dataset
 from aimback.errors import UserError
@@ -23,7 +25,19 @@ from aimback.process import this_process
 from aimback.surrogate.network import Surrogate
 from aimback.surrogate.settings import SurrogateSettings
 from aimback.tasks.cannon_drag import CannonDrag
-from aimback.tracking import Data, LiveTraining, Model, Run, Store, flatten, is_published, open_store, publish, ui_link
+from aimback.tracking import (
+    Data,
+    LiveTraining,
+    Model,
+    Published,
+    Run,
+    Store,
+    flatten,
+    is_published,
+    open_store,
+    publish,
+    ui_link,
+)
 from aimback.tracking.record import finite, thin, without_tail
 from aimback.tracking.store import source_tags
 
@@ -177,7 +191,7 @@ def test_a_deleted_database_is_published_anew(store, tmp_path):
     assert is_published(store, ["s1"], marker) is not None
 
 
-def test_the_commit_is_the_real_one_and_changes_are_said(tmp_path):
+def test_the_commit_is_the_real_one_and_changes_are_said(tmp_path, monkeypatch):
     def git(*arguments):
         names = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
         call = ["git", "-C", str(tmp_path), *names, *arguments]
@@ -193,6 +207,12 @@ def test_the_commit_is_the_real_one_and_changes_are_said(tmp_path):
     assert tags["dirty"] == "false"
     (tmp_path / "file").write_text("2")
     assert source_tags(tmp_path)["dirty"] == "true"
+    # Unpacked inside that repository, or called by a hook of it, a project does not stand at its commit.
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    assert source_tags(inside) == {}
+    assert source_tags(tmp_path)["mlflow.source.git.commit"] == tags["mlflow.source.git.commit"]
 
 
 @pytest.mark.parametrize(
@@ -242,10 +262,150 @@ def test_of_two_equal_runs_the_elder_stays(store, tmp_path):
     assert [run.info.run_id for run in stored(store)[1]] == list(first.run_ids)
 
 
-def watch(store, rows, **settings):
-    with LiveTraining(store, "cannon_drag", "t1", {"batch_size": "64"}, period=0.05, **settings) as live:
+def watch(store, rows, patience=60.0):
+    with LiveTraining(store, "cannon_drag", "t1", {"batch_size": "64"}, period=0.05, patience=patience) as live:
         for step in range(rows):
             live(step, {"train_loss": 1 / (1 + step), "validation_loss": math.nan})
+
+
+@pytest.mark.parametrize("key", ["t1", "another"])
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED", "RUNNING"])
+def test_a_training_that_no_state_took_over_is_cleared_away(store, tmp_path, key, status):
+    """As `dvc repro --force --single-item train@...` leaves one behind, or a queue that was killed."""
+    marker = tmp_path / "marker.json"
+    whole = publish(store, ["s1"], a_set, marker)
+    client, experiment = store.connect()
+    tags = {"training": key, "points": "30", "process": f"{socket.gethostname()} 999999999 1.0"}
+    left = client.create_run(experiment, run_name="cannon_drag · training", tags=tags)
+    if status != "RUNNING":
+        client.set_terminated(left.info.run_id, status)
+    assert is_published(store, ["s1"], marker) is None
+    again = publish(store, ["s1"], a_set, marker)
+    assert again == Published(whole.experiment_id, whole.run_ids, 0)
+    assert {run.info.run_id for run in stored(store)[1]} == set(whole.run_ids)
+    assert is_published(store, ["s1"], marker) is not None
+
+
+def test_a_training_that_is_at_work_is_left_alone(store, tmp_path):
+    marker = tmp_path / "marker.json"
+    publish(store, ["s1"], a_set, marker)
+    client, experiment = store.connect()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        process = f"{socket.gethostname()} {other.pid} {psutil.Process(other.pid).create_time()}"
+        at_work = client.create_run(experiment, tags={"training": "t2", "process": process})
+        assert is_published(store, ["s1"], marker) is not None
+        publish(store, ["s2"], lambda: a_set("s2"), marker)
+        assert client.get_run(at_work.info.run_id).info.lifecycle_stage == "active"
+        other.communicate(b"\n")
+
+
+def test_files_that_change_meanwhile_make_no_complete_run(store, tmp_path):
+    def refuse():
+        raise UserError("another run is at work")
+
+    marker = tmp_path / "marker.json"
+    with pytest.raises(UserError, match="another run"):
+        publish(store, ["s1"], a_set, marker, refuse)
+    assert {run.info.status for run in stored(store)[1]} == {"RUNNING"}
+    assert publish(store, ["s1"], a_set, marker).written == 3
+    assert len(stored(store)[1]) == 3
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied", "moved into its parent", "moved below itself"])
+def test_a_project_elsewhere_keeps_its_artifacts_and_its_models(store, tmp_path, how):
+    task = CannonDrag()
+    generator = torch.Generator().manual_seed(0)
+    dataset = simulate_dataset(task, 64, 0.25, generator, "cpu", torch.float64)
+    before = tmp_path / "a" / "50%25 b?c#d"
+    before.mkdir(parents=True)
+    shutil.move(tmp_path / "mlflow.db", before)
+    weights = before / "weights.safetensors"
+    network = Surrogate.for_dataset(dataset, task, SurrogateSettings(hidden_width=8, hidden_layers=1), generator)
+    network.save(weights, task)
+    columns = {"inputs": ["speed", "angle", "wind"], "outputs": ["distance"], "example": [5.0, 0.5, 1.0]}
+    model = Model(weights, weights.with_suffix(".sha256"), "aimback.tasks.cannon_drag.CannonDrag", {}, **columns)
+    runs = [training(model=model, artifacts={"files": [weights]})]
+    done = publish(open_store(before), ["s1"], lambda: runs, before / "marker.json")
+    content = {file: file.read_bytes() for file in before.rglob("*") if file.is_file()}
+    now = {
+        "renamed": tmp_path / "a" / "ü (1)",
+        "copied": tmp_path / "a" / "ü (1)",
+        "moved into its parent": tmp_path / "a",
+        "moved below itself": before / "below",
+    }[how]
+    if how == "copied":
+        shutil.copytree(before, now)
+    else:
+        aside = before.rename(tmp_path / "aside")
+        now.mkdir(parents=True, exist_ok=True)
+        for place in aside.iterdir():
+            place.rename(now / place.name)
+        aside.rmdir()
+    # Nothing has to be published anew.
+    assert is_published(open_store(now), ["s1"], now / "marker.json").run_ids == done.run_ids
+    client, experiment = open_store(now).connect()
+    assert [item.path for item in client.list_artifacts(done.run_ids[0], "files")] == ["files/weights.safetensors"]
+    (logged,) = client.search_logged_models([experiment])
+    assert Path(url2pathname(urlsplit(logged.artifact_location).path), "MLmodel").is_file()
+    assert now in Path(url2pathname(urlsplit(logged.artifact_location).path)).parents
+    more = [training("s2", artifacts={"": [now / "marker.json"]})]
+    again = publish(open_store(now), ["s2"], lambda: more, tmp_path / "marker.json")
+    assert (now / "mlruns" / experiment / again.run_ids[0] / "artifacts" / "marker.json").is_file()
+    if how == "copied":
+        assert {file: file.read_bytes() for file in before.rglob("*") if file.is_file()} == content
+    else:
+        assert not (tmp_path / "aside").exists()
+        assert how == "moved below itself" or not before.exists()
+
+
+@pytest.mark.parametrize("location", ["s3://bucket/mlruns/1", "file:///data/chosen/1", "{root}/notebooks/mlruns/1"])
+def test_a_chosen_place_for_artifacts_stays(store, tmp_path, location):
+    (tmp_path / "notebooks" / "mlruns").mkdir(parents=True)
+    with sqlite3.connect(store.database) as base:
+        base.execute("UPDATE experiments SET artifact_location = ?", [location.format(root=tmp_path)])
+    store.rebase()
+    client, experiment = store.connect()
+    assert client.get_experiment(experiment).artifact_location == location.format(root=tmp_path)
+
+
+def test_a_store_outside_the_project_is_not_rewritten(store, tmp_path, monkeypatch):
+    with sqlite3.connect(store.database) as base:
+        base.execute("UPDATE experiments SET artifact_location = '/before/mlruns/1'")
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    client, experiment = open_store(project).connect()
+    assert client.get_experiment(experiment).artifact_location == "/before/mlruns/1"
+    assert list(project.iterdir()) == []
+
+
+def test_a_relative_place_is_below_the_project(tmp_path, monkeypatch):
+    (tmp_path / "subfolder").mkdir()
+    monkeypatch.chdir(tmp_path / "subfolder")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///my%20runs.db")
+    assert open_store(tmp_path).database == tmp_path / "my runs.db"
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match=r"\\xff.*not UTF-8; rename it, or choose tracking=off"):
+        open_store(tmp_path / os.fsdecode(b"\xff"))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("No such place. See https://mlflow.org/docs/latest for more.", "No such place;"),
+        (f"{'word ' * 58}https://mlflow.org/docs/latest.html#a-long-way more", f"{'word ' * 58}…;"),
+        ("first line\nsecond line", "first line;"),
+        ("", "MlflowException;"),
+    ],
+)
+def test_mlflows_messages_are_cut_between_words_and_kept_whole_in_the_trace(store, said, told):
+    with pytest.raises(UserError) as caught, store.failing():
+        raise MlflowException(said)
+    assert str(caught.value).startswith(f"MLflow at {store.database}: {told}")
+    assert str(caught.value.__cause__) == said
 
 
 def test_a_watched_training_is_taken_over_once(store, tmp_path):
@@ -277,7 +437,7 @@ def test_a_training_watched_in_part_is_replaced(store, tmp_path):
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
 def test_a_training_that_ends_badly_says_so(store, error, status):
     def train():
-        with LiveTraining(store, "cannon_drag", "t1", {}, period=0.05) as live:
+        with LiveTraining(store, "cannon_drag", "t1", {}, period=0.05, patience=60.0) as live:
             live(0, {"train_loss": 1.0})
             raise error
 

@@ -31,6 +31,7 @@ CAMPAIGNS = {
     "parallel": ("Eight at once in an MLflow store that is not there yet", 20),
     "queue_workers": ("SIGKILL at random moments of a worker of DVC's queue", 20),
     "races": ("Four at once that want the same compiled program", 200),
+    "folders": ("Projects of any name, copied and renamed", 500),
     "surroundings": ("The same bytes elsewhere", 6),
     "environments": ("The same bytes under other environment variables", 200),
     "instructions": ("The same numbers with other instructions", 2),

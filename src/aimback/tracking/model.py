@@ -1,5 +1,6 @@
 """The trained surrogate as an MLflow model: code and checked weights, no pickle."""
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,23 +28,27 @@ def log_model(uri: str, run_id: str, model: Model) -> None:
         outputs=Schema([ColSpec("double", name) for name in model.outputs]),
     )
     files = {"weights": model.weights.absolute(), "checksum": model.checksum.absolute()}
+    before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
-    with mlflow.start_run(run_id=run_id):
-        mlflow.pyfunc.log_model(
-            name="surrogate",
-            python_model=str(_CODE),
-            artifacts={name: folder_uri(file) for name, file in files.items()},
-            # The package travels with the model, so that it loads where aimback is not installed.
-            code_paths=[str(_PACKAGE)],
-            model_config={
-                "task_class": model.task_class,
-                "task_arguments": dict(model.task_arguments),
-                "inputs": list(model.inputs),
-                "outputs": list(model.outputs),
-            },
-            signature=signature,
-            input_example=example,
-            pip_requirements=[
-                f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "numpy", "safetensors")
-            ],
-        )
+    try:
+        with mlflow.start_run(run_id=run_id):
+            mlflow.pyfunc.log_model(
+                name="surrogate",
+                python_model=str(_CODE),
+                artifacts={name: folder_uri(file) for name, file in files.items()},
+                # The package travels with the model, so that it loads where aimback is not installed.
+                code_paths=[str(_PACKAGE)],
+                model_config={
+                    "task_class": model.task_class,
+                    "task_arguments": dict(model.task_arguments),
+                    "inputs": list(model.inputs),
+                    "outputs": list(model.outputs),
+                },
+                signature=signature,
+                input_example=example,
+                pip_requirements=[
+                    f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "numpy", "safetensors")
+                ],
+            )
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type] # it sets the variable for the whole process

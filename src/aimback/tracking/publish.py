@@ -64,17 +64,25 @@ def is_published(store: Store, states: Sequence[str], marker: Path) -> Published
     return earlier if same and store.holds(earlier.run_ids) else None
 
 
-def publish(store: Store, states: Sequence[str], runs: Callable[[], Sequence[Run]], marker: Path) -> Published:
+def publish(
+    store: Store,
+    states: Sequence[str],
+    runs: Callable[[], Sequence[Run]],
+    marker: Path,
+    confirm: Callable[[], None] = lambda: None,
+) -> Published:
     """Bring the runs of `states` into the store, once.
 
     What is complete stays; what a killed process left is replaced; a run that `LiveTraining` wrote
-    to its end is taken over. Where `marker` says that all is there, nothing is done (milliseconds).
+    to its end is taken over, and what it wrote besides is deleted. Where `marker` says that all is
+    there, nothing is done (milliseconds).
 
     Args:
         store: where to.
         states: keys of the pipeline states whose sets these are.
         runs: makes the runs; called only where there is something to do.
         marker: a file that remembers what is published; not a stage's output.
+        confirm: is called before a run counts as complete, and raises where the files that went into it have changed.
 
     Raises:
         UserError: the store cannot be reached or used. Nothing is lost; a repeated call goes on.
@@ -92,11 +100,15 @@ def publish(store: Store, states: Sequence[str], runs: Callable[[], Sequence[Run
         for run in wanted:
             complete = _complete(client, experiment_id, run)
             if complete is None:
-                complete = _write(client, experiment_id, run, store, source | _colour(run, tasks))
+                complete = _write(client, experiment_id, run, store, source | _colour(run, tasks), confirm)
                 written += 1
             run_ids.append(complete)
         # Two that publish to one server at the same time both see nothing there: the elder stays.
         run_ids = [_complete(client, experiment_id, run) or run_id for run, run_id in zip(wanted, run_ids, strict=True)]
+        # A training that was run by itself, or whose pipeline never came to its end. Where that pipeline still does,
+        # the training is written again from its history.
+        apart = [stored for stored in tagged(client, experiment_id, "training") if "state" not in stored.data.tags]
+        _delete(client, (stored for stored in apart if not _in_work(stored)))
     noted = {
         "states": sorted(states),
         "store": store.digest,
@@ -126,7 +138,14 @@ def _delete(client: "MlflowClient", stored: Iterable["StoredRun"]) -> None:
         client.delete_run(run.info.run_id)
 
 
-def _write(client: "MlflowClient", experiment_id: str, run: Run, store: Store, more: dict[str, str]) -> str:
+def _write(
+    client: "MlflowClient",
+    experiment_id: str,
+    run: Run,
+    store: Store,
+    more: dict[str, str],
+    confirm: Callable[[], None],
+) -> str:
     from mlflow.entities import Metric, Param, RunTag
 
     params = {"task": run.task, "route": run.route, **run.params}
@@ -158,6 +177,7 @@ def _write(client: "MlflowClient", experiment_id: str, run: Run, store: Store, m
             client.log_artifact(run_id, str(file), folder or None)
     if run.model is not None:
         log_model(store.uri, run_id, run.model)
+    confirm()
     # Last of all: a finished run with a state counts as complete.
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in {**tags, "state": run.state}.items()])
     client.set_terminated(run_id, "FINISHED")

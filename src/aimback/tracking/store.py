@@ -156,17 +156,20 @@ class Store:
             return
         with _locked(self.database):
             there = self._former_location(home)  # None now, if another process was faster
+            tables = self._tables()
             with contextlib.closing(sqlite3.connect(self.database)) as base, base:
                 for table, column in _LOCATIONS if there else ():
-                    base.execute(
-                        f"UPDATE {table} SET {column} = :home || substr({column}, :end + 1) "
-                        f"WHERE {column} = :there OR substr({column}, 1, :end + 1) = :there || '/'",
-                        {"home": folder_uri(home), "there": there, "end": len(there or "")},
-                    )
+                    if table in tables:
+                        base.execute(
+                            f"UPDATE {table} SET {column} = :home || substr({column}, :end + 1) "
+                            f"WHERE {column} = :there OR substr({column}, 1, :end + 1) = :there || '/'",
+                            {"home": folder_uri(home), "there": there, "end": len(there or "")},
+                        )
 
     def _former_location(self, home: Path) -> str | None:
         """Where MLflow believes the artifacts to lie, if that is where this project was before."""
-        found = self._read("SELECT experiment_id, artifact_location FROM experiments WHERE name = ?", [self.experiment])
+        query = "SELECT experiment_id, artifact_location FROM experiments WHERE name = ?"
+        found = self._read(query, [self.experiment]) if "experiments" in self._tables() else []
         if not found:
             return None
         number, location = found[0]
@@ -178,24 +181,36 @@ class Store:
         return None if chosen else there
 
     def holds(self, run_ids: Sequence[str]) -> bool:
-        """Whether the SQLite file has these runs, finished and not deleted; True for any other store.
+        """Whether the SQLite file has these runs, finished and not deleted, and no training that no state took over.
 
-        Looks without MLflow and without changing a byte.
+        Looks without MLflow and without changing a byte. True for any other store.
         """
         if self.database is None:
             return True
         if not self.database.is_file():
             return False
         marks = ",".join("?" * len(run_ids))
-        query = (
+        complete = (
             f"SELECT COUNT(*) FROM runs WHERE run_uuid IN ({marks}) AND status = 'FINISHED' "
             "AND lifecycle_stage = 'active'"
         )
+        apart = (
+            "SELECT status, process.value FROM runs JOIN experiments USING (experiment_id) "
+            "JOIN tags AS training ON training.run_uuid = runs.run_uuid AND training.key = 'training' "
+            "LEFT JOIN tags AS state ON state.run_uuid = runs.run_uuid AND state.key = 'state' "
+            "LEFT JOIN tags AS process ON process.run_uuid = runs.run_uuid AND process.key = 'process' "
+            "WHERE experiments.name = ? AND runs.lifecycle_stage = 'active' AND state.value IS NULL"
+        )
         try:
-            ((count,),) = self._read(query, run_ids)
+            ((count,),) = self._read(complete, run_ids)
+            trainings = self._read(apart, [self.experiment])
         except sqlite3.Error:
             return False  # locked or damaged: MLflow itself shall say which
-        return bool(count == len(run_ids))
+        in_work = all(status == "RUNNING" and lives(process or "") for status, process in trainings)
+        return bool(count == len(run_ids)) and in_work
+
+    def _tables(self) -> set[str]:
+        return {name for (name,) in self._read("SELECT name FROM sqlite_master WHERE type = 'table'", [])}
 
     def _read(self, query: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
         address = f"file:{quote(str(self.database))}?mode=ro"
@@ -266,9 +281,9 @@ def mark_killed(client: "MlflowClient", experiment_id: str) -> None:
             client.set_terminated(run.info.run_id, "KILLED")
 
 
-def tagged(client: "MlflowClient", experiment_id: str, tag: str, value: str) -> list["StoredRun"]:
-    """The active runs with a tag, the oldest first."""
-    found = _search(client, experiment_id, f"tags.{tag} = '{value}'")
+def tagged(client: "MlflowClient", experiment_id: str, tag: str, value: str | None = None) -> list["StoredRun"]:
+    """The active runs with a tag, of any value where that is None; the oldest first."""
+    found = _search(client, experiment_id, f"tags.{tag} != ''" if value is None else f"tags.{tag} = '{value}'")
     return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
 
