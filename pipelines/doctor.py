@@ -7,12 +7,14 @@ DVC writes two files in place, so that a kill can leave their beginning only:
 | `.dvc/tmp/rwlock`, which paths a dvc works on | refuses to run | removed, if no dvc works here |
 | `dvc.lock` | refuses to run, or takes it for a shorter one | cut back to its last whole stage; DVC caches the rest |
 
+A downloaded archive has no git, even where it lies in somebody else's repository; DVC wants to be told, and is here.
 What killed experiments leave behind stands in `pipelines.experiments`.
 Nothing is touched that is whole or that a running dvc uses, and one line tells what was done. `make repro`
 and `aimback` do this first; before a plain `dvc repro` it is needed only after a kill. The one argument is the
 folder of a dvc.yaml, if it is not this one.
 """
 
+import configparser
 import contextlib
 import json
 import re
@@ -24,7 +26,8 @@ import yaml
 
 from aimback.errors import UserError
 from aimback.files import written_whole
-from pipelines.ending import ending
+from aimback.repository import is_git_root
+from pipelines.ending import ROOT, ending
 from pipelines.experiments import mend_experiments
 from pipelines.locks import locked
 
@@ -43,6 +46,8 @@ def mend(folder: Path) -> list[str]:
     """
     temporary = folder / ".dvc" / "tmp"
     done = []
+    if folder.is_relative_to(ROOT):
+        _tell_of_git(folder / ".dvc" / "config.local", is_git_root(ROOT))
     try:
         # DVC's own locks, in its own order.
         with locked(temporary / "lock"):
@@ -57,6 +62,32 @@ def mend(folder: Path) -> list[str]:
     except BlockingIOError:
         pass  # a dvc is at work, so what looks torn is being written
     return done
+
+
+def _tell_of_git(local: Path, has_git: bool) -> None:
+    """Have DVC's own settings for this machine say whether there is a git repository."""
+    config = configparser.RawConfigParser(strict=False)
+    config.read(local, encoding="utf-8")
+    if config.getboolean("core", "no_scm", fallback=False) is not has_git:
+        return
+    if has_git:
+        config.remove_option("core", "no_scm")
+    else:
+        config.read_dict({"core": {"no_scm": "true"}})
+    with written_whole(local) as temporary, temporary.open("w", encoding="utf-8") as file:
+        config.write(file)
+
+
+def writer(folder: Path) -> int | None:
+    """A dvc that is running a stage in `folder`, by the outputs that it has locked; None if there is none."""
+    import psutil
+
+    try:
+        locked_outputs = json.loads((folder / ".dvc" / "tmp" / "rwlock").read_bytes())["write"].values()
+        pids = {int(holder["pid"]) for holder in locked_outputs}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # nothing is locked, or DVC is writing that file right now
+    return next((pid for pid in pids if psutil.pid_exists(pid) and _is_dvc(psutil.Process(pid), folder)), None)
 
 
 def _mend_rwlock(path: Path, folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from aimback.tracking import LiveTraining
-from pipelines.runs import params, store, training_key
+from pipelines.runs import PUBLISHED, params, store, training_key
 from pipelines.stage import Job
 
 
@@ -14,5 +14,6 @@ def live_training(job: Job, dataset: Path) -> AbstractContextManager[LiveTrainin
     tracking = job.settings.tracking
     if not (tracking.enabled and tracking.live and "DVC_STAGE" in os.environ):
         return nullcontext()
+    PUBLISHED.unlink(missing_ok=True)
     tree = job.settings.tree
     return LiveTraining(store(tracking.experiment), job.name, training_key(tree, dataset), params(tree, job.name))

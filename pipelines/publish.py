@@ -5,48 +5,89 @@ itself. Where everything is there already it is over in milliseconds: PyTorch an
 only where there is something to do.
 """
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aimback.errors import UserError
 from aimback.files import sha256, write_text
 from aimback.tracking import is_published, publish
+from pipelines.doctor import writer
 from pipelines.ending import ROOT, ending
 from pipelines.params import read_params
-from pipelines.runs import states, store
+from pipelines.runs import PUBLISHED, states, store
 
 OUTPUTS = ROOT / "outputs"
 REPORT = OUTPUTS / "report"
 _REPORTED = REPORT / "states.json"
-_PUBLISHED = REPORT / "published.json"
 
 
 def main() -> None:
     with ending("publish"):
         tree = _params()
-        known = states(list(tree["task"]))
-        tracking = tree["tracking"]
-        place = store(tracking["experiment"])
-        wanted = sorted(known.values())
-        reported = _read(_REPORTED) == wanted and (REPORT / "index.html").is_file()
-        if reported and (not tracking["enabled"] or is_published(place, wanted, _PUBLISHED)):
-            print("nothing to publish: outputs/report and MLflow are up to date")
-            return
-        from pipelines.results import Results  # imports PyTorch
+        tasks = list(tree["task"])
+        with undisturbed(ROOT, [OUTPUTS / task for task in tasks]) as confirm:
+            _publish(tree, states(tasks), confirm)
 
-        results = Results(tree, OUTPUTS)
-        if not reported:
-            results.write_report(REPORT)
-            write_text(_REPORTED, json.dumps(wanted) + "\n")
-        print("\n".join([*results.verdicts(), *results.rows()]))
-        print("the report: outputs/report/index.html")
-        if tracking["enabled"]:
-            done = publish(place, wanted, lambda: results.runs(known, REPORT), _PUBLISHED)
-            there = len(done.run_ids) - done.written
-            print(
-                f"MLflow: {done.written} runs written{f', {there} were there' if there else ''}; to see them: make ui"
-            )
+
+def _publish(tree: dict[str, Any], known: Mapping[str, str], confirm: Callable[[], None]) -> None:
+    tracking = tree["tracking"]
+    place = store(tracking["experiment"])
+    wanted = sorted(known.values())
+    reported = _read(_REPORTED) == wanted and (REPORT / "index.html").is_file()
+    if reported and (not tracking["enabled"] or is_published(place, wanted, PUBLISHED)):
+        print("nothing to publish: outputs/report and MLflow are up to date")
+        return
+    confirm()
+    from pipelines.results import Results  # imports PyTorch
+
+    results = Results(tree, OUTPUTS)
+    if not reported:
+        results.write_report(REPORT)
+        confirm()
+        write_text(_REPORTED, json.dumps(wanted) + "\n")
+    print("\n".join([*results.verdicts(), *results.rows()]))
+    print("the report: outputs/report/index.html")
+    if tracking["enabled"]:
+        done = publish(place, wanted, lambda: results.runs(known, REPORT), PUBLISHED, confirm)
+        there = len(done.run_ids) - done.written
+        print(f"MLflow: {done.written} runs written{f', {there} were there' if there else ''}; to see them: make ui")
+
+
+@contextlib.contextmanager
+def undisturbed(root: Path, folders: Sequence[Path]) -> Iterator[Callable[[], None]]:
+    """While the block reads what stages wrote, no other run may replace it; the block can ask whether one did.
+
+    DVC locks outputs against stages alone: `dvc checkout`, and with it an experiment that begins, waits for nobody.
+
+    Raises:
+        UserError: another run is at work.
+    """
+    before = _stamps(root, folders)
+
+    def confirm() -> None:
+        if _stamps(root, folders) != before or writer(root) is not None:
+            raise UserError("outputs: another run is at work on them; let it end, then `dvc repro publish`")
+
+    try:
+        yield confirm
+    except Exception as error:
+        confirm()
+        if isinstance(error, FileNotFoundError) and error.filename is not None:
+            raise UserError(f"{error.filename}: there is none; `dvc repro` makes it") from error
+        raise
+
+
+def _stamps(root: Path, folders: Sequence[Path]) -> dict[Path, tuple[int, int, int]]:
+    """What shows that a file was replaced, for every file in `folders` and for DVC's record of them."""
+    stamps = {}
+    for file in [root / "dvc.lock", *(file for folder in folders for file in folder.rglob("*"))]:
+        with contextlib.suppress(FileNotFoundError):
+            found = file.stat()
+            stamps[file] = (found.st_ino, found.st_mtime_ns, found.st_size)
+    return stamps
 
 
 def _params() -> dict[str, Any]:

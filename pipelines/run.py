@@ -17,6 +17,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from aimback.repository import ask_git, head_commit
 from pipelines.compose import write_params
 from pipelines.doctor import mend
 from pipelines.ending import ROOT
@@ -63,22 +64,13 @@ def _reproduce(tasks: Sequence[str]) -> int:
 
 
 def _save() -> None:
-    """Keep the workspace as an experiment; without git there are none, and that costs no result."""
-    if _git("rev-parse", "--verify", "--quiet", "HEAD") is None:
+    """Keep the workspace as an experiment; DVC makes them on top of a commit, and where there is none, none is made."""
+    if head_commit(ROOT) is None:
         return
-    index = _git("write-tree")
+    index = ask_git(ROOT, "write-tree")
     subprocess.run(_dvc("exp", "save"), cwd=ROOT, env=_environment(), check=False)
     if index:
-        _git("read-tree", index)  # DVC unstages what was staged
-
-
-def _git(*arguments: str) -> str | None:
-    """What git answers; None where it fails or is not there."""
-    try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        ask_git(ROOT, "read-tree", index)  # DVC unstages what was staged
 
 
 def _dvc(*arguments: str) -> list[str]:

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +24,11 @@ from aimback.contest.records import Clock, Contest, Run, read_clocks, read_quali
 from aimback.errors import UserError
 from aimback.files import sha256, write_text
 from aimback.tasks import trebuchet
-from aimback.tracking import Data, flatten, open_store, publish
+from aimback.tracking import Data, flatten, publish
 from aimback.tracking import Run as StoredRun
 from pipelines.ending import ROOT, ending
 from pipelines.params import read_mapping
+from pipelines.runs import store
 
 HOME = ROOT / "benchmarks" / "neural_adjoint"
 _NETWORKS = ("neural_adjoint", "smooth")
@@ -115,9 +115,7 @@ def main() -> None:
         write_text(HOME / "RESULTS.md", page)
         print("the standings: benchmarks/neural_adjoint/RESULTS.md")
         if size["tracking"]:
-            # DVC names this project's folder, the original's even from a copy; runs go where the pipeline's go.
-            project = Path(os.environ.get("DVC_ROOT", HOME))
-            place = open_store(project.parents[1], size["experiment"])
+            place = store(size["experiment"])
             files = [HOME / "RESULTS.md", *sorted(figures.glob("*.png"))]
             states = [stand.state() for stand in stands]
             done = publish(place, states, lambda: _runs(stands, size["profile"], files), out / "published.json")

@@ -264,8 +264,14 @@ def test_without_git(made: tuple[Repository, Finished], tmp_path: Path) -> None:
     # A cache that is there already saves the test the time of everything that ran before.
     shutil.copytree(original.root / ".dvc/cache", plain.root / ".dvc/cache")
     before = (plain.root / "conf/config.yaml").read_bytes()
-    env = {"GIT_CEILING_DIRECTORIES": str(tmp_path)}
-    done = plain.run("pipelines.run", "task=cannon_vacuum", "solver.max_steps=2", "tracking=off", env=env).ok()
+    # It was unpacked inside somebody else's repository, and DVC has not been told yet.
+    (plain.root / ".dvc" / "config.local").unlink()
+    around = Repository.__new__(Repository)
+    around.root = tmp_path
+    around.git("init", "--quiet")
+    around.git("commit", "--quiet", "--allow-empty", "--message", "theirs")
+    done = plain.run("pipelines.run", "task=cannon_vacuum", "solver.max_steps=2", "tracking=off").ok()
+    assert around.git("for-each-ref").count("\n") == 1
     assert "optimise@cannon_vacuum" in done.stages()
     assert (plain.root / "conf/config.yaml").read_bytes() == before
     assert yaml.safe_load((plain.root / "params.yaml").read_text())["solver"]["max_steps"] == 2

@@ -12,15 +12,15 @@ def is_git_root(folder: Path) -> bool:
 
 def head_commit(folder: Path) -> str | None:
     """The commit that is checked out in `folder`; None if it is no root, has no commit, or there is no git."""
-    return _git(folder, "rev-parse", "--verify", "--quiet", "HEAD") or None
+    return ask_git(folder, "rev-parse", "--verify", "--quiet", "HEAD") or None
 
 
 def has_changes(folder: Path) -> bool:
     """Whether tracked files differ from the commit that is checked out in `folder`."""
-    return bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+    return bool(ask_git(folder, "status", "--porcelain", "--untracked-files=no"))
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def ask_git(folder: Path, *arguments: str) -> str | None:
     """What git prints; None where it fails."""
     if not is_git_root(folder):
         return None
