@@ -7,7 +7,6 @@ which conf/ it was composed from, and is written only once everything in it was 
 
 import hashlib
 import os
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -19,6 +18,7 @@ from aimback.files import sha256, write_text
 from pipelines.ending import CONF, ending
 from pipelines.entry import composing
 from pipelines.params import ANEW, PARAMS, check_conf, read_mapping
+from pipelines.places import below_root, seen_even_from_a_copy
 
 HEADER = "# Composed from conf/ (edit there, or override), which had the hash "
 
@@ -39,7 +39,7 @@ def write_params(cfg: DictConfig) -> None:
         UserError: something is wrong, and params.yaml is as it was.
     """
     # The bytes of a user's targets file are a parameter: DVC cannot depend on a file that may be none.
-    targets = Path(cfg.targets) if isinstance(cfg.get("targets"), str) and cfg.targets else None
+    targets = seen_even_from_a_copy(cfg.targets) if isinstance(cfg.get("targets"), str) and cfg.targets else None
     if targets is not None and not targets.is_file():
         raise UserError(f"targets: there is no file {str(targets)!r}")
     digest = sha256(targets) if targets else None
@@ -66,6 +66,8 @@ def _text(cfg: DictConfig, targets_sha256: str | None) -> str | None:
     except (OmegaConfBaseException, RecursionError):
         return None
     assert isinstance(tree, dict)
+    if targets_sha256:
+        tree["targets"] = below_root(tree["targets"])
     composed = OmegaConf.to_yaml(OmegaConf.create({**tree, "targets_sha256": targets_sha256}))
     return f"{HEADER}{digest_of_conf()}\n{composed}"
 

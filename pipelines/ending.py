@@ -26,7 +26,7 @@ from aimback.errors import UserError, out_of_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
-_LOGS = Path("outputs", "logs")
+_LOGS = ROOT / "outputs" / "logs"
 _LONGEST = 2000  # characters of a message; the trace that is kept has all of it
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +19,7 @@ from aimback.checks import shown
 from aimback.errors import UserError
 from pipelines import hydra_section
 from pipelines.ending import CONF, ending
+from pipelines.overrides import place, quoting
 from pipelines.params import ANEW, CONF_CURE, PARAMS, check_conf, read_mapping
 
 _LONGEST = 8_192  # characters of a command line; Hydra takes seconds for the worst of that length
@@ -35,6 +37,8 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
     @functools.wraps(work)
     def composed(cfg: DictConfig) -> None:
         with ending(name):
+            hydra_config = HydraConfig.get()
+            place(cfg, hydra_config.overrides.task, hydra_config.runtime.cwd)
             work(cfg)
 
     @functools.wraps(work)
@@ -51,6 +55,8 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
 
 def composing(error: Exception) -> str:
     """Whatever fails before the work begins is the command line or conf/."""
+    if advice := quoting(error):
+        return advice
     message = str(error) or type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing(error.missing_cfg_file)

@@ -3,8 +3,9 @@
 import sys
 
 from aimback.dataset import dataset_size, save_dataset, simulate_dataset
+from aimback.errors import UserError
 from aimback.exactness import error_note, simulation_error
-from aimback.files import check_writable
+from aimback.files import check_writable, sha256
 from aimback.targets import Targets, draw_targets, read_targets, save_targets
 from pipelines.progress import progress_bar
 from pipelines.stage import Job, stage
@@ -35,6 +36,8 @@ def main(job: Job) -> None:
     else:
         targets = read_targets(settings.targets, task)
         _name_invalid(job, targets)
+        if settings.targets_sha256 not in (None, sha256(settings.targets)):
+            raise UserError(f"targets: {settings.targets} was edited after params.yaml was composed; run it again")
     save_dataset(job.outputs / "data" / "dataset.npz", dataset, task)
     save_targets(job.outputs / "data" / "targets.npz", targets, task)
 

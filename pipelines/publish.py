@@ -17,6 +17,7 @@ from aimback.tracking import is_published, publish
 from pipelines.doctor import writer
 from pipelines.ending import ROOT, ending
 from pipelines.params import read_params
+from pipelines.places import seen_even_from_a_copy
 from pipelines.runs import PUBLISHED, states, store
 
 OUTPUTS = ROOT / "outputs"
@@ -97,13 +98,16 @@ def _params() -> dict[str, Any]:
         UserError: params.yaml is not what was composed, or the targets were edited since.
     """
     tree = read_params()
-    targets = tree["targets"]
-    if targets and (not Path(targets).is_file() or sha256(Path(targets)) != tree["targets_sha256"]):
+    if tree["targets"] and _digest(seen_even_from_a_copy(tree["targets"])) != tree["targets_sha256"]:
         raise UserError(
-            f"targets: {targets} was edited after the pipeline had read it; "
+            f"targets: {tree['targets']} was edited after the pipeline had read it; "
             "run `dvc repro --force --single-item compose && dvc repro`"
         )
     return tree
+
+
+def _digest(path: Path) -> str | None:
+    return sha256(path) if path.is_file() else None
 
 
 def _read(path: Path) -> Any:

@@ -30,6 +30,7 @@ from aimback.smoothing.settings import Smoothing
 from aimback.solve.solver import Solver
 from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
 from aimback.tasks.base import Task
+from pipelines.places import seen, seen_even_from_a_copy
 
 T = TypeVar("T")
 _PACKAGE = Path(aimback.__file__).parent
@@ -140,7 +141,7 @@ class Settings:
     @cached_property
     def targets(self) -> Path | None:
         path = self._plain("targets", str | None)
-        return Path(path) if path else None
+        return seen_even_from_a_copy(path) if path else None
 
     @cached_property
     def targets_sha256(self) -> str | None:
@@ -151,7 +152,7 @@ class Settings:
     @cached_property
     def inputs(self) -> tuple[Path, ...]:
         folders = self._plain("inputs", list[str])
-        return tuple(Path(folder) for folder in folders)
+        return tuple(seen(folder) for folder in folders)
 
     @cached_property
     def only(self) -> str | None:

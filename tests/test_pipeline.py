@@ -236,6 +236,15 @@ def test_another_task_and_a_users_targets_for_one_run(repository: Repository) ->
     assert tuple(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == TASKS
 
 
+def test_an_experiment_in_a_copy_finds_targets_that_git_does_not_track(repository: Repository) -> None:
+    (repository.root / "tä r.csv").write_text("distance,wind\n3.0,0.5\n")
+    experiment = ("dvc", "exp", "run", "--temp", "-S", 'targets="tä r.csv"', "-S", "tracking=off")
+    done = repository.run(*experiment, "generate@cannon_drag").ok()
+    assert done.stages()[-1] == "generate@cannon_drag"
+    # Nothing was applied to the project itself.
+    assert repository.git("status", "--porcelain", "--untracked-files=no") == ""
+
+
 def test_every_route_finds_the_same_compiled(repository: Repository) -> None:
     folder = repository.root / "outputs" / "cannon_vacuum"
 

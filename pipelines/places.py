@@ -1,0 +1,34 @@
+"""Paths in the configuration. Relative ones belong to the project's root, whoever asks and wherever from."""
+
+import os
+from pathlib import Path
+
+from pipelines.ending import ROOT
+
+
+def below_root(path: str, folder: str | Path = ROOT) -> str:
+    """A path, seen from a folder, as the configuration holds it: relative to the root if it lies in the project, so
+    that it means the same on every machine."""
+    whole = Path(folder, path)
+    plain = Path(os.path.normpath(whole))
+    if os.path.realpath(plain) != os.path.realpath(whole):  # ".." after a link is not what it looks like
+        plain = whole
+    root = next((root for root in (ROOT, _original()) if plain.is_relative_to(root)), None)
+    return plain.relative_to(root).as_posix() if root else str(plain)
+
+
+def seen(path: str) -> Path:
+    """A path of the configuration as it is seen from here."""
+    whole, here = ROOT / path, Path.cwd()
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
+
+
+def seen_even_from_a_copy(path: str) -> Path:
+    """The same of a file that git may not track: what a copy of the project lacks is read from the original."""
+    original = _original() / path
+    return seen(path) if (ROOT / path).exists() or not original.exists() else original
+
+
+def _original() -> Path:
+    """The project, where DVC runs a queued or temporary experiment in a copy of what git tracks; else this one."""
+    return Path(os.environ.get("DVC_ROOT", ROOT))
