@@ -10,7 +10,9 @@ import torch
 from made_up import pictures
 from PIL import Image
 
+from aimback.archive import read_arrays, write_arrays
 from aimback.box import Axis, Box
+from aimback.errors import UserError
 from aimback.plots import evidence, interactive, stills, sweep, views
 from aimback.plots.canvas import new_figure
 from aimback.plots.colours import COLOURS, LINES
@@ -301,3 +303,17 @@ def test_a_figure_that_fails_leaves_no_file(tmp_path):
     with pytest.raises(ZeroDivisionError), new_figure(tmp_path / "a.png", (2, 2)):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("controls", [1, 2, 3])
+@pytest.mark.parametrize("figure", evidence.PICTURES)
+def test_pictures_are_what_is_declared_and_no_other(tmp_path, figure, controls):
+    key, shapes = evidence.PICTURES[figure]
+    made, declared = pictures(controls)[key], evidence.declared(figure, controls)
+    write_arrays(tmp_path / "made.npz", made, CannonVacuum())
+    back = read_arrays(tmp_path / "made.npz", declared, CannonVacuum())
+    assert back.keys() == shapes.keys() - ({"axis_y"} if controls == 1 else set())
+    for name in back:
+        write_arrays(tmp_path / "flat.npz", made | {name: made[name][None]}, CannonVacuum())
+        with pytest.raises(UserError, match=f"array {name} has the shape"):
+            read_arrays(tmp_path / "flat.npz", declared, CannonVacuum())
