@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.campaigns.scratch import ROOT
@@ -141,23 +140,33 @@ with aimback.plots.canvas.new_figure(folder / "made.png", (2, 2)) as figure:
 """
 
 
+_SEEN = """
+import os, sys
+from pipelines.surroundings import start_clean
+start_clean()
+print(sys.flags, sorted(os.environ.items()))
+"""
+
+
 def environments(count: int, folder: Path) -> list[str]:
-    """So many sets of one to six variables, two at a time."""
+    """So many sets of one to six variables; those of which libraries see the same are tried once."""
     chance = random.Random(count)
     wanted = made(folder / "plain", {})
     if len(wanted) != hashlib.sha256().digest_size * 2:
         raise RuntimeError(wanted)
-    drawn = [chance.sample(sorted(HOSTILE), chance.randint(1, 6)) for _ in range(count)]
-
-    def holds(number: int) -> bool:
-        return made(folder / str(number), {name: HOSTILE[name] for name in drawn[number]}) == wanted
-
-    with ThreadPoolExecutor(2) as pool:
-        failed = [" ".join(drawn[number]) for number, held in enumerate(pool.map(holds, range(count))) if not held]
-    variables = len({name for names in drawn for name in names})
+    found = {_run(_SEEN, {}): wanted}
+    failed, used = [], set()
+    for number in range(count):
+        env = {name: HOSTILE[name] for name in chance.sample(sorted(HOSTILE), chance.randint(1, 6))}
+        seen = _run(_SEEN, env)
+        if seen not in found:
+            found[seen] = made(folder / str(number), env)
+        if found[seen] != wanted:
+            failed.append(" ".join(env))
+        used |= env.keys()
     return [
-        f"{count} environments with 1 to 6 of {variables} variables: {count - len(failed)} gave the same bytes of "
-        "data, weights, losses, answers and a figure",
+        f"{count} environments with 1 to 6 of {len(used)} variables, of which libraries see {len(found)} "
+        f"different ones: {count - len(failed)} gave the same bytes of data, weights, losses, answers and a figure",
         *(f"not under {names}" for names in failed),
     ]
 
@@ -165,13 +174,19 @@ def environments(count: int, folder: Path) -> list[str]:
 def made(folder: Path, env: Mapping[str, str]) -> str:
     """A hash of all that was made under these variables, or the last words of what ended it."""
     folder.mkdir(parents=True)
-    ours = {name: value for name, value in os.environ.items() if name not in HOSTILE}
-    ours |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", **env}
-    command = [sys.executable, "-c", _PROGRAM, str(folder)]
-    done = subprocess.run(command, env=ours, capture_output=True, text=True, check=False, cwd=folder)
-    if done.returncode != 0 or done.stdout:
-        return done.stdout + done.stderr[-500:]
+    complaint = _run(_PROGRAM, env, str(folder))
+    if complaint:
+        return complaint
     digest = hashlib.sha256()
     for file in ("made.safetensors", "made.png"):
         digest.update((folder / file).read_bytes())
     return digest.hexdigest()
+
+
+def _run(program: str, env: Mapping[str, str], *arguments: str) -> str:
+    """What a program prints, and the last that it complains of where it fails."""
+    ours = {name: value for name, value in os.environ.items() if name not in HOSTILE}
+    ours |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", **env}
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, env=ours, capture_output=True, text=True, check=False)
+    return done.stdout + (done.stderr[-500:] if done.returncode != 0 else "")
