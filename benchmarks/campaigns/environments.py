@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.campaigns.scratch import ROOT
 
-# Each alone changed bytes or ended a run somewhere: on another processor, on a GPU, in a cluster, or here.
+# Libraries read them; many change bytes or end a run: here, on another processor, on a GPU or in a cluster.
 HOSTILE = {
     "PL_TRAINER_MAX_STEPS": "1",
     "PL_TRAINER_PRECISION": "bf16-mixed",
