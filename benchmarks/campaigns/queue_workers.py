@@ -123,13 +123,16 @@ class Queue:
         return found
 
     def wait(self, ready: Callable[[], bool]) -> None:
-        until = time.monotonic() + 100
+        until = time.monotonic() + 300
         while not ready():
             assert time.monotonic() < until, "it takes too long"
             time.sleep(0.1)
 
     def has_ended(self) -> bool:
-        return all(state.startswith(("success", "failed")) for state in self.states().values())
+        try:
+            return all(state.startswith(("success", "failed")) for state in self.states().values())
+        except AssertionError:  # DVC cannot tell of an experiment that it has taken and not yet begun
+            return False
 
     def processes(self, word: str) -> list[psutil.Process]:
         """The dvcs at work here whose command has this word."""

@@ -38,9 +38,9 @@ def races(count: int, folder: Path) -> list[str]:
         _prepare(place, number % 5, whole)
         processes = [_fork(advance, place, whole, expected, chance.random()) for _ in range(_AT_ONCE)]
         if number % 2:
-            time.sleep(chance.uniform(0, 3 * _SECONDS))
+            time.sleep(chance.uniform(0, _SECONDS))
             with contextlib.suppress(ProcessLookupError):
-                os.kill(processes[0], signal.SIGKILL)
+                os.kill(processes[-1], signal.SIGKILL)
         for process in processes:
             code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
             became[_ENDED.get(code, "died")] += 1
