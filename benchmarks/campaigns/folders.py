@@ -5,7 +5,6 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,8 +23,8 @@ def folders(count: int, folder: Path) -> list[str]:
     names = _names(2 * count)
     trials = [(folder / str(i), next(names), next(names), original, i % _FRESH == 0) for i in range(count)]
     # MLflow keeps every database that it has opened; a fresh process forgets them.
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=25) as pool:
-        became = Counter(pool.map(outcome, *zip(*trials, strict=True)))
+    with get_context("spawn").Pool(1, maxtasksperchild=25) as pool:
+        became = Counter(pool.starmap(outcome, trials, chunksize=1))
     return [f"{what}: {number}" for what, number in became.most_common()]
 
 
