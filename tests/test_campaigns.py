@@ -8,6 +8,7 @@ import pytest
 from aimback.tracking import open_store
 from benchmarks.campaigns.folders import outcome
 from benchmarks.campaigns.mutations import arrays, hostile, overrides, tables
+from benchmarks.campaigns.own_error import tried
 
 
 def test_no_mutated_command_line_ends_in_a_trace() -> None:
@@ -48,3 +49,9 @@ def test_a_project_of_any_name_keeps_its_artifacts_inside(
     monkeypatch.chdir(shutil.copytree(original, tmp_path / "elsewhere"))
     assert outcome(tmp_path / "around", name, f"{name[::-1]} renamed", original, fresh=False) == "all is well"
     assert sorted(place.name for place in Path.cwd().iterdir()) == sorted(place.name for place in original.iterdir())
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_no_cannon_in_too_few_steps_calls_a_miss_solved(number: int) -> None:
+    became = tried("cannon_drag", number)
+    assert became["false"] == became["unreachable"] == 0

@@ -27,6 +27,7 @@ CAMPAIGNS = {
     "damage": ("Damaged outputs and cache objects", 1000),
     "mutations": ("Mutated command lines and targets", 10_000),
     "honesty": ("Targets out of reach", 10_000),
+    "own_error": ("Simulators in too few steps", 400),
     "servers": ("MLflow's server fails", 2),
     "parallel": ("Eight at once in an MLflow store that is not there yet", 20),
     "queue_workers": ("SIGKILL at random moments of a worker of DVC's queue", 20),

@@ -41,7 +41,7 @@ class Answered:
 
     Attributes:
         status: codes of `Status`, `(n_targets,)`.
-        again: their misses, simulated once more, `(n_targets,)`.
+        again: their misses, simulated once more and as finely as the task can, `(n_targets,)`.
         tolerance: of a miss.
         reachable: so many are within reach.
     """
@@ -80,7 +80,9 @@ def answers(name: str, count: int) -> Answered | None:
     problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span)
     solution = solve(task, problem, solver, torch.Generator().manual_seed(1))
     judged = judge(task, targets, solution, resimulate(task, targets, solution))
-    again = torch.linalg.vector_norm(task(judged.controls, targets.conditions) - targets.targets, dim=-1)
+    again = torch.linalg.vector_norm(
+        (task.finer(64) or task)(judged.controls, targets.conditions) - targets.targets, dim=-1
+    )
     again = torch.where(task.box.contains(judged.controls), again, torch.inf)
     return Answered(judged.status, again, task.tolerance, reachable)
 

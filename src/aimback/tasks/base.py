@@ -1,7 +1,7 @@
 """What a task is: a simulator with its box of controls, its conditions and its outcome."""
 
 from collections.abc import Mapping
-from typing import Optional, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class Task(Protocol):
         """Outcome and its Jacobian by the controls, `(..., n_outcomes, n_controls)`, in one pass."""
         return dual.linearise(self, controls, conditions)
 
-    def finer(self, factor: int) -> Optional["Task"]:
+    def finer(self, factor: int) -> "Task | None":
         """The same task with so many times as many steps, so that what both make of an answer tells the error.
 
         The two may share no error that steps do not remove. The reach of the finer one is wide enough for both:
