@@ -1,9 +1,12 @@
 """Every option of conf/ can be built, what cannot is refused in one line, and dvc.yaml tells the truth."""
 
+import copy
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
@@ -16,6 +19,7 @@ from aimback.solve.solver import Solver
 from aimback.tasks.base import Task
 from pipelines.ending import ROOT
 from pipelines.imports import closure
+from pipelines.memory import check_memory
 from pipelines.settings import Settings, build
 from pipelines.sources import sections_of, sources
 
@@ -106,6 +110,85 @@ def test_a_wrong_value_is_one_line_that_names_the_key(compose: Any, override: st
         compose(override).check()
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def changed(settings: Settings, key: str, value: object) -> Settings:
+    """The same with another value, which need not be one that Hydra can be told."""
+    other = copy.deepcopy(settings)
+    *above, name = key.split(".")
+    node = other.tree
+    for part in above:
+        node = node[part]
+    node[name] = value
+    return other
+
+
+def build_part(settings: Settings, key: str) -> object:
+    """The one that a key belongs to."""
+    part = key.partition(".")[0]
+    return getattr(settings, "tasks" if part == "task" else part)
+
+
+def whole_numbers(node: Any, above: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from whole_numbers(value, f"{above}{name}.")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield f"{above}{name}"
+
+
+# A group's files have the same keys, but for those that name a class.
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith(("task=", "solver="))])
+def test_every_whole_number_has_an_upper_bound(compose: Any, option: str) -> None:
+    settings = compose(option)
+    group = option.partition("=")[0]
+    tree = settings.tree if option == "solver=adam" else {group: settings.tree[group]}
+    for key in whole_numbers(tree):
+        for value in (2**63, 10**30, -1):
+            wanted = rf"^{key}: must be .*a whole number from \d[\d,]* to \d[\d,]*, got {value}$"
+            with pytest.raises(UserError, match=wanted):
+                build_part(changed(settings, key, value), key)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"data.examples": 10**8}, "data.examples"),
+        ({"data.targets": 10**8}, "data.targets"),
+        ({"solver.starts": 65536, "data.targets": 10**5}, "solver.starts"),
+        ({"surrogate.hidden_width": 65536}, "surrogate.hidden_width"),
+        ({"surrogate.hidden_width": 4096, "surrogate.hidden_layers": 256}, "surrogate.hidden_width"),
+        ({"training.batch_size": 10**6, "data.examples": 10**6, "surrogate.hidden_width": 1024}, "training.batch_size"),
+        ({"hybrid.targets": 10**8}, "hybrid.targets"),
+        ({"hybrid.hidden_width": 65536, "hybrid.dtype": "float64"}, "hybrid.hidden_width"),
+    ],
+)
+def test_what_no_memory_can_hold_is_refused_at_once(
+    compose: Any, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], key: str
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=4 * 10**9))
+    settings = compose()
+    check_memory(compose())
+    for name, value in values.items():
+        settings = changed(settings, name, value)
+    with pytest.raises(UserError, match=rf"^{key}: needs about \d[\d,]* GB of memory, here are 4; lower it$"):
+        check_memory(settings)
+
+
+STRANGE = [
+    *("a\nb\r\nc", "\x1b[31mred\x1b[0m", "\x00\x07", "x" * 10_000, "\u2028", "\udcff", 10**5000, [["x" * 99] * 99]),
+    *({"a": "\n" * 999}, b"bytes", float("nan")),
+]
+KEYS = ("solver.starts", "solver._target_", "hardware.dtype", "task", "data", "tracking.enabled", "seed")
+
+
+def test_a_wrong_value_is_one_line_whatever_it_holds(compose: Any) -> None:
+    settings = compose()
+    for key, value in itertools.product(KEYS, STRANGE):
+        with pytest.raises(UserError) as refused:
+            build_part(changed(settings, key, value), key)
+        said = str(refused.value)
+        assert said.startswith(key) and said.isprintable() and len(said) < 400, (key, value)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,11 @@ def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [(errno.ENOSPC, "no space left"), (errno.EFBIG, "larger than a file may be"), (errno.EROFS, "cannot be written")],
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EFBIG, "larger than a file may be"),
+        *((code, "cannot be written") for code in (errno.EROFS, errno.EMFILE)),
+    ],
 )
 def test_a_full_or_closed_disk_is_told_in_words(tmp_path: Path, code: int, message: str) -> None:
     file = tmp_path / "a.txt"

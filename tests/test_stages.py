@@ -1,5 +1,6 @@
 """How a stage begins and ends: alone, with a place to write, and by a signal without a result."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -174,19 +175,92 @@ def test_on_a_full_disk_a_stage_leaves_nothing_that_looks_finished(
     assert "weights" not in left
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("an array of 24 TiB")])
-def test_too_little_memory_is_one_line(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """What a command prints that ends by an error, and its exit code."""
     monkeypatch.setattr("pipelines.ending._LOGS", tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+
+    def run(error: Exception) -> tuple[object, str]:
         with pytest.raises(SystemExit) as ended, ending("train"):
             raise error
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+        return ended.value.code, capsys.readouterr().err
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EFBIG",
+        "ENOSPC",
+        "EACCES",
+        "EPERM",
+        "EROFS",
+        "ENAMETOOLONG",
+        "EMFILE",
+        "ENFILE",
+        "EISDIR",
+        "ENOTDIR",
+        "ELOOP",
+        "EDQUOT",
+    ],
+)
+@pytest.mark.parametrize("file", ["outputs/a.npz", None])
+def test_what_the_system_refuses_is_one_line(ends: Any, name: str, file: str | None) -> None:
+    code = getattr(errno, name)
+    said = os.strerror(code)
+    assert ends(OSError(code, said, file)) == (
+        2,
+        f"error: {file or 'the system'}: {said}; see to that, then run again\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("a\nb\r\n\tc", "a b c"),
+        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
+        ("t\udcffr", r"t\udcffr"),
+        ("täter", "täter"),
+        ("a" * 3000 + "end", "a" * 1000 + " ... " + "a" * 997 + "end"),
+    ],
+)
+def test_a_message_is_one_line_whatever_it_quotes(ends: Any, tmp_path: Path, message: str, line: str) -> None:
+    assert ends(UserError(message)) == (2, f"error: {line}\n")
+    assert "UserError" in (tmp_path / "train.log").read_text()
+
+
+def test_a_fault_of_the_program_is_none_of_that(ends: Any) -> None:
+    code, complaints = ends(ZeroDivisionError("division by zero"))
+    assert code == 1 and complaints.startswith("Traceback")
+
+
+@pytest.mark.parametrize(
+    ("file", "maker"),
+    [
+        ("data/dataset.npz", "generate"),
+        ("surrogate/weights.safetensors", "train"),
+        ("hybrid/ledger.json", "amortise"),
+        ("invert/solution.npz", "invert"),
+    ],
+)
+def test_a_missing_input_says_which_stage_makes_it(tmp_path: Path, file: str, maker: str) -> None:
+    settings: Any = SimpleNamespace(inputs=(tmp_path, tmp_path / "other"))
+    job = Job("trebuchet", settings, "diagnose", tmp_path)
+    with pytest.raises(
+        UserError,
+        match=f"{file}: there is no such file; make it by .*{maker} task=trebuchet.*inputs=.*aimback task=treb",
+    ):
+        job.made(file)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("an array of 24 TiB")])
+def test_too_little_memory_is_one_line(error: Exception, ends: Any, tmp_path: Path) -> None:
+    code, complaints = ends(error)
+    assert code == 2
+    (line,) = complaints.splitlines()
     assert line.startswith(f"error: there is not enough memory ({error}); ask for less")
     assert str(error) in (tmp_path / "train.log").read_text()

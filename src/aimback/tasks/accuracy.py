@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box
-from aimback.checks import MOST_STEPS, check_whole, positive
+from aimback.checks import check_whole, positive
 from aimback.errors import UserError
 from aimback.problem import ForwardMap
 
 # The error may be larger between the points of the sample than on them; `python -m benchmarks work_precision`
 # puts the promise beside the truth.
 SAFETY = 2.0
+_MOST = 1_024  # steps; the search for the reach takes seconds with so many
 _FINER = 4  # a method of order p leaves 4^-p of the error to the finer grid
 
 
@@ -55,7 +56,7 @@ def chosen_steps(
             keep, or steps and an accuracy that do not go together.
     """
     if steps is not None:
-        check_whole(least, MOST_STEPS, steps=steps)
+        check_whole(least, _MOST, steps=steps)
     if accuracy is None:
         return default if steps is None else int(steps)
     accuracy = positive("accuracy", accuracy)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aimback.box import Axis, Box, axis
-from aimback.checks import MOST_STEPS, check_whole, positive
+from aimback.checks import check_whole, positive
 from aimback.dual import value_of
 from aimback.errors import UserError
 from aimback.tasks.base import Task
@@ -69,7 +69,7 @@ class BouncingBall(Task):
         self.forward_speed = float(forward_speed)
         self.ground = float(ground)
         self.time_step = positive("time_step", time_step)
-        check_whole(2, MOST_STEPS, steps=steps)
+        check_whole(2, 10_000, steps=steps)
         self.steps = int(steps)
         if contact not in ("naive", "time_of_impact"):
             raise UserError(f"contact: must be 'naive' or 'time_of_impact', got {contact!r}")
