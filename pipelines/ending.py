@@ -60,6 +60,8 @@ def ending(name: str, explain: Callable[[Exception], str | None] = lambda error:
         except SystemExit as ended:
             if ended.code:  # what went wrong matters more than what was not read
                 raise
+        finally:
+            sys.stdout.flush()  # what was printed stands before what is said of an error
         _tell_what_was_lost(output)
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is ends here
         message = str(error) if isinstance(error, UserError) else explain(error)
@@ -103,10 +105,7 @@ def _text(raw: _Stream, before: Any, by_line: bool) -> io.TextIOWrapper:
 
 
 def _tell_what_was_lost(output: _Stream | None) -> None:
-    if output is None:
-        return
-    sys.stdout.flush()
-    if output.lost is not None and output.lost.errno != errno.EPIPE:
+    if output is not None and output.lost is not None and output.lost.errno != errno.EPIPE:
         raise UserError(f"standard output: {output.lost.strerror}; what was to be printed is lost, the work is done")
 
 
