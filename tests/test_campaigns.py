@@ -1,11 +1,14 @@
 """Short runs of what `python -m benchmarks.campaigns` does by the thousand."""
 
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from aimback.tracking import open_store
+from benchmarks.campaigns import settings
 from benchmarks.campaigns.folders import outcome
 from benchmarks.campaigns.mutations import arrays, hostile, overrides, tables
 from benchmarks.campaigns.own_error import tried
@@ -55,3 +58,36 @@ def test_a_project_of_any_name_keeps_its_artifacts_inside(
 def test_no_cannon_in_too_few_steps_calls_a_miss_solved(number: int) -> None:
     became = tried("cannon_drag", number)
     assert became["false"] == became["unreachable"] == 0
+
+
+def fail() -> None:
+    raise ZeroDivisionError
+
+
+def complain(text: str, code: int) -> None:
+    sys.stderr.write(text)
+    sys.exit(code)
+
+
+@pytest.mark.parametrize(
+    ("work", "became"),
+    [
+        (lambda: None, "accepted"),
+        (lambda: complain("error: no\n", 2), "refused in one line"),
+        (lambda: complain("error: no\nmore\n", 2), "exit code 2, 2 lines: more"),
+        (lambda: complain("error: \x1b[31m\n", 2), "exit code 2, 1 lines: error"),
+        (lambda: complain("no\n", 1), "exit code 1, 1 lines: no"),
+        (fail, "exit code 99"),
+    ],
+)
+def test_how_a_command_ended_is_told_apart(work: Callable[[], None], became: str, tmp_path: Path) -> None:
+    assert settings.ended(work, tmp_path).startswith(became)
+
+
+@pytest.mark.slow
+def test_no_wrong_setting_ends_in_a_trace(tmp_path: Path) -> None:
+    rows = settings.settings(40, tmp_path)
+    assert len(rows) == 4
+    for row in rows:
+        said = row.partition(": ")[2].replace("accepted", "").replace("refused in one line", "")
+        assert set(said) <= set("0123456789 ,"), row

@@ -26,6 +26,7 @@ CAMPAIGNS = {
     "training_kills": ("SIGKILL at random moments of a training", 50),
     "damage": ("Damaged outputs and cache objects", 1000),
     "mutations": ("Mutated command lines and targets", 10_000),
+    "settings": ("Wrong settings", 2000),
     "honesty": ("Targets out of reach", 10_000),
     "own_error": ("Simulators in too few steps", 400),
     "servers": ("MLflow's server fails", 2),
