@@ -368,7 +368,7 @@ def test_commands_explain_themselves(repository: Repository) -> None:
     [
         (["surogate.learning_rate=1"], "did you mean surrogate.learning_rate?"),
         (["+surrogate.learning_rat=1"], "did you mean surrogate.learning_rate?"),
-        (["solver=adamm"], "Could not find 'solver/adamm'"),
+        (["solver=adamm"], "solver=adamm: there is no such choice; did you mean adam?"),
         (["seed=${seed}"], "seed"),
         (["seed=[1"], ""),
     ],
