@@ -165,7 +165,7 @@ class Settings:
         """The tasks by name; under `only`, that one."""
         parts = self.tree.get("task")
         if not isinstance(parts, dict):
-            raise UserError(f"task: expected settings of tasks by name, got {parts!r}")
+            raise UserError(f"task: expected settings of tasks by name, got {shown(parts)}")
         if self.tree.get("tasks", list(parts)) != list(parts):
             raise UserError(f"tasks: follows from task; choose by task=[{','.join(map(str, self.tree['tasks']))}]")
         if self.only is not None:
