@@ -5,8 +5,8 @@ import json
 from aimback.evaluate import (
     CURVE_COLUMNS,
     R_T_COLUMNS,
-    count_reachable,
     curves,
+    find_reachable,
     judge,
     measures,
     r_t_rows,
@@ -37,7 +37,7 @@ def main(job: Job) -> None:
             steps += curves(task, targets, solution, route, device)
             candidates += r_t_rows(route, truth)
             bar.advance(1)
-        reachable = count_reachable(answers.values())
+        reachable = find_reachable(answers.values())
     metrics = {
         route: measures(
             task, targets, solutions[route], truths[route], answers[route], _ledger(job, stages.solving), reachable

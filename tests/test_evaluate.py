@@ -12,6 +12,7 @@ from aimback.evaluate import (
     CANDIDATES,
     CURVE_COLUMNS,
     curves,
+    find_reachable,
     judge,
     measures,
     r_t,
@@ -160,6 +161,24 @@ def test_measures_by_hand() -> None:
     assert result["training_examples"] == 3
     assert result["status"]["solved"] == 3
     assert result["status"]["missed"] == 2
+
+
+def test_what_cannot_be_solved_is_not_counted() -> None:
+    """An invalid row, a target that one route shows to be out of reach, and three that can be solved."""
+    targets = wanted(5.0, math.nan, 25.0, 6.0, 7.0)
+    controls = [[flat_shot(5.0)], [flat_shot(10.197)], [flat_shot(6.0)], [flat_shot(6.5)]]
+    knows = told(controls, [[0.0], [14.8], [0.0], [0.5]], [[A], [S], [A], [S]])
+    believes = told(controls, [[0.0], [0.0], [0.0], [0.5]], [[A], [A], [A], [S]])
+    truth = resimulate(TASK, targets, knows)
+    answers = [judge(TASK, targets, solution, truth) for solution in (knows, believes)]
+    assert answers[1].status[2] == Status.MISSED
+    reachable = find_reachable(answers)
+    assert reachable.tolist() == [True, False, False, True, True]
+    for solution, answer in zip((knows, believes), answers, strict=True):
+        result = measures(TASK, targets, solution, truth, answer, Ledger(), reachable)
+        assert result["solved_fraction"] == pytest.approx(2 / 3)
+        assert (result["targets"], result["reachable_targets"]) == (5, 3)
+        assert result["miss_max"] == pytest.approx(0.5)
 
 
 def test_where_no_start_arrived_there_are_no_steps_to_tell() -> None:

@@ -97,11 +97,11 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) ->
     return Answers(spread(controls), spread(outcome), spread(believed), spread(miss), every_status)
 
 
-def count_reachable(answers: Iterable[Answers]) -> int:
-    """The targets that can be hit as far as is known: valid, and by no route's answer shown to be out of reach."""
+def find_reachable(answers: Iterable[Answers]) -> Tensor:
+    """Which targets can be hit as far as is known, `(n_targets,)`: valid, and by no route shown to be out of reach."""
     status = torch.stack([answer.status for answer in answers])
     out = (status == Status.UNREACHABLE).any(0) & ~(status == Status.SOLVED).any(0)
-    return int((~out & (status[0] != Status.INVALID_INPUT)).sum())
+    return ~out & (status[0] != Status.INVALID_INPUT)
 
 
 def r_t(truth: Simulated) -> Tensor:
@@ -132,38 +132,39 @@ def measures(
     truth: Simulated,
     answers: Answers,
     ledger: Ledger,
-    reachable: int | None = None,
+    reachable: Tensor | None = None,
 ) -> dict[str, object]:
     """The metrics of a route by name; None where there is nothing to say (no start ever arrived).
 
     Args:
-        reachable: the number of targets that the solved ones are a share of, by `count_reachable` of all routes; None
-            goes by this one.
+        reachable: which targets the misses are of, and the solved ones a share of, by `find_reachable` of all routes;
+            None goes by this one.
     """
-    reachable = count_reachable([answers]) if reachable is None else reachable
+    reachable = find_reachable([answers]) if reachable is None else reachable
     rows = targets.valid
     span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
     steps = solution.steps_to_tolerance
     arrived = steps >= 0
     measured: dict[str, object] = {}
-    measured |= _spread("miss", answers.miss[rows])
-    measured |= _spread("miss_relative", answers.miss[rows] / span)
-    measured |= _spread("believed_miss", answers.believed_miss[rows])
+    measured |= _spread("miss", answers.miss[reachable])
+    measured |= _spread("miss_relative", answers.miss[reachable] / span)
+    measured |= _spread("believed_miss", answers.believed_miss[reachable])
     if task.finer(FACTORS[0]) is not None:
         measured |= _spread("simulation_error", truth.error[:, 0])
     counts = answers.status.bincount(minlength=len(Status)).tolist()
-    measured["solved_fraction"] = counts[Status.SOLVED] / reachable if reachable else None
+    many = int(reachable.sum())
+    measured["solved_fraction"] = counts[Status.SOLVED] / many if many else None
     measured["arrived_fraction"] = float(arrived.double().mean())
     measured |= _spread("steps_to_tolerance", steps[arrived].double(), ("median", "p90"))
     curve = r_t(truth)[:, 0]
-    for many in sorted({1, min(50, len(curve)), len(curve)}):
-        measured[f"r_{many}"] = _number(curve[many - 1])
+    for first in sorted({1, min(50, len(curve)), len(curve)}):
+        measured[f"r_{first}"] = _number(curve[first - 1])
     outside = _outside(task, answers.controls[rows])
     # The r_1 that the route itself believes in.
     believed = answers.believed_miss[rows].square() / truth.outcome.shape[-1]
     measured["believed_r_1"] = _number(believed.mean())
     measured["outside_fraction"] = float(outside.double().mean())
-    measured |= {"targets": len(targets), "reachable_targets": reachable, "starts": solution.controls.shape[1]}
+    measured |= {"targets": len(targets), "reachable_targets": many, "starts": solution.controls.shape[1]}
     # What r_T looks at beyond the one answer is no part of finding it, and stands beside the ledger.
     measured |= {"candidates": len(curve), "resimulations": truth.miss.numel()}
     measured |= asdict(ledger)
