@@ -47,17 +47,11 @@ def main(job: Job) -> None:
 
 
 def _misses(job: Job) -> dict[str, torch.Tensor]:
-    """Of the targets that can be solved, by route."""
     table = _columns(job, "evaluate/answers.csv")
-    rows = list(zip(table["route"], table["target"], table["status"], table["miss"], strict=True))
-    left_out = {target for _, target, status, _ in rows if status in ("invalid_input", "unreachable")}
+    rows = list(zip(table["route"], table["miss"], table["problem"], strict=True))
     return {
         route: torch.tensor(
-            [
-                float(miss) if miss else math.nan
-                for name, target, _, miss in rows
-                if name == route and target not in left_out
-            ],
+            [float(miss) if miss else math.nan for name, miss, problem in rows if name == route and not problem],
             dtype=torch.float64,
         )
         for route in ROUTES
