@@ -30,7 +30,8 @@ class Ballistics(Task):
 
     The readout "exact" solves for the landing to rounding. "grid" is the published scoring: of 1500
     times from 0 to 6 s, the x of the last one before the ball is below the ground, at or after the
-    apex; it falls short by up to one step, 4 ms of flight. It is for reporting: as a function of the
+    apex; it falls short by up to one step, 4 ms of flight. It is the scoring itself, so there is no finer one to judge
+    it by, and what it solves is solved by that scoring. It is for reporting: as a function of the
     controls it jumps from point to point, and what autograd makes of it is the slope at a fixed time.
     `linearise` is therefore that of the exact landing, whatever the readout.
 
