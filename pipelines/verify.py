@@ -146,7 +146,9 @@ def _outs(folder: Path) -> list[tuple[str, str, str]]:
 
 def _chosen(folder: Path, matrix: Any) -> list[str] | None:
     """The tasks that a stage is made for; None where they are written down in dvc.yaml itself."""
-    return list(read_mapping(folder / "params.yaml", ANEW)["tasks"]) if matrix == {"task": "${tasks}"} else None
+    if matrix != {"task": "${tasks}"}:
+        return None
+    return list(read_mapping(folder / "params.yaml", ANEW, {"tasks": "a list of names"})["tasks"])
 
 
 def _uncached(stages: Iterable[Mapping[str, Any]]) -> re.Pattern[str]:

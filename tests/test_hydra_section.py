@@ -171,10 +171,10 @@ def test_what_only_chooses_works(words: str, place: Path) -> None:
     program = place / "test_hydra_section.py"
     program.write_text(f"""
 from pathlib import Path
-from pipelines import hydra_section
+from pipelines import hydra_section, overrides
 from pipelines.entry import entry
 
-hydra_section.ROOT = Path.cwd()
+hydra_section.ROOT = overrides.ROOT = Path.cwd()
 
 @entry
 def main(cfg):

@@ -1,12 +1,12 @@
 """No command ends in a trace because nobody reads what it prints, or nobody can."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import Repository
 
 # Each prints something, and what it works on is there.
@@ -23,15 +23,19 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A project whose pipeline has come to its end, without a task."""
+    """A project whose pipeline has come to its end, as far as its records tell."""
     copy = Repository(tmp_path_factory.mktemp("streams"), git=False)
-    (copy.root / "dvc.lock").write_text("schema: '2.0'\nstages:\n  sources:\n    cmd: python\n")
-    tracking = {"enabled": False, "experiment": "aimback"}
-    (copy.root / "params.yaml").write_text(json.dumps({"task": {}, "targets": None, "tracking": tracking}))
+    copy.edit("params.yaml", "  enabled: true\n", "  enabled: false\n")
+    tasks = yaml.safe_load((copy.root / "params.yaml").read_text())["tasks"]
+    stages = {f"generate@{task}": {"cmd": "python"} for task in tasks}
+    (copy.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    program = f"import json; from pipelines.runs import states; print(json.dumps(sorted(states({tasks}).values())))"
+    call = [sys.executable, "-c", program]
+    states = subprocess.run(call, cwd=copy.root, env=copy.environment(), stdout=subprocess.PIPE, check=True).stdout
     report = copy.root / "outputs" / "report"
     report.mkdir(parents=True)
     (report / "index.html").touch()
-    (report / "states.json").write_text("[]")
+    (report / "states.json").write_bytes(states)
     return copy
 
 
