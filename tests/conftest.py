@@ -70,7 +70,7 @@ class Repository:
             "COLUMNS": "200",
         }
 
-    def run(self, *command: str, env: Mapping[str, str] | None = None, timeout: float = 240) -> "Finished":
+    def run(self, *command: str, env: Mapping[str, str] | None = None, timeout: float = 900) -> "Finished":
         """Run `python -m ...`; what it printed and its exit code."""
         return Finished(
             subprocess.run(

@@ -119,7 +119,7 @@ def test_it_is_read(params_yaml: Path) -> None:
 
 # Nothing asks for `inputs` before the settings do, and they check them.
 @pytest.mark.parametrize("key", [*(key for key in SOUND if key != "inputs"), "tracking.enabled", "tracking.experiment"])
-@pytest.mark.parametrize("value", [..., ["a"], 1.5])
+@pytest.mark.parametrize("value", [..., [["a"]], 1.5])
 def test_a_key_that_is_missing_or_of_another_type_is_named(params_yaml: Path, key: str, value: object) -> None:
     tree: dict[str, Any] = yaml.safe_load(yaml.safe_dump(SOUND))
     above, _, name = key.rpartition(".")
@@ -187,7 +187,7 @@ def test_every_reader_ends_in_one_line(
     (line,) = complaints.splitlines()
     assert line.startswith("error: ") and "params.yaml" in line
     # In the place of a folder compose cannot write a new one, and says so.
-    assert "rm -rf params.yaml && dvc repro" in line or (command is compose.main and content is None)
+    assert "rm -rf params.yaml && aimback" in line or (command is compose.main and content is None)
 
 
 def test_a_task_that_no_stage_was_run_of_is_named(params_yaml: Path, ends: Any) -> None:
@@ -220,13 +220,16 @@ def test_a_file_of_conf_that_cannot_be_read_is_named(
 @pytest.mark.parametrize(
     "content", ["", "null", "defaults: 7", "defaults: []", "defaults: [a]", "defaults:\n  - task: 3"]
 )
-def test_a_table_of_contents_without_a_list_of_tasks_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+def test_a_table_of_contents_without_tasks_is_one_line(
+    params_yaml: Path, ends: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
-    (tmp_path / "config.yaml").write_text(content)
-    monkeypatch.setattr(compose, "CONF", tmp_path)
-    with pytest.raises(UserError, match="conf/config.yaml: must begin with defaults, `- task:"):
-        compose.listed_tasks()
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text(content)
+    for module in (params, compose):
+        monkeypatch.setattr(module, "CONF", tmp_path / "conf")
+    code, complaints = ends(compose.main)
+    assert (code, complaints.count("\n")) == (2, 1)
+    assert not params_yaml.exists()
 
 
 # ---- the command line
