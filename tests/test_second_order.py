@@ -143,4 +143,9 @@ def test_float32_goes_the_way_of_float64_until_its_rounding_shows():
         errors.append([optimizer.step(inputs=inputs, outcomes=outcomes).sqrt().item() for _ in range(60)])
         assert {weight.dtype for weight in layers.parameters()} == {dtype}
     assert errors[0][-1] < errors[0][0] / 10_000
-    assert errors[1] == pytest.approx(errors[0], rel=0.4)
+    # Below this share of where it began, what float32 makes of the Jacobian depends on the processor's instructions.
+    rounding = torch.finfo(torch.float32).eps ** 0.5 * errors[0][0]
+    before = [error for error in errors[0] if error > rounding]
+    assert len(before) > 15
+    assert errors[1][: len(before)] == pytest.approx(before, rel=0.1)
+    assert errors[1][-1] < rounding

@@ -120,7 +120,7 @@ def test_a_stage_says_where_it_has_written_by_hand_and_which_targets_are_invalid
         "line 3: distance is 'ten', not a finite number; line 4: wind is empty; "
         "line 5: 3 cells, the header has 2 (a decimal comma?); and 1 more"
     )
-    assert rest == ([] if stage else [f"generate: written to {folder / 'made'}"])
+    assert rest == ([] if stage else [f"generate: written to {(folder / 'made').relative_to(ROOT)}"])
 
 
 def test_more_may_have_arrived_than_are_done() -> None:

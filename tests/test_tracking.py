@@ -14,7 +14,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import psutil
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
@@ -290,13 +289,15 @@ def test_a_training_that_is_at_work_is_left_alone(store, tmp_path):
     marker = tmp_path / "marker.json"
     publish(store, ["s1"], a_set, marker)
     client, experiment = store.connect()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        process = f"{socket.gethostname()} {other.pid} {psutil.Process(other.pid).create_time()}"
+    program = "from aimback.process import this_process; print(this_process(), flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as other:
+        process = other.stdout.readline().strip()
         at_work = client.create_run(experiment, tags={"training": "t2", "process": process})
         assert is_published(store, ["s1"], marker) is not None
         publish(store, ["s2"], lambda: a_set("s2"), marker)
         assert client.get_run(at_work.info.run_id).info.lifecycle_stage == "active"
-        other.communicate(b"\n")
+        other.communicate("\n")
 
 
 def test_files_that_change_meanwhile_make_no_complete_run(store, tmp_path):
@@ -612,6 +613,7 @@ def test_the_surrogate_is_a_model_that_loads_back_in_another_process(store, tmp_
     generator = torch.Generator().manual_seed(0)
     dataset = simulate_dataset(task, 64, 0.25, generator, "cpu", torch.float64)
     surrogate = Surrogate.for_dataset(dataset, task, SurrogateSettings(hidden_width=8, hidden_layers=1), generator)
+    surrogate.float()
     weights = tmp_path / "weights.safetensors"
     surrogate.save(weights, task)
     model = Model(
