@@ -49,6 +49,7 @@ class Scratch:
             self.edit(file, {rf"^{key}: \S+": f"{key}: {value}" for key, value in values.items()})
         edits = {r"task: \[.*\]": f"task: [{tasks}]", "tracking: mlflow": f"tracking: '{tracking}'"}
         self.edit("conf/config.yaml", edits)
+        self.run("pipelines.compose")  # DVC makes its stages of the tasks that are listed there
 
     def edit(self, file: str, edits: Mapping[str, str]) -> None:
         path = self.folder / file
@@ -102,5 +103,4 @@ class Scratch:
         outputs = (place for place in (self.folder / "outputs").iterdir() if place.is_dir())
         for made in (*outputs, ".dvc/cache", ".dvc/tmp", ".dvc/site"):
             shutil.rmtree(self.folder / made, ignore_errors=True)
-        for made in ("dvc.lock", "params.yaml"):
-            (self.folder / made).unlink(missing_ok=True)
+        (self.folder / "dvc.lock").unlink(missing_ok=True)

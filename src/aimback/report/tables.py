@@ -77,7 +77,7 @@ def table(result: TaskResult) -> list[Row]:
     error = f"the simulator's own error{miss.removeprefix('miss')}, greatest"
     return [
         row("targets", "targets"),
-        row("targets valid and within reach", "reachable_targets"),
+        row("targets within reach", "reachable_targets"),
         row("solved, of these", "solved_fraction", percent),
         row(f"{miss}, median", "miss_median"),
         row(f"{miss}, 90 %", "miss_p90"),
@@ -85,7 +85,7 @@ def table(result: TaskResult) -> list[Row]:
         row(f"{believed}, median", "believed_miss_median"),
         row(f"{believed}, 90 %", "believed_miss_p90"),
         *([row(error, "simulation_error_max")] if "simulation_error_max" in result.metrics["direct"] else []),
-        row("starts that arrive, by the route's own map", "arrived_fraction", percent),
+        row("starts that arrive, believed", "arrived_fraction", percent),
         row("steps to tolerance, median", "steps_to_tolerance_median"),
         row("steps to tolerance, 90 %", "steps_to_tolerance_p90"),
         row("simulations", "simulations"),
