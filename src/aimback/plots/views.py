@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aimback.box import Axis
 from aimback.dataset import simulate
+from aimback.exactness import simulate_closely
 from aimback.problem import ForwardMap, Solution
 from aimback.targets import Targets
 from aimback.tasks.base import Task
@@ -140,8 +141,8 @@ def view_descent(task: Task, targets: Targets, solution: Solution) -> tuple[Arra
     loss = (solution.history.believed_miss[:, rows, best] / span_of(task)).square()
     controls = solution.history.controls[:, rows, best].double().cpu()
     steps = len(controls)
-    outcomes = simulate(task, controls.flatten(0, 1), targets.conditions[:kept].repeat(steps, 1))
-    miss = (outcomes.reshape(steps, kept, -1) - targets.targets[:kept]).norm(dim=-1)
+    wanted, conditions = (part[:kept].repeat(steps, 1) for part in (targets.targets, targets.conditions))
+    miss = simulate_closely(task, controls.flatten(0, 1), conditions, wanted).miss.reshape(steps, kept)
     return array(loss), array(miss)
 
 
