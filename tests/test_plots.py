@@ -23,6 +23,7 @@ from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.targets import draw_targets
+from aimback.tasks.base import Task
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm
 
@@ -45,7 +46,7 @@ class Skewed:
         return outcome * 1.01 + 0.02, jacobian * 1.01
 
 
-class Slope:
+class Slope(Task):
     """A task with one control, a condition, and no answer below a tenth: the outcome is x² + wind."""
 
     box = Box([Axis("x", "m", 0.0, 2.0)])
@@ -58,17 +59,6 @@ class Slope:
 
     def linearise(self, controls, conditions):
         return self(controls, conditions), 2 * controls[..., None]
-
-    def draw_controls(self, count, generator):
-        return self.box.sample(count, generator)
-
-    draw_starts = draw_controls
-
-    def reach(self, conditions):
-        return None
-
-    def trajectory(self, controls, conditions, points):
-        return None
 
 
 class Drawn:
