@@ -12,6 +12,7 @@ from aimback.errors import UserError
 from aimback.files import sha256
 from aimback.tracking import Store, flatten, open_store
 from pipelines.ending import ROOT
+from pipelines.places import original
 
 # What tells the next publish that everything is there; a new training takes it away.
 PUBLISHED = ROOT / "outputs" / "report" / "published.json"
@@ -53,17 +54,6 @@ def states(tasks: list[str]) -> dict[str, str]:
     if unknown := [task for task in tasks if not recorded[task]]:
         raise UserError(f"dvc.lock: there is no stage of the task {unknown[0]!r}; run `dvc repro`")
     return {task: _digest([task, stage]) for task, stage in recorded.items()}
-
-
-def original(root: Path) -> Path:
-    """The repository that `root` is, or that DVC made it of, for a queued experiment, in a folder of its own."""
-    # Not DVC_ROOT: where another project's dvc runs ours, that is its folder.
-    for place in root.parents:
-        if place.parts[-2:] == (".dvc", "tmp"):
-            project = place.parents[1]
-            is_contest = project.parts[-2:] == ("benchmarks", "neural_adjoint")
-            return project.parents[1] if is_contest else project
-    return root
 
 
 def _digest(value: Any) -> str:

@@ -75,13 +75,15 @@ def test_dots_after_a_link_are_followed(tmp_path: Path) -> None:
 
 
 def test_a_copy_reads_from_the_original_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    copy, original = tmp_path / "copy", tmp_path / "original"
-    for folder in (copy, original):
-        folder.mkdir()
+    original, foreign = tmp_path / "original", tmp_path / "foreign"
+    copy = original / ".dvc" / "tmp" / "exps" / "standalone" / "tmpx"
+    for folder in (copy, original, foreign):
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "tracked.csv").touch()
     (original / "mine.csv").touch()
+    (foreign / "nowhere.csv").touch()
     monkeypatch.setattr(places, "ROOT", copy)
-    monkeypatch.setenv("DVC_ROOT", str(original))
+    monkeypatch.setenv("DVC_ROOT", str(foreign))  # as where another project's dvc runs ours
     assert places.seen_even_from_a_copy("mine.csv") == original / "mine.csv"
     assert places.seen_even_from_a_copy("tracked.csv") == copy / "tracked.csv"
     assert places.seen_even_from_a_copy("nowhere.csv") == copy / "nowhere.csv"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from aimback.errors import UserError
+from pipelines.places import original
 from pipelines.publish import undisturbed
-from pipelines.runs import original
 
 
 @pytest.fixture
