@@ -187,7 +187,7 @@ def test_a_killed_worker_and_what_it_ran(queue: Queue) -> None:
     assert doctor.mend(queue.root) == [AGAIN.format("two")]
     assert queue.states() == {"two": "queued x=2", "three": "queued x=3"}
     queue.start_worker()
-    queue.wait(lambda: queue.states() == {"two": "success x=2", "three": "success x=3"})
+    queue.wait(lambda: queue.are({"two": "success x=2", "three": "success x=3"}))
     assert list(queue.exps.glob("tmp*")) == []
     strike(*queue.processes("queue-worker"))  # which would wait for more
     queue.wait(queue.is_quiet)

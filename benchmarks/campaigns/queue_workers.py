@@ -116,7 +116,9 @@ class Queue:
         (baseline,) = (one for one in shown if one["rev"] != "workspace")
         found = {}
         for experiment in baseline["experiments"] or []:
-            x = experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["x"]
+            told = (experiment["revs"][0].get("data") or {}).get("params") or {}
+            assert "params.yaml" in told, "it has been taken and not yet begun"
+            x = told["params.yaml"]["data"]["x"]
             executor = experiment["executor"] or {"state": "done"}
             assert experiment["name"] not in found
             found[experiment["name"]] = f"{executor['state']} x={x}"
@@ -128,10 +130,17 @@ class Queue:
             assert time.monotonic() < until, "it takes too long"
             time.sleep(0.1)
 
+    def are(self, wanted: dict[str, str]) -> bool:
+        """Whether the experiments are in these states; not yet, while DVC cannot tell of one that it has just taken."""
+        try:
+            return self.states() == wanted
+        except AssertionError:
+            return False
+
     def has_ended(self) -> bool:
         try:
             return all(state.startswith(("success", "failed")) for state in self.states().values())
-        except AssertionError:  # DVC cannot tell of an experiment that it has taken and not yet begun
+        except AssertionError:
             return False
 
     def processes(self, word: str) -> list[psutil.Process]:
