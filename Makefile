@@ -24,17 +24,17 @@ else # LOCKED=1: the very files of requirements.lock; LOCKED=cpu: those of requi
 		-r requirements$(patsubst %,-%,$(filter cpu,$(LOCKED))).lock
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 endif
-	@$(VENV)/bin/python -m pipelines.doctor # tells DVC whether there is git
+	@$(VENV)/bin/python -m aimback.runtime.doctor # tells DVC whether there is git
 	@touch $@
 
 repro: $(STAMP) ## the pipeline as conf/ has it; TASKS=cannon_drag: that task for this run
-	@python -m pipelines.run $(if $(strip $(TASKS)),'task=[$(TASKS)]')
+	@python -m aimback.workflow.run $(if $(strip $(TASKS)),'task=[$(TASKS)]')
 
 verify: $(STAMP) ## every output and cache object hashed again; names what is damaged and what mends it
-	@python -m pipelines.verify
+	@python -m aimback.workflow.verify
 
 contest: $(STAMP) ## the Neural-Adjoint benchmark; its size stands in benchmarks/neural_adjoint/params.yaml
-	@python -m pipelines.doctor benchmarks/neural_adjoint
+	@python -m aimback.runtime.doctor benchmarks/neural_adjoint
 	cd benchmarks/neural_adjoint && dvc repro
 
 test: $(STAMP) ## all tests, as many files at a time as there are cores
@@ -55,7 +55,7 @@ lock: $(STAMP) ## from pyproject.toml, one for every system, one for CI's: Linux
 		--output-file requirements-cpu.lock
 
 ui: $(STAMP) ## MLflow's UI on this machine, with a link to the routes side by side
-	python -m pipelines.ui
+	python -m aimback.workflow.ui
 
 clean: ## what was installed and what tools cached; results stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build src/*.egg-info

@@ -13,18 +13,18 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from aimback.dataset import simulate_dataset
-from aimback.problem import InverseProblem, Linearised, Solution
+from aimback.core.problem import InverseProblem, Linearised, Solution
+from aimback.data.dataset import simulate_dataset
+from aimback.data.targets import Targets, draw_targets
+from aimback.learn.surrogate import Surrogate
+from aimback.learn.surrogate_training import train_surrogate
 from aimback.report.costs import break_even_targets
 from aimback.solve.multistart import solve
-from aimback.surrogate.network import Surrogate
-from aimback.surrogate.training import train_surrogate
-from aimback.targets import Targets, draw_targets
 from aimback.tasks.base import Task
+from aimback.workflow.settings import Settings
 from benchmarks.figures import plot_break_even
 from benchmarks.rounds import in_turns, one_core
 from benchmarks.tables import number, table
-from pipelines.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("mlp", "second_order")

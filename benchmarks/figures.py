@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aimback.plots.canvas import new_figure
-from aimback.plots.colours import COLOURS
+from aimback.report.canvas import new_figure
+from aimback.report.colours import COLOURS
 
 FOLDER = Path(__file__).with_name("figures")
 _MARKS = "osD^vP*X<>ph"

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aimback.compiled import Compiler
-from aimback.ledger import Counted, Ledger
-from aimback.problem import InverseProblem
-from aimback.solve.advance import Advance
+from aimback.compile.compiler import Compiler
+from aimback.core.ledger import Counted, Ledger
+from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.step import Advance
 from aimback.tasks.cannon_drag import CannonDrag
 from benchmarks.cannon import FINE_STEPS
 from benchmarks.peers.aimback_direct import PRECISION, OneSpeed

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from aimback.compiled import Compiler
-from aimback.dataset import simulate_dataset
-from aimback.problem import InverseProblem
+from aimback.compile.compiler import Compiler
+from aimback.core.problem import InverseProblem
+from aimback.data.dataset import simulate_dataset
+from aimback.data.targets import draw_targets
 from aimback.solve.adam import Adam
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
-from aimback.targets import draw_targets
 from benchmarks.break_even import settings_of, trained
 from benchmarks.rounds import in_turns, one_core, ratio
 from benchmarks.tables import number, table

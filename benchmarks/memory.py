@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from aimback.hardware import peak_memory
+from aimback.core.hardware import peak_memory
 from benchmarks.aim import PEERS, REFERENCE, Peer
 from benchmarks.rounds import one_core
 from benchmarks.tables import number, table

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from aimback.compiled import build
-from aimback.cpp import written
+from aimback.compile.compiler import build
+from aimback.compile.cpp import written
 
 _FRAME = Path(__file__).with_name("rows.cpp")
 

@@ -11,10 +11,10 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from aimback.dataset import Dataset, simulate_dataset
-from aimback.surrogate.network import Surrogate
-from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
-from aimback.surrogate.training import train_surrogate
+from aimback.data.dataset import Dataset, simulate_dataset
+from aimback.learn.surrogate import Surrogate
+from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
+from aimback.learn.surrogate_training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
 from benchmarks.rounds import in_turns, ratio, spread
 

@@ -14,12 +14,12 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from aimback import ode
-from aimback.dual import linearise_by_autograd, value_of
-from aimback.errors import UserError
-from aimback.hardware import peak_memory
-from aimback.plots.canvas import new_figure
-from aimback.plots.colours import COLOURS
+from aimback.autodiff import ode
+from aimback.autodiff.dual import linearise_by_autograd, value_of
+from aimback.core.errors import UserError
+from aimback.core.hardware import peak_memory
+from aimback.report.canvas import new_figure
+from aimback.report.colours import COLOURS
 from aimback.tasks.cannon_drag import CannonDrag, time_to_ground
 from benchmarks.cannon import Array
 from benchmarks.figures import FOLDER

@@ -5,21 +5,21 @@ import json
 
 import torch
 
-from aimback.dataset import simulate
-from aimback.evaluate import save_table
-from aimback.files import write_text
-from aimback.hybrid.network import Proposer
-from aimback.ledger import Ledger
-from aimback.targets import Targets, draw_targets
+from aimback.core.files import write_text
+from aimback.core.ledger import Ledger
+from aimback.data.dataset import simulate
+from aimback.data.targets import Targets, draw_targets
+from aimback.evaluate.judge import save_table
+from aimback.learn.proposer import Proposer
 from aimback.tasks.base import Task
-from pipelines.stage import Job, stage
+from aimback.workflow.stage import Job, stage
 
 
 @stage
 def main(job: Job) -> None:
     # Lightning takes seconds to import.
-    from aimback.hybrid.training import train_proposer
-    from aimback.learning.fit import Epoch
+    from aimback.learn.fit import Epoch
+    from aimback.learn.proposer_training import train_proposer
 
     hybrid, task, hardware = job.settings.hybrid, job.task, job.settings.hardware
     device, dtype = hardware.device(), hardware.torch_dtype

@@ -2,17 +2,17 @@
 
 import json
 
-from aimback.dataset import load_dataset
-from aimback.errors import UserError
-from aimback.evaluate import R_T_COLUMNS, judge, measures, r_t_rows, resimulate, save_answers, save_table
-from aimback.files import write_text
-from aimback.ledger import Counted, Ledger
-from aimback.problem import Linearised
-from aimback.surrogate.network import Surrogate
-from aimback.targets import load_targets
-from pipelines.settings import Method
-from pipelines.solving import solved
-from pipelines.stage import Job, stage
+from aimback.core.errors import UserError
+from aimback.core.files import write_text
+from aimback.core.ledger import Counted, Ledger
+from aimback.core.problem import Linearised
+from aimback.data.dataset import load_dataset
+from aimback.data.targets import load_targets
+from aimback.evaluate.judge import R_T_COLUMNS, judge, measures, r_t_rows, resimulate, save_answers, save_table
+from aimback.learn.surrogate import Surrogate
+from aimback.workflow.settings import Method
+from aimback.workflow.solving import solved
+from aimback.workflow.stage import Job, stage
 
 
 @stage

@@ -4,16 +4,16 @@ import json
 
 import torch
 
-from aimback.archive import write_arrays
-from aimback.diagnose.examine import EXAMINATIONS, examine
-from aimback.diagnose.subject import Subject
-from aimback.files import write_text
-from aimback.routes import ROUTES
-from aimback.solution import load_solution
-from aimback.surrogate.network import Surrogate
-from aimback.targets import load_targets
-from pipelines.progress import progress_bar
-from pipelines.stage import Job, stage
+from aimback.core.files import write_text
+from aimback.data.archive import write_arrays
+from aimback.data.solution import load_solution
+from aimback.data.targets import load_targets
+from aimback.diagnose.all_claims import EXAMINATIONS, examine
+from aimback.diagnose.case import Subject
+from aimback.evaluate.routes import ROUTES
+from aimback.learn.surrogate import Surrogate
+from aimback.workflow.progress import progress_bar
+from aimback.workflow.stage import Job, stage
 
 
 @stage

@@ -2,7 +2,11 @@
 
 import json
 
-from aimback.evaluate import (
+from aimback.core.files import write_text
+from aimback.core.ledger import Ledger
+from aimback.data.solution import load_solution
+from aimback.data.targets import load_targets
+from aimback.evaluate.judge import (
     CURVE_COLUMNS,
     R_T_COLUMNS,
     curves,
@@ -14,13 +18,9 @@ from aimback.evaluate import (
     save_answers,
     save_table,
 )
-from aimback.files import write_text
-from aimback.ledger import Ledger
-from aimback.routes import ROUTES
-from aimback.solution import load_solution
-from aimback.targets import load_targets
-from pipelines.progress import progress_bar
-from pipelines.stage import Job, stage
+from aimback.evaluate.routes import ROUTES
+from aimback.workflow.progress import progress_bar
+from aimback.workflow.stage import Job, stage
 
 
 @stage

@@ -2,13 +2,13 @@
 
 import sys
 
-from aimback.dataset import dataset_size, save_dataset, simulate_dataset
-from aimback.errors import UserError
-from aimback.exactness import error_note, simulation_error
-from aimback.files import check_writable, sha256
-from aimback.targets import Targets, draw_targets, read_targets, save_targets
-from pipelines.progress import progress_bar
-from pipelines.stage import Job, stage
+from aimback.core.errors import UserError
+from aimback.core.files import check_writable, sha256
+from aimback.data.dataset import dataset_size, save_dataset, simulate_dataset
+from aimback.data.targets import Targets, draw_targets, read_targets, save_targets
+from aimback.evaluate.exactness import error_note, simulation_error
+from aimback.workflow.progress import progress_bar
+from aimback.workflow.stage import Job, stage
 
 _NAMED = 3  # invalid rows, on the console; all of them stand in evaluate/answers.csv
 _TRIED = 500  # simulated finer, to see beforehand whether the simulator's own error matters

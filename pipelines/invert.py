@@ -1,12 +1,12 @@
 """The surrogate route: descend through the trained network."""
 
-from aimback.dataset import load_dataset
-from aimback.files import sha256
-from aimback.identity import identity
-from aimback.ledger import Counted, Ledger
-from aimback.surrogate.network import Surrogate
-from pipelines.solving import solve_targets
-from pipelines.stage import Job, stage
+from aimback.core.files import sha256
+from aimback.core.ledger import Counted, Ledger
+from aimback.data.dataset import load_dataset
+from aimback.data.identity import identity
+from aimback.learn.surrogate import Surrogate
+from aimback.workflow.solving import solve_targets
+from aimback.workflow.stage import Job, stage
 
 
 @stage

@@ -1,10 +1,10 @@
 """The direct route: descend through the simulator itself."""
 
-from aimback.identity import identity
-from aimback.ledger import Counted, Ledger
-from aimback.smoothing.smoothed import Smoothed
-from pipelines.solving import solve_targets
-from pipelines.stage import Job, stage
+from aimback.core.ledger import Counted, Ledger
+from aimback.data.identity import identity
+from aimback.solve.smoothed import Smoothed
+from aimback.workflow.solving import solve_targets
+from aimback.workflow.stage import Job, stage
 
 
 @stage

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aimback.errors import UserError
-from aimback.files import sha256, write_text
+from aimback.core.errors import UserError
+from aimback.core.files import sha256, write_text
+from aimback.runtime.doctor import writer
+from aimback.runtime.ending import ending
+from aimback.runtime.project import ROOT, seen_even_from_a_copy
 from aimback.tracking import is_published, publish
-from pipelines.doctor import writer
-from pipelines.ending import ROOT, ending
-from pipelines.params import read_params
-from pipelines.places import seen_even_from_a_copy
-from pipelines.runs import PUBLISHED, states, store
+from aimback.workflow.params import read_params
+from aimback.workflow.runs import PUBLISHED, states, store
 
 OUTPUTS = ROOT / "outputs"
 REPORT = OUTPUTS / "report"
@@ -42,7 +42,7 @@ def _publish(tree: dict[str, Any], known: Mapping[str, str], confirm: Callable[[
         print("nothing to publish: outputs/report and MLflow are up to date")
         return
     confirm()
-    from pipelines.results import Results  # imports PyTorch
+    from aimback.workflow.results import Results  # imports PyTorch
 
     results = Results(tree, OUTPUTS)
     if not reported:

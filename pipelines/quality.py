@@ -1,18 +1,18 @@
 """How the answers follow the network: surrogates learn from ever more examples, and each is inverted."""
 
-from aimback.dataset import load_dataset
-from aimback.evaluate import r_t, resimulate, save_table
-from aimback.ledger import Counted, Ledger
-from aimback.targets import draw_targets
-from pipelines.solving import solved
-from pipelines.stage import Job, stage
+from aimback.core.ledger import Counted, Ledger
+from aimback.data.dataset import load_dataset
+from aimback.data.targets import draw_targets
+from aimback.evaluate.judge import r_t, resimulate, save_table
+from aimback.workflow.solving import solved
+from aimback.workflow.stage import Job, stage
 
 _TARGETS = 500
 
 
 @stage
 def main(job: Job) -> None:
-    from aimback.surrogate.training import train_surrogate, validation_mse  # seconds
+    from aimback.learn.surrogate_training import train_surrogate, validation_mse  # seconds
 
     settings, task, device = job.settings, job.task, job.settings.hardware.device()
     method = settings.methods["second_order"]

@@ -9,11 +9,11 @@ import json
 
 import torch
 
-from aimback.hybrid.network import Proposer
-from aimback.identity import identity
-from aimback.ledger import Counted, Ledger
-from pipelines.solving import solve_targets
-from pipelines.stage import Job, stage
+from aimback.core.ledger import Counted, Ledger
+from aimback.data.identity import identity
+from aimback.learn.proposer import Proposer
+from aimback.workflow.solving import solve_targets
+from aimback.workflow.stage import Job, stage
 
 
 @stage

@@ -2,9 +2,9 @@
 
 import json
 
-from aimback.dataset import simulate_dataset
-from aimback.files import write_text
-from pipelines.stage import Job, stage
+from aimback.core.files import write_text
+from aimback.data.dataset import simulate_dataset
+from aimback.workflow.stage import Job, stage
 
 
 @stage
@@ -14,7 +14,7 @@ def main(job: Job) -> None:
     losses = []
     with job.metered("replicas/metrics.json"):
         for number in range(1, settings.diagnose.replicas + 1):
-            from aimback.surrogate.training import train_surrogate  # seconds, where there is nothing to train
+            from aimback.learn.surrogate_training import train_surrogate  # seconds, where there is nothing to train
 
             dataset = simulate_dataset(
                 task,

@@ -6,15 +6,15 @@ import math
 import numpy as np
 import torch
 
-from aimback.archive import read_arrays
-from aimback.plots.evidence import PICTURES, declared
-from aimback.plots.gallery import FIGURES, draw_figures
-from aimback.routes import ROUTES
-from aimback.solution import load_solution
-from aimback.surrogate.network import Surrogate
-from aimback.targets import load_targets
-from pipelines.progress import progress_bar
-from pipelines.stage import Job, stage
+from aimback.data.archive import read_arrays
+from aimback.data.solution import load_solution
+from aimback.data.targets import load_targets
+from aimback.evaluate.routes import ROUTES
+from aimback.learn.surrogate import Surrogate
+from aimback.report.evidence import PICTURES, declared
+from aimback.report.gallery import FIGURES, draw_figures
+from aimback.workflow.progress import progress_bar
+from aimback.workflow.stage import Job, stage
 
 
 @stage

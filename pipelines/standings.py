@@ -21,14 +21,15 @@ from aimback.contest.figures import plot_ledger, plot_quality, plot_r_t
 from aimback.contest.page import Configuration, Shot, Trebuchet, results_page
 from aimback.contest.published import published_rows
 from aimback.contest.records import Clock, Contest, Run, read_clocks, read_quality, read_run
-from aimback.errors import UserError
-from aimback.files import sha256, write_text
+from aimback.core.errors import UserError
+from aimback.core.files import sha256, write_text
+from aimback.runtime.ending import ending
+from aimback.runtime.project import ROOT
 from aimback.tasks import trebuchet
 from aimback.tracking import Data, flatten, publish
 from aimback.tracking import Run as StoredRun
-from pipelines.ending import ROOT, ending
-from pipelines.params import read_mapping
-from pipelines.runs import store
+from aimback.workflow.params import read_mapping
+from aimback.workflow.runs import store
 
 HOME = ROOT / "benchmarks" / "neural_adjoint"
 _NETWORKS = ("neural_adjoint", "smooth")

@@ -2,11 +2,11 @@
 
 import json
 
-from aimback.dataset import load_dataset
-from aimback.evaluate import save_table
-from aimback.files import write_text
-from pipelines.live import live_training
-from pipelines.stage import Job, stage
+from aimback.core.files import write_text
+from aimback.data.dataset import load_dataset
+from aimback.evaluate.judge import save_table
+from aimback.workflow.live import live_training
+from aimback.workflow.stage import Job, stage
 
 
 @stage
@@ -16,8 +16,8 @@ def main(job: Job) -> None:
     dataset = load_dataset(examples, task)
     with live_training(job, examples) as live:
         # Lightning takes seconds to import; the live logger gets ready meanwhile.
-        from aimback.learning.fit import Epoch
-        from aimback.surrogate.training import train_surrogate, validation_mse
+        from aimback.learn.fit import Epoch
+        from aimback.learn.surrogate_training import train_surrogate, validation_mse
 
         with job.metered("surrogate/weights.safetensors"):
             surrogate, history = train_surrogate(

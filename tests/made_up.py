@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 
-from aimback.archive import write_arrays
+from aimback.data.archive import write_arrays
 from aimback.diagnose.claim import Claim, Estimate
+from aimback.evaluate.routes import ROUTES, Route
 from aimback.report.result import TaskResult
-from aimback.routes import ROUTES, Route
 
 HYBRID = Route("refine", {"seconds_train": "amortise"})
 

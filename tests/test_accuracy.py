@@ -10,15 +10,15 @@ from test_ode import dop853
 from test_trebuchet import DEGREE, INTERCHANGED, oracle
 from torch import Tensor
 
-from aimback.box import Axis, Box, axis
-from aimback.errors import UserError
-from aimback.identity import identity
-from aimback.problem import ForwardMap
+from aimback.core.box import Axis, Box, axis
+from aimback.core.errors import UserError
+from aimback.core.problem import ForwardMap
+from aimback.data.identity import identity
 from aimback.tasks.accuracy import SAFETY, chosen_steps, spread_points
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.trebuchet import Trebuchet
-from pipelines.settings import build
+from aimback.workflow.settings import build
 
 T = torch.float64
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from aimback.archive import Stored, read_arrays, write_arrays
-from aimback.dataset import load_dataset, save_dataset, simulate_dataset
-from aimback.errors import UserError
-from aimback.identity import identity
-from aimback.problem import InverseProblem
-from aimback.solution import load_solution, save_solution
+from aimback.core.errors import UserError
+from aimback.core.problem import InverseProblem
+from aimback.data.archive import Stored, read_arrays, write_arrays
+from aimback.data.dataset import load_dataset, save_dataset, simulate_dataset
+from aimback.data.identity import identity
+from aimback.data.solution import load_solution, save_solution
+from aimback.data.targets import draw_targets, load_targets, save_targets
 from aimback.solve.gauss_newton import GaussNewton
 from aimback.solve.multistart import solve
-from aimback.targets import draw_targets, load_targets, save_targets
 from aimback.tasks.cannon_drag import CannonDrag
 
 TASK = CannonDrag()

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from aimback.box import Axis, Box
-from aimback.errors import UserError
+from aimback.core.box import Axis, Box
+from aimback.core.errors import UserError
 
 T = torch.float64
 BOX = Box([Axis("speed", "m/s", 0.1, 10.3), Axis("angle", "rad", 0.0, math.pi / 2), Axis("n", "", -3.0, 7.0)])

@@ -7,10 +7,10 @@ import pytest
 from chromium import launched, needs_chromium
 from made_up import CLAIMS, HYBRID, METERS, meter, metrics, pictures, result
 
-from aimback.box import Axis
-from aimback.plots import evidence, interactive, stills, views
+from aimback.core.box import Axis
+from aimback.evaluate.routes import ROUTES
+from aimback.report import evidence, interactive, stills, views
 from aimback.report.page import write_report
-from aimback.routes import ROUTES
 
 pytestmark = needs_chromium
 TASKS = ("first", "second", "third", "fourth")  # one three-dimensional figure more than the page keeps

@@ -16,18 +16,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from aimback import compiled, files, ode
-from aimback.box import Box, axis
-from aimback.compiled import Compiler
-from aimback.dual import linearise, value_of
-from aimback.errors import UserError
-from aimback.files import sha256
-from aimback.hardware import Hardware
-from aimback.learning.settings import ACTIVATIONS
-from aimback.ledger import Counted, Ledger
-from aimback.problem import InverseProblem, Solution, StartStatus
+from aimback.autodiff import ode
+from aimback.autodiff.dual import linearise, value_of
+from aimback.compile import compiler as compiled
+from aimback.compile.compiler import Compiler
+from aimback.core import files
+from aimback.core.box import Box, axis
+from aimback.core.errors import UserError
+from aimback.core.files import sha256
+from aimback.core.hardware import Hardware
+from aimback.core.ledger import Counted, Ledger
+from aimback.core.problem import InverseProblem, Solution, StartStatus
+from aimback.learn.settings import ACTIVATIONS
+from aimback.learn.surrogate import Surrogate
+from aimback.learn.surrogate_settings import SurrogateSettings
+from aimback.runtime.project import ROOT
 from aimback.solve.adam import Adam
-from aimback.solve.advance import Advance, NotCompilable
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.ended import Ended
 from aimback.solve.gauss_newton import GaussNewton
@@ -37,14 +41,12 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.quadratic import Quadratic
 from aimback.solve.solver import Solver
-from aimback.surrogate.network import Surrogate
-from aimback.surrogate.settings import SurrogateSettings
+from aimback.solve.step import Advance, NotCompilable
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.cannon_drag import time_to_ground
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm
 from aimback.tasks.trebuchet import Trebuchet
-from pipelines.ending import ROOT
 
 NO_COMPILER = shutil.which("g++") is None and shutil.which("clang++") is None
 SOLVERS = [

@@ -26,14 +26,14 @@ from aimback.contest.records import (
 from aimback.contest.summary import break_even, law, mean_curve, over_seeds, quality_law, repaid_at, spread
 from aimback.contest.text import against, over, power
 from aimback.contest.verdicts import BEATS, GRID_FLOOR, HITS, REPRODUCES, beats, hits, reproduces, verdicts
-from aimback.errors import UserError
-from aimback.evaluate import R_T_COLUMNS, judge, measures, r_t_rows, resimulate, save_table
-from aimback.files import sha256
-from aimback.ledger import Counted, Ledger
-from aimback.problem import InverseProblem
+from aimback.core.errors import UserError
+from aimback.core.files import sha256
+from aimback.core.ledger import Counted, Ledger
+from aimback.core.problem import InverseProblem
+from aimback.data.targets import draw_targets
+from aimback.evaluate.judge import R_T_COLUMNS, judge, measures, r_t_rows, resimulate, save_table
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
-from aimback.targets import draw_targets
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.sine_wave import SineWave
 

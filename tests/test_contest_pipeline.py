@@ -3,8 +3,6 @@
 import itertools
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,7 @@ from conftest import Repository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from pipelines.ending import CONF, ROOT
-from pipelines.sources import listed
+from aimback.runtime.project import CONF, ROOT
 
 HOME = ROOT / "benchmarks" / "neural_adjoint"
 STAGES = yaml.safe_load((HOME / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -80,27 +77,11 @@ def test_a_stage_depends_on_every_config_that_it_reads(stage: str) -> None:
             assert not path.is_relative_to("conf") or (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "sources"])
-def test_a_stage_depends_on_every_file_that_it_imports(stage: str) -> None:
-    module = module_of(stage)
-    assert f"outputs/sources/{module}.sha256" in STAGES[stage]["deps"]
-    files = {str(file) for file in listed(HOME)[module]}
-    program = (
-        f"import sys, pipelines.{module}\nfor name, module in sorted(sys.modules.items()):\n"
-        "    if name.split('.')[0] in ('aimback', 'pipelines'): print(module.__file__)"
-    )
-    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(loaded.stdout.split()) <= files
-    # Classes that the config names.
-    assert (str(ROOT / "src/aimback/solve/cma_es.py") in files) == (module in ("contest", "quality"))
-    assert (str(ROOT / "src/aimback/tasks/sine_wave.py") in files) == (module != "standings")
-
-
 @pytest.mark.parametrize("profile", ["benchmark", "paper"])
 @pytest.mark.parametrize("what", ["data", "neural_adjoint/TASK", "contest"])
 @pytest.mark.parametrize("task", SIZE["tasks"])
 def test_every_profile_composes(profile: str, what: str, task: str) -> None:
-    from pipelines.settings import Settings
+    from aimback.workflow.settings import Settings
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [
@@ -176,7 +157,7 @@ def test_a_small_contest_from_nothing_to_mlflow(tmp_path: Path) -> None:
     assert direct.data.params["method.solver.starts"] == "12"
 
     again = repository.run(*command, timeout=300).ok()
-    assert again.stages() == ["sources", "standings"]
+    assert again.stages() == ["standings"]
     assert "0 runs written" in again.printed
     assert len(stored_runs(repository)) == len(metrics)
 
@@ -201,8 +182,8 @@ def stored_runs(repository: Repository) -> list[Any]:
     ],
 )
 def test_a_wrong_setting_of_the_contest_is_named(override: str, message: str) -> None:
-    from aimback.errors import UserError
-    from pipelines.settings import Settings
+    from aimback.core.errors import UserError
+    from aimback.workflow.settings import Settings
 
     with (
         hydra.initialize_config_dir(str(CONF), version_base="1.3"),

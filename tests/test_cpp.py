@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aimback.cpp import written
-from aimback.loop import loop
+from aimback.autodiff.loop import loop
+from aimback.compile.cpp import written
 from benchmarks.rows import columns_of, fused
 
 pytestmark = pytest.mark.skipif(

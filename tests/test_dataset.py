@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from aimback.dataset import Dataset, load_dataset, save_dataset, simulate_dataset
-from aimback.errors import UserError, out_of_memory
-from aimback.identity import identity
+from aimback.core.errors import UserError, out_of_memory
+from aimback.data.dataset import Dataset, load_dataset, save_dataset, simulate_dataset
+from aimback.data.identity import identity
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from aimback.box import Axis, Box
+from aimback.core.box import Axis, Box
+from aimback.core.problem import History, Linearised, Solution
+from aimback.data.targets import Targets, draw_targets
 from aimback.diagnose import basins, descents, iterations, misbelief, warm_start
+from aimback.diagnose.case import Subject
 from aimback.diagnose.settings import DiagnoseSettings
-from aimback.diagnose.subject import Subject
-from aimback.problem import History, Linearised, Solution
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.solver import Solver
-from aimback.targets import Targets, draw_targets
 from aimback.tasks.ball_with_wall import BallWithWall
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.base import Task

@@ -12,23 +12,22 @@ import torch
 import yaml
 from torch import Tensor
 
-from aimback.box import Axis, Box
-from aimback.diagnose import conditioning, gradients, landscape, minima, roughness
-from aimback.diagnose import examine as all_claims
+from aimback.autodiff.dual import linearise_by_autograd
+from aimback.core.box import Axis, Box
+from aimback.core.problem import InverseProblem, Linearised
+from aimback.data.targets import Targets, draw_targets
+from aimback.diagnose import all_claims, conditioning, gradients, landscape, minima, roughness
+from aimback.diagnose.all_claims import Examination
+from aimback.diagnose.case import Subject
 from aimback.diagnose.dead_ends import Mesh, basins
-from aimback.diagnose.examine import Examination
 from aimback.diagnose.settings import DiagnoseSettings
-from aimback.diagnose.subject import Subject
-from aimback.dual import linearise_by_autograd
-from aimback.problem import InverseProblem, Linearised
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
-from aimback.targets import Targets, draw_targets
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm
 from aimback.tasks.sine_wave import SineWave
-from pipelines.settings import build
+from aimback.workflow.settings import build
 
 T = torch.float64
 TASKS = sorted((Path(__file__).parents[1] / "conf" / "task").glob("*.yaml"))

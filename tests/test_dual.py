@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aimback.dual import Dual, linearise, linearise_by_autograd, seed
+from aimback.autodiff.dual import Dual, linearise, linearise_by_autograd, seed
 
 W = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3)
 B = torch.linspace(0.1, 0.7, 5, dtype=torch.float64)

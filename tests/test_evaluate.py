@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from aimback.evaluate import (
+from aimback.core.ledger import Ledger
+from aimback.core.problem import History, Solution, StartStatus, Status
+from aimback.data.targets import Targets
+from aimback.evaluate.exactness import Simulated
+from aimback.evaluate.judge import (
     CANDIDATES,
     CURVE_COLUMNS,
     curves,
@@ -20,10 +24,6 @@ from aimback.evaluate import (
     resimulate,
     save_answers,
 )
-from aimback.exactness import Simulated
-from aimback.ledger import Ledger
-from aimback.problem import History, Solution, StartStatus, Status
-from aimback.targets import Targets
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
 T = torch.float64
@@ -216,7 +216,7 @@ def test_answers_are_written_to_the_last_digit(tmp_path: Path) -> None:
 
 def test_no_false_solved_among_many() -> None:
     """30 % of the targets out of reach: none is called solved, all others are."""
-    from aimback.problem import InverseProblem
+    from aimback.core.problem import InverseProblem
     from aimback.solve.levenberg_marquardt import LevenbergMarquardt
     from aimback.solve.multistart import solve
 

@@ -8,12 +8,12 @@ from test_ode import dop853
 from test_trebuchet import DEGREE, INTERCHANGED, OWN, oracle
 from torch import Tensor
 
-from aimback.evaluate import Answers, judge, resimulate
-from aimback.exactness import SMALL_ERROR, error_note, simulate_closely, simulation_error
-from aimback.problem import InverseProblem, Status
+from aimback.core.problem import InverseProblem, Status
+from aimback.data.targets import Targets, draw_targets
+from aimback.evaluate.exactness import SMALL_ERROR, error_note, simulate_closely, simulation_error
+from aimback.evaluate.judge import Answers, judge, resimulate
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
-from aimback.targets import Targets, draw_targets
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.base import Task
 from aimback.tasks.bouncing_ball import BouncingBall

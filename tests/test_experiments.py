@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
+from aimback.runtime import doctor
+from aimback.runtime.experiments import mend_experiments
 from benchmarks.campaigns.queue_workers import Queue
-from pipelines import doctor
-from pipelines.experiments import mend_experiments
 
 AGAIN = "experiment {}: its worker was killed; it is queued again, `dvc queue start` takes it up"
 

@@ -19,12 +19,12 @@ import psutil
 import pytest
 import yaml
 
-from aimback.errors import UserError
+from aimback.core.errors import UserError
+from aimback.runtime import doctor
+from aimback.runtime.locks import locked
+from aimback.runtime.project import ROOT
+from aimback.workflow.verify import Checked
 from benchmarks.campaigns.damage import named_damage
-from pipelines import doctor
-from pipelines.ending import ROOT
-from pipelines.locks import locked
-from pipelines.verify import Checked
 
 PROJECT = {
     "make.py": """
@@ -403,7 +403,7 @@ def test_the_command_that_is_named_mends(project: Project, damage: Callable[[Pat
 
 
 def test_verify_as_a_command(project: Project) -> None:
-    verify = (sys.executable, "-m", "pipelines.verify")
+    verify = (sys.executable, "-m", "aimback.workflow.verify")
     assert project.run(*verify) == (0, "all 10 outputs and cache objects that dvc.lock names are whole\n")
     flip(project.root / "one.txt")
     code, printed = project.run(*verify)
@@ -414,4 +414,4 @@ def test_verify_as_a_command(project: Project) -> None:
     ]
     (project.root / "dvc.lock").write_text("stages:\n  -")
     code, printed = project.run(*verify)
-    assert code == 2 and "run `python -m pipelines.doctor`" in printed
+    assert code == 2 and "run `python -m aimback.runtime.doctor`" in printed

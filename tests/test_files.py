@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from aimback.errors import UserError
-from aimback.files import check_writable, sha256, write_text, written_whole
+from aimback.core.errors import UserError
+from aimback.core.files import check_writable, sha256, write_text, written_whole
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
 
@@ -69,8 +69,8 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
 
 def test_a_limit_of_the_size_of_files(tmp_path: Path) -> None:
     program = (
-        "import resource, sys; from pathlib import Path; from aimback.errors import UserError\n"
-        "from aimback.files import write_text; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "import resource, sys; from pathlib import Path; from aimback.core.errors import UserError\n"
+        "from aimback.core.files import write_text; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "try: write_text(Path(sys.argv[1]), 'x' * 1000)\n"
         "except UserError as error: print(error)\n"
     )

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-_CHILD = "import torch; from aimback.hardware import peak_memory; print(peak_memory(torch.device('cpu')))"
+_CHILD = "import torch; from aimback.core.hardware import peak_memory; print(peak_memory(torch.device('cpu')))"
 
 
 def test_the_peak_is_that_of_this_process_not_of_the_one_that_started_it() -> None:

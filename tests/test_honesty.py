@@ -2,8 +2,8 @@
 
 import pytest
 
+from aimback.runtime.project import CONF
 from benchmarks.campaigns.honesty import answers
-from pipelines.ending import CONF
 
 TASKS = sorted(file.stem for file in (CONF / "task").glob("*.yaml"))
 FEWER = {"trebuchet": 200}  # a simulation costs a hundred times as much there

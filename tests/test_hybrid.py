@@ -9,21 +9,21 @@ import torch
 from conftest import Repository
 from torch import Tensor
 
-from aimback.box import Axis, Box
-from aimback.errors import UserError
-from aimback.hybrid import network
-from aimback.hybrid.network import Proposer
-from aimback.hybrid.settings import HybridSettings
-from aimback.hybrid.training import ProposerLearner, train_proposer
-from aimback.learning import fit
-from aimback.learning.fit import Epoch
-from aimback.ledger import Counted, Ledger
-from aimback.problem import InverseProblem, Solution, StartStatus
+from aimback.core.box import Axis, Box
+from aimback.core.errors import UserError
+from aimback.core.ledger import Counted, Ledger
+from aimback.core.problem import InverseProblem, Solution, StartStatus
+from aimback.data.targets import Targets, draw_targets
+from aimback.learn import fit
+from aimback.learn import proposer as network
+from aimback.learn.fit import Epoch
+from aimback.learn.proposer import Proposer
+from aimback.learn.proposer_settings import HybridSettings
+from aimback.learn.proposer_training import ProposerLearner, train_proposer
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
-from aimback.targets import Targets, draw_targets
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum

@@ -14,10 +14,10 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from aimback.errors import UserError
-from pipelines import hydra_section
-from pipelines.ending import ROOT
-from pipelines.entry import entry
+from aimback.core.errors import UserError
+from aimback.runtime.project import ROOT
+from aimback.workflow import hydra_section
+from aimback.workflow.entry import entry
 
 # A handler that touches a file when logging is set up. PLACE is a folder outside of the project.
 HANDLER = "{version: 1, handlers: {x: {'()': os.system, command: touch PLACE/ran}}, root: {handlers: [x]}}"
@@ -171,8 +171,9 @@ def test_what_only_chooses_works(words: str, place: Path) -> None:
     program = place / "test_hydra_section.py"
     program.write_text(f"""
 from pathlib import Path
-from pipelines import hydra_section, overrides
-from pipelines.entry import entry
+from aimback.workflow import hydra_section
+from aimback.workflow import overrides
+from aimback.workflow.entry import entry
 
 hydra_section.ROOT = overrides.ROOT = Path.cwd()
 

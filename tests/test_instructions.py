@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from aimback.runtime.project import ROOT
 from benchmarks.campaigns.instructions import INSTRUCTIONS
-from pipelines.ending import ROOT
 
 # Data, a direct solve, a short training and a solve through its network; all of it into one file without pickle.
 PROGRAM = """
@@ -18,12 +18,12 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from aimback.dataset import simulate_dataset
-from aimback.problem import InverseProblem
+from aimback.data.dataset import simulate_dataset
+from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
-from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
-from aimback.surrogate.training import train_surrogate
+from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
+from aimback.learn.surrogate_training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
 
 torch.set_num_threads(1)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from aimback.evaluate import Answers, judge, r_t, resimulate
-from aimback.problem import InverseProblem, Status
+from aimback.core.problem import InverseProblem, Status
+from aimback.data.targets import Targets, draw_targets
+from aimback.evaluate.judge import Answers, judge, r_t, resimulate
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
-from aimback.targets import Targets, draw_targets
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.base import Task
 from aimback.tasks.robotic_arm import RoboticArm

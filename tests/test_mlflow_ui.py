@@ -11,8 +11,8 @@ import sys
 import pytest
 from chromium import launched, needs_chromium
 
+from aimback.runtime.project import ROOT
 from aimback.tracking import Run, flatten, open_store, publish
-from pipelines.ending import ROOT
 
 # mlflow, and what it brings, warns of its own deprecations.
 pytestmark = [*needs_chromium, pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -55,7 +55,7 @@ def link(published):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.ui", "--port", str(port)],
+        [sys.executable, "-m", "aimback.workflow.ui", "--port", str(port)],
         cwd=ROOT,
         env={**os.environ, "MLFLOW_TRACKING_URI": published[0], "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"},
         stdout=subprocess.PIPE,

@@ -8,15 +8,15 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from aimback.dataset import Dataset, simulate_dataset
-from aimback.dual import linearise_by_autograd
-from aimback.errors import UserError
-from aimback.files import sha256
-from aimback.identity import identity
-from aimback.learning.settings import ACTIVATIONS
-from aimback.surrogate.network import _WIDE, Surrogate
-from aimback.surrogate.normalisation import with_batch_norm, without_batch_norm
-from aimback.surrogate.settings import SurrogateSettings
+from aimback.autodiff.dual import linearise_by_autograd
+from aimback.core.errors import UserError
+from aimback.core.files import sha256
+from aimback.data.dataset import Dataset, simulate_dataset
+from aimback.data.identity import identity
+from aimback.learn.normalisation import with_batch_norm, without_batch_norm
+from aimback.learn.settings import ACTIVATIONS
+from aimback.learn.surrogate import _WIDE, Surrogate
+from aimback.learn.surrogate_settings import SurrogateSettings
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 

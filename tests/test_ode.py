@@ -10,9 +10,9 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 from torchdiffeq import odeint_event
 
-from aimback import ode
-from aimback.dual import seed
-from aimback.errors import UserError
+from aimback.autodiff import ode
+from aimback.autodiff.dual import seed
+from aimback.core.errors import UserError
 from aimback.tasks.cannon_drag import CannonDrag, time_to_ground
 
 T = torch.float64

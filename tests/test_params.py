@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from aimback.errors import UserError
-from pipelines import compose, entry, params, publish, ui
-from pipelines.ending import CONF, ROOT, ending
-from pipelines.params import read_mapping, read_params
+from aimback.core.errors import UserError
+from aimback.runtime.ending import ending
+from aimback.runtime.project import CONF, ROOT
+from aimback.workflow import compose, entry, params, ui
+from aimback.workflow.params import read_mapping, read_params
+from pipelines import publish
 
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
 SOUND: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import Finished, Repository
 
-from aimback.routes import ROUTES
+from aimback.evaluate.routes import ROUTES
 
 TASKS = ("cannon_vacuum", "cannon_drag")
 SOLVING = ("invert", "optimise", "refine", "evaluate", "diagnose", "report")
@@ -67,7 +67,7 @@ def repository(made: tuple[Repository, Finished]) -> Iterator[Repository]:
 
 def test_everything_runs_and_writes_what_it_says(made: tuple[Repository, Finished]) -> None:
     repository, first = made
-    assert sorted(first.stages()) == sorted(["sources", "compose", *of(TASKS), "publish"])
+    assert sorted(first.stages()) == sorted(["compose", *of(TASKS), "publish"])
     outputs = repository.root / "outputs"
     for task in TASKS:
         for stage in STAGES:
@@ -143,10 +143,10 @@ def test_the_list_of_tasks_counts_in_the_very_next_run(repository: Repository) -
     assert list(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == ["cannon_drag"]
     # What is recorded of the other task is no longer asked for.
     shutil.rmtree(repository.root / "outputs" / "cannon_vacuum")
-    repository.run("pipelines.verify").ok()
+    repository.run("aimback.workflow.verify").ok()
     # `make repro` composes before it calls DVC.
     repository.edit("conf/config.yaml", "[cannon_drag]", "[cannon_vacuum]")
-    assert repository.run("pipelines.run").ok().stages() == ["compose", "publish"]
+    assert repository.run("aimback.workflow.run").ok().stages() == ["compose", "publish"]
     assert list(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == ["cannon_vacuum"]
 
 
@@ -160,7 +160,7 @@ def test_overrides_by_dvc(repository: Repository) -> None:
     # It stays in the workspace, as every experiment does, until conf/ is edited.
     assert repository.run("dvc", "repro", "compose").ok().stages() == []
     repository.set("conf/solver/adam.yaml", "step_size", 0.04)
-    assert repository.run("pipelines.run", "--cfg", "job").ok().stages() == []
+    assert repository.run("aimback.workflow.run", "--cfg", "job").ok().stages() == []
     repository.run("pipelines.compose").ok()
     assert "damping" in (repository.root / "params.yaml").read_text()
 
@@ -169,7 +169,7 @@ def test_an_experiment_that_was_killed_runs_again(repository: Repository) -> Non
     experiment = ("dvc", "exp", "run", "-S", "task=cannon_vacuum", "-S", "solver.max_steps=4", "-S", "tracking=off")
     solution = repository.root / "outputs/cannon_vacuum/invert/solution.npz"
     repository.run_and_kill(*experiment, when=lambda: not solution.exists())  # dvc removes it before it runs the stage
-    repository.run("pipelines.doctor").ok()
+    repository.run("aimback.runtime.doctor").ok()
     done = repository.run(*experiment).ok()
     assert "invert@cannon_vacuum" in done.stages() and solution.exists()
     assert yaml.safe_load((repository.root / "params.yaml").read_text())["solver"]["max_steps"] == 4
@@ -193,7 +193,7 @@ def test_a_wrong_override_is_refused_and_nothing_is_lost(repository: Repository,
     assert not (repository.root / "params.yaml").read_text().startswith("#")
     repository.git("checkout", "--quiet", "params.yaml")
     # aimback notices before it writes anything or calls DVC.
-    refused = repository.run("pipelines.run", override)
+    refused = repository.run("aimback.workflow.run", override)
     assert refused.code == 2
     assert [line for line in refused.printed.splitlines() if line] == [says]
     assert repository.git("status", "--porcelain") == ""
@@ -203,7 +203,7 @@ def test_a_run_that_is_killed_leaves_nothing_to_be_committed(repository: Reposit
     (repository.root / "README.md").write_text("staged\n")
     repository.git("add", "README.md")
     (repository.root / "README.md").write_text("edited since\n")
-    asked = ("pipelines.run", "task=cannon_vacuum", "solver.max_steps=5", "tracking=off")
+    asked = ("aimback.workflow.run", "task=cannon_vacuum", "solver.max_steps=5", "tracking=off")
     solution = repository.root / "outputs/cannon_vacuum/invert/solution.npz"
     repository.run_and_kill(*asked, when=lambda: not solution.exists())
     status = set(repository.git("status", "--porcelain").splitlines())
@@ -220,7 +220,7 @@ def test_another_task_and_a_users_targets_for_one_run(repository: Repository) ->
     before = (repository.root / "conf/config.yaml").read_bytes()
     csv = repository.root / "mine.csv"
     csv.write_text("distance,wind\n3.0,0.5\noops,0\n")
-    done = repository.run("pipelines.run", "task=cannon_drag", "targets=mine.csv", "tracking=off").ok()
+    done = repository.run("aimback.workflow.run", "task=cannon_drag", "targets=mine.csv", "tracking=off").ok()
     # Other targets, the same examples: nothing is trained again.
     asking = of(("cannon_drag",), ("generate", *SOLVING))
     assert sorted(done.stages()) == sorted(["compose", *asking, "publish"])
@@ -232,7 +232,7 @@ def test_another_task_and_a_users_targets_for_one_run(repository: Repository) ->
     stale = repository.run("pipelines.publish")
     assert stale.code == 2 and "mine.csv was edited after" in stale.stderr
     # Without overrides it is conf/ again.
-    repository.run("pipelines.run", "tracking=off").ok()
+    repository.run("aimback.workflow.run", "tracking=off").ok()
     assert tuple(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == TASKS
 
 
@@ -257,7 +257,7 @@ def test_every_route_finds_the_same_compiled(repository: Repository) -> None:
         return found
 
     plain = answers()
-    repository.run("pipelines.run", "task=cannon_vacuum", "hardware.compile=on", "tracking=off").ok()
+    repository.run("aimback.workflow.run", "task=cannon_vacuum", "hardware.compile=on", "tracking=off").ok()
     assert len(list((repository.root / "outputs" / "compiled").glob("*.so"))) == len(ROUTES)
     for name, (controls, status) in answers().items():
         before, status_before = plain[name]
@@ -280,7 +280,7 @@ def test_without_git(made: tuple[Repository, Finished], tmp_path: Path) -> None:
     around.root = tmp_path
     around.git("init", "--quiet")
     around.git("commit", "--quiet", "--allow-empty", "--message", "theirs")
-    done = plain.run("pipelines.run", "task=cannon_vacuum", "solver.max_steps=2", "tracking=off").ok()
+    done = plain.run("aimback.workflow.run", "task=cannon_vacuum", "solver.max_steps=2", "tracking=off").ok()
     assert around.git("for-each-ref").count("\n") == 1
     assert "optimise@cannon_vacuum" in done.stages()
     assert (plain.root / "conf/config.yaml").read_bytes() == before
@@ -357,10 +357,13 @@ def test_the_copy_runs_its_own_code(repository: Repository) -> None:
 
 
 def test_commands_explain_themselves(repository: Repository) -> None:
-    assert "levenberg_marquardt" in repository.run("pipelines.run", "--cfg", "job", "--package", "solver").ok().printed
-    assert "cannon_drag" in repository.run("pipelines.run", "--info", "defaults-tree").ok().printed
+    assert (
+        "levenberg_marquardt"
+        in repository.run("aimback.workflow.run", "--cfg", "job", "--package", "solver").ok().printed
+    )
+    assert "cannon_drag" in repository.run("aimback.workflow.run", "--info", "defaults-tree").ok().printed
     completed = repository.run(
-        "pipelines.run", "-sc", "query=bash", env={"COMP_LINE": "aimback solver=", "COMP_POINT": "99"}
+        "aimback.workflow.run", "-sc", "query=bash", env={"COMP_LINE": "aimback solver=", "COMP_POINT": "99"}
     )
     assert "solver=adam" in completed.ok().printed.split()
 

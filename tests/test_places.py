@@ -11,11 +11,11 @@ from conftest import Repository
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from pipelines import places
-from pipelines.ending import CONF, ROOT
-from pipelines.entry import composing
-from pipelines.overrides import place
-from pipelines.settings import Settings
+from aimback.runtime import project as places
+from aimback.runtime.project import CONF, ROOT
+from aimback.workflow.entry import composing
+from aimback.workflow.overrides import place
+from aimback.workflow.settings import Settings
 
 
 def composed(*overrides: str) -> DictConfig:

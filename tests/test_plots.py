@@ -10,19 +10,19 @@ import torch
 from made_up import pictures
 from PIL import Image
 
-from aimback.archive import read_arrays, write_arrays
-from aimback.box import Axis, Box
-from aimback.errors import UserError
-from aimback.plots import evidence, interactive, stills, sweep, views
-from aimback.plots.canvas import new_figure
-from aimback.plots.colours import COLOURS, LINES
-from aimback.plots.gallery import FIGURES, draw_figures
-from aimback.problem import InverseProblem
+from aimback.core.box import Axis, Box
+from aimback.core.errors import UserError
+from aimback.core.problem import InverseProblem
+from aimback.data.archive import read_arrays, write_arrays
+from aimback.data.targets import draw_targets
+from aimback.report import evidence, interactive, stills, sweep, views
+from aimback.report.canvas import new_figure
+from aimback.report.colours import COLOURS, LINES
 from aimback.report.figures import KINDS
+from aimback.report.gallery import FIGURES, draw_figures
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
-from aimback.targets import draw_targets
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm

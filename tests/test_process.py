@@ -9,13 +9,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aimback import process
-from aimback.process import lives, this_process
+from aimback.runtime import process
+from aimback.runtime.process import lives, this_process
 
 LINUX = Path("/proc/self/stat").is_file()
 on_linux = pytest.mark.skipif(not LINUX, reason="there is no /proc")
 # What a process says when it is there; its program's name is put into the middle of /proc/PID/stat.
-NAMED = "from aimback.process import this_process; print(this_process(), flush=True); input()"
+NAMED = "from aimback.runtime.process import this_process; print(this_process(), flush=True); input()"
 RENAMED = "open('/proc/self/comm', 'w').write('a) S 1 (b'); " + NAMED
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from aimback.errors import UserError
-from pipelines.places import original
+from aimback.core.errors import UserError
+from aimback.runtime.project import original
 from pipelines.publish import undisturbed
 
 

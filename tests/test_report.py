@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import CLAIMS, HYBRID, METERS, claim, meter, metrics, result, write_claims
 
-from aimback.errors import UserError
+from aimback.core.errors import UserError
+from aimback.evaluate.routes import ROUTES, Route
 from aimback.report.costs import break_even_targets, costs_of, repaid_at, route_metrics
 from aimback.report.figures import KINDS, figures_of
 from aimback.report.page import note, write_report
@@ -19,7 +20,6 @@ from aimback.report.result import Unsolved, read_result
 from aimback.report.tables import findings, interval, over_seeds, summary, table
 from aimback.report.text import DASH, factor, listed, number, percent
 from aimback.report.verdict import lead, name_rows, ranking, verdict, winner
-from aimback.routes import ROUTES, Route
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -33,7 +33,7 @@ TWO = {
 @pytest.fixture
 def two(monkeypatch):
     """Only the two routes that were there first."""
-    monkeypatch.setattr("aimback.routes.ROUTES", TWO)
+    monkeypatch.setattr("aimback.evaluate.routes.ROUTES", TWO)
     for module in ("costs", "page", "result", "tables", "verdict"):
         monkeypatch.setattr(f"aimback.report.{module}.ROUTES", TWO)
 

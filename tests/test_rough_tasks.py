@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from aimback.dual import linearise_by_autograd
-from aimback.errors import UserError
+from aimback.autodiff.dual import linearise_by_autograd
+from aimback.core.errors import UserError
 from aimback.tasks.ball_with_wall import BallWithWall
 from aimback.tasks.base import Task
 from aimback.tasks.bouncing_ball import BouncingBall

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from aimback.learning.perceptron import _ACTIVATIONS
-from aimback.surrogate import levenberg_marquardt
-from aimback.surrogate.levenberg_marquardt import LevenbergMarquardt, weight_jacobian
+from aimback.learn import second_order as levenberg_marquardt
+from aimback.learn.perceptron import _ACTIVATIONS
+from aimback.learn.second_order import LevenbergMarquardt, weight_jacobian
 
 
 def layers_of(*widths: int, activation="tanh", seed=0) -> nn.Sequential:

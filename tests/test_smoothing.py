@@ -10,19 +10,19 @@ import torch
 from conftest import Repository
 from torch import Tensor
 
-from aimback.box import Axis, Box
-from aimback.dual import linearise, linearise_by_autograd
-from aimback.errors import UserError
-from aimback.ledger import Counted, Ledger
-from aimback.problem import InverseProblem, Linearised, Solution, StartStatus
-from aimback.smoothing import smoothed
-from aimback.smoothing.settings import Order, Smoothing
-from aimback.smoothing.smoothed import Smoothed
-from aimback.solution import load_solution
-from aimback.solve.in_turn import solve_in_turn
+from aimback.autodiff.dual import linearise, linearise_by_autograd
+from aimback.core.box import Axis, Box
+from aimback.core.errors import UserError
+from aimback.core.ledger import Counted, Ledger
+from aimback.core.problem import InverseProblem, Linearised, Solution, StartStatus
+from aimback.data.solution import load_solution
+from aimback.data.targets import draw_targets, load_targets
+from aimback.solve import smoothed
+from aimback.solve.continuation import solve_in_turn
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
-from aimback.targets import draw_targets, load_targets
+from aimback.solve.smoothed import Smoothed
+from aimback.solve.smoothing_settings import Order, Smoothing
 from aimback.tasks.ball_with_wall import BallWithWall
 from aimback.tasks.base import Task
 from aimback.tasks.bouncing_ball import BouncingBall

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from aimback.box import Axis, Box
-from aimback.errors import UserError
-from aimback.ledger import Counted, Ledger
-from aimback.problem import InverseProblem, Linearised, Solution, StartStatus
+from aimback.core.box import Axis, Box
+from aimback.core.errors import UserError
+from aimback.core.ledger import Counted, Ledger
+from aimback.core.problem import InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve.adam import Adam
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.gradient_descent import GradientDescent

@@ -16,12 +16,13 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from aimback.errors import UserError
-from pipelines import stage
-from pipelines.ending import ROOT, ending
-from pipelines.locks import locked
-from pipelines.progress import Bar
-from pipelines.stage import Job, alone
+from aimback.core.errors import UserError
+from aimback.runtime.ending import ending
+from aimback.runtime.locks import locked
+from aimback.runtime.project import ROOT
+from aimback.workflow import stage
+from aimback.workflow.progress import Bar
+from aimback.workflow.stage import Job, alone
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_what_was_read_may_not_change_meanwhile(tmp_path: Path, change: Any) -> 
 
 def test_a_job_waits_for_one_that_is_about_to_end(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    code = "import sys, time; from pathlib import Path; from pipelines.locks import locked\n"
+    code = "import sys, time; from pathlib import Path; from aimback.runtime.locks import locked\n"
     code += "with locked(Path(sys.argv[1])): print('on', flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code, str(lock)], cwd=ROOT, stdout=subprocess.PIPE)
     assert child.stdout is not None and child.stdout.readline() == b"on\n"
@@ -178,7 +179,7 @@ def test_on_a_full_disk_a_stage_leaves_nothing_that_looks_finished(
 @pytest.fixture
 def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """What a command prints that ends by an error, and its exit code."""
-    monkeypatch.setattr("pipelines.ending._LOGS", tmp_path)
+    monkeypatch.setattr("aimback.runtime.ending._LOGS", tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(error: Exception) -> tuple[object, str]:

@@ -11,13 +11,13 @@ from conftest import Repository
 
 # Each prints something, and what it works on is there.
 COMMANDS = {
-    "verify": ("pipelines.verify",),
+    "verify": ("aimback.workflow.verify",),
     "publish": ("pipelines.publish",),
-    "doctor": ("pipelines.doctor",),
-    "help": ("pipelines.ui", "--help"),
+    "doctor": ("aimback.runtime.doctor",),
+    "help": ("aimback.workflow.ui", "--help"),
     "help of a stage": ("pipelines.generate", "--help"),
     "settings of a stage": ("pipelines.train", "--cfg", "job"),
-    "help of aimback": ("pipelines.run", "--help"),
+    "help of aimback": ("aimback.workflow.run", "--help"),
 }
 
 
@@ -29,7 +29,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     tasks = yaml.safe_load((copy.root / "params.yaml").read_text())["tasks"]
     stages = {f"generate@{task}": {"cmd": "python"} for task in tasks}
     (copy.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
-    program = f"import json; from pipelines.runs import states; print(json.dumps(sorted(states({tasks}).values())))"
+    program = (
+        f"import json; from aimback.workflow.runs import states; print(json.dumps(sorted(states({tasks}).values())))"
+    )
     call = [sys.executable, "-c", program]
     states = subprocess.run(call, cwd=copy.root, env=copy.environment(), stdout=subprocess.PIPE, check=True).stdout
     report = copy.root / "outputs" / "report"
@@ -89,7 +91,7 @@ def test_the_exit_code_is_right_where_no_error_can_be_told(repository: Repositor
 
 
 def test_what_is_no_text_is_printed_all_the_same(repository: Repository) -> None:
-    program = "from pipelines.ending import ending\nwith ending('verify'): print('a', '\\udcff', '\u20ac')"
+    program = "from aimback.runtime.ending import ending\nwith ending('verify'): print('a', '\\udcff', '\u20ac')"
     environment = {**repository.environment(), "PYTHONIOENCODING": "ascii"}
     call = [sys.executable, "-c", program]
     done = subprocess.run(call, cwd=repository.root, env=environment, capture_output=True, check=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from aimback.runtime.project import ROOT
+from aimback.runtime.surroundings import clean
 from benchmarks.campaigns.environments import HOSTILE, made
-from pipelines.ending import ROOT
-from pipelines.surroundings import clean
 
 KEPT = (
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"),
@@ -40,7 +40,7 @@ def test_a_command_starts_anew_as_the_same_process(again: bool, tmp_path: Path) 
     """And only once, where something sets a variable whenever Python starts."""
     if again:
         (tmp_path / "sitecustomize.py").write_text("import os; os.environ['MKL_CBWR'] = 'COMPATIBLE'\n")
-    code = "import os, sys; from pipelines.surroundings import start_clean; start_clean()\n"
+    code = "import os, sys; from aimback.runtime.surroundings import start_clean; start_clean()\n"
     code += "print(os.getpid(), sys.argv, [name for name in os.environ if name.startswith(('MKL_', 'PL_'))])"
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PL_TRAINER_MAX_STEPS": "1"}
     child = subprocess.Popen([sys.executable, "-c", code, "a b"], env=env, stdout=subprocess.PIPE, text=True)
@@ -53,7 +53,7 @@ def test_who_imports_a_stage_keeps_the_environment() -> None:
     assert printed("-c", code, env={"PL_TRAINER_MAX_STEPS": "1"}) == "1\n"
 
 
-@pytest.mark.parametrize("command", [["-m", "pipelines.verify"], ["-m", "pipelines.run", "--cfg", "job"]])
+@pytest.mark.parametrize("command", [["-m", "aimback.workflow.verify"], ["-m", "aimback.workflow.run", "--cfg", "job"]])
 def test_commands_start_clean(command: list[str], tmp_path: Path) -> None:
     """A warning that is made an error ends Hydra; Python takes that from its environment alone."""
     env = {"PYTHONWARNINGS": "error", "HYDRA_MAIN_MODULE": "x"}

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aimback.errors import UserError
-from aimback.targets import draw_targets, load_targets, read_targets, save_targets
+from aimback.core.errors import UserError
+from aimback.data.targets import draw_targets, load_targets, read_targets, save_targets
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 

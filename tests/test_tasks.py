@@ -8,13 +8,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from aimback.dual import linearise_by_autograd
-from aimback.errors import UserError
+from aimback.autodiff.dual import linearise_by_autograd
+from aimback.core.errors import UserError
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.reach import search_reach
-from pipelines.settings import build
+from aimback.workflow.settings import build
 
 T = torch.float64
 G = 9.80665

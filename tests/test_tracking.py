@@ -18,11 +18,11 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
-from aimback.dataset import simulate_dataset
-from aimback.errors import UserError
-from aimback.process import this_process
-from aimback.surrogate.network import Surrogate
-from aimback.surrogate.settings import SurrogateSettings
+from aimback.core.errors import UserError
+from aimback.data.dataset import simulate_dataset
+from aimback.learn.surrogate import Surrogate
+from aimback.learn.surrogate_settings import SurrogateSettings
+from aimback.runtime.process import this_process
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tracking import (
     Data,
@@ -289,7 +289,7 @@ def test_a_training_that_is_at_work_is_left_alone(store, tmp_path):
     marker = tmp_path / "marker.json"
     publish(store, ["s1"], a_set, marker)
     client, experiment = store.connect()
-    program = "from aimback.process import this_process; print(this_process(), flush=True); input()"
+    program = "from aimback.runtime.process import this_process; print(this_process(), flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", program], **pipes) as other:
         process = other.stdout.readline().strip()

@@ -15,14 +15,14 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import save
 
-from aimback.dataset import Dataset, save_dataset, simulate_dataset
-from aimback.errors import UserError
-from aimback.learning import checkpoint, fit
-from aimback.learning.fit import Epoch, TrainingDiverged, schedule
-from aimback.surrogate import training
-from aimback.surrogate.network import Surrogate
-from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
-from aimback.surrogate.training import train_surrogate, validation_mse
+from aimback.core.errors import UserError
+from aimback.data.dataset import Dataset, save_dataset, simulate_dataset
+from aimback.learn import checkpoint, fit
+from aimback.learn import surrogate_training as training
+from aimback.learn.fit import Epoch, TrainingDiverged, schedule
+from aimback.learn.surrogate import Surrogate
+from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
+from aimback.learn.surrogate_training import train_surrogate, validation_mse
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -437,10 +437,10 @@ CHILD = """
     import sys
     from pathlib import Path
     import torch
-    from aimback.dataset import load_dataset
-    from aimback.learning import fit
-    from aimback.surrogate import training
-    from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
+    from aimback.data.dataset import load_dataset
+    from aimback.learn import fit
+    from aimback.learn import surrogate_training as training
+    from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
     from aimback.tasks.cannon_vacuum import CannonVacuum
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it

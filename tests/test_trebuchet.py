@@ -9,8 +9,8 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from aimback.dual import linearise_by_autograd
-from aimback.errors import UserError
+from aimback.autodiff.dual import linearise_by_autograd
+from aimback.core.errors import UserError
 from aimback.tasks.trebuchet import Trebuchet
 from aimback.tasks.trebuchet_motion import (
     ARM,

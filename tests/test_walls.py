@@ -3,61 +3,46 @@
 from pathlib import Path
 
 import pytest
+from imports import PACKAGES, closure, imported_modules, module_name
 
-from pipelines.ending import ROOT
-from pipelines.imports import PACKAGES, closure, imported_modules, module_name
+from aimback.runtime.project import ROOT
 
 SOURCES = sorted(file for folder in PACKAGES.values() for file in folder.rglob("*.py"))
 OURS = {module_name(file): file for file in SOURCES}
 
-# From the top down: a layer imports itself and what stands below it.
-LAYERS = [
-    {"pipelines"},
-    {"aimback.contest"},
-    {"aimback.report", "aimback.plots", "aimback.tracking"},
-    {"aimback.evaluate", "aimback.diagnose"},
-    {"aimback.surrogate", "aimback.hybrid"},
-    {"aimback.learning", "aimback.exactness"},
-    {"aimback.dataset", "aimback.targets", "aimback.solution", "aimback.routes"},
-    {"aimback.archive"},
-    {"aimback.identity", "aimback.compiled", "aimback.smoothing"},
-    {"aimback.solve", "aimback.tasks", "aimback.hardware"},
-    {"aimback.ode", "aimback.ledger"},
-    {"aimback.loop"},
-    {"aimback.dual", "aimback.problem"},
-    {"aimback.box"},
-    {"aimback.files", "aimback.checks"},
-    {"aimback.errors", "aimback.cpp", "aimback.process", "aimback.repository"},
-    {"aimback"},
-]
+# From the ground up: a room imports itself and what stands before it.
+ROOMS = (
+    *("core", "runtime", "autodiff", "tasks", "solve", "compile", "data", "learn", "evaluate", "diagnose", "report"),
+    *("contest", "tracking", "workflow"),
+)
 
 # What only these may import; a folder stands for everything in it.
 AT_THE_RIM = {
-    "hydra": ["pipelines"],
-    "omegaconf": ["pipelines"],
-    "yaml": ["pipelines"],
-    "rich": ["pipelines"],
+    "hydra": ["src/aimback/workflow"],
+    "omegaconf": ["src/aimback/workflow"],
+    "yaml": ["src/aimback/workflow", "src/aimback/runtime/doctor.py"],
+    "rich": ["src/aimback/workflow/progress.py"],
     "dvc": [],
     "mlflow": ["src/aimback/tracking"],
     "sqlalchemy": ["src/aimback/tracking"],
-    "pytorch_lightning": ["src/aimback/learning/fit.py", "src/aimback/surrogate/training.py"],
-    "lightning_fabric": ["src/aimback/learning/fit.py"],
+    "pytorch_lightning": ["src/aimback/learn"],
+    "lightning_fabric": ["src/aimback/learn"],
     "lightning": [],
-    "matplotlib": ["src/aimback/plots", "src/aimback/contest/figures.py"],
-    "PIL": ["src/aimback/plots/sweep.py"],
-    "plotly": ["src/aimback/plots/interactive.py"],
+    "matplotlib": ["src/aimback/report", "src/aimback/contest/figures.py"],
+    "PIL": ["src/aimback/report/sweep.py"],
+    "plotly": ["src/aimback/report/interactive.py"],
     "pickle": [],
     "scipy": [],
     "cmaes": ["src/aimback/solve/cma_es.py"],
 }
 
 
-def layer(name: str) -> int:
-    """The layer of a module: that of the longest name in `LAYERS` that it is or lies in."""
-    places = {entry: index for index, entries in enumerate(LAYERS) for entry in entries}
-    while name not in places:
-        name = name.rpartition(".")[0]
-    return places[name]
+def floor(name: str) -> int:
+    """Where a module stands, by the room that it is or lies in."""
+    package, *rooms = name.split(".")
+    if package == "pipelines":
+        return len(ROOMS)
+    return ROOMS.index(rooms[0]) if rooms else -1
 
 
 def relative(file: Path) -> str:
@@ -67,7 +52,7 @@ def relative(file: Path) -> str:
 @pytest.mark.parametrize("file", SOURCES, ids=relative)
 def test_imports_run_downward(file: Path) -> None:
     own = module_name(file)
-    upward = [name for name in imported_modules(file) if name in OURS and layer(name) < layer(own)]
+    upward = [name for name in imported_modules(file) if name in OURS and floor(name) > floor(own)]
     assert upward == []
 
 
@@ -80,19 +65,15 @@ def test_there_are_no_circles() -> None:
         below = {name: others for name, others in below.items() if name not in leaves}
 
 
-@pytest.mark.parametrize(
-    ("folder", "allowed"),
-    [
-        ("solve", {"solve", "problem", "box", "checks", "errors"}),
-        ("tasks", {"tasks", "ode", "box", "problem", "checks", "errors", "dual"}),
-    ],
-)
-def test_solve_and_tasks_know_little(folder: str, allowed: set[str]) -> None:
-    for file in (PACKAGES["aimback"] / folder).rglob("*.py"):
-        names = {name for name in imported_modules(file) if name.startswith("aimback.")}
-        assert {name.split(".")[1] for name in names if name in OURS or name.rpartition(".")[0] in OURS} <= allowed | {
-            name.split(".")[1] for name in names if name not in OURS and name.count(".") == 1
-        }, relative(file)
+def test_the_rooms_are_all_there_are() -> None:
+    assert {folder.name for folder in PACKAGES["aimback"].iterdir() if (folder / "__init__.py").is_file()} == set(ROOMS)
+
+
+@pytest.mark.parametrize(("room", "allowed"), [("solve", {"solve", "core"}), ("tasks", {"tasks", "core", "autodiff"})])
+def test_solve_and_tasks_know_little(room: str, allowed: set[str]) -> None:
+    for file in (PACKAGES["aimback"] / room).rglob("*.py"):
+        names = [name.split(".") for name in imported_modules(file) if name.startswith("aimback.")]
+        assert {parts[1] for parts in names} <= allowed, relative(file)
 
 
 @pytest.mark.parametrize("package", AT_THE_RIM)
@@ -103,7 +84,7 @@ def test_what_belongs_at_the_rim_stays_there(package: str) -> None:
 
 
 def test_a_stage_that_trains_nothing_does_not_import_lightning() -> None:
-    training = PACKAGES["aimback"] / "learning" / "fit.py"
+    training = PACKAGES["aimback"] / "learn" / "fit.py"
     users = [file.stem for file in PACKAGES["pipelines"].glob("*.py") if training in closure(file)]
     assert sorted(users) == ["amortise", "quality", "replicate", "train"]
 

@@ -1,11 +1,11 @@
-"""Bit flips and truncations of outputs and of objects in DVC's cache: does `pipelines.verify` name each?"""
+"""Bit flips and truncations of outputs and of objects in DVC's cache: does `aimback.workflow.verify` name each?"""
 
 import os
 import random
 from pathlib import Path
 
+from aimback.workflow.verify import Checked
 from benchmarks.campaigns.scratch import Scratch
-from pipelines.verify import Checked
 
 
 def damage(count: int, folder: Path) -> list[str]:

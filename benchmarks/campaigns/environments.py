@@ -110,19 +110,19 @@ HOSTILE = {
 # Data, a training, a solve through its network and one through the simulator; all that was made, into one file.
 _PROGRAM = """
 import sys
-from pipelines.surroundings import start_clean
+from aimback.runtime.surroundings import start_clean
 start_clean()
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from aimback.dataset import simulate_dataset
-from aimback.problem import InverseProblem
+from aimback.data.dataset import simulate_dataset
+from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
-from aimback.surrogate.settings import SurrogateSettings, TrainingSettings
-from aimback.surrogate.training import train_surrogate
+from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
+from aimback.learn.surrogate_training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
-import aimback.plots.canvas
+import aimback.report.canvas
 
 torch.set_num_threads(1)
 task, folder = CannonDrag(), Path(sys.argv[1])
@@ -135,14 +135,14 @@ made["losses"] = torch.tensor([row[2:] for row in history], dtype=torch.float64)
 for name, forward in (("direct", task), ("surrogate", network.double())):
     made[name] = solve(forward, problem, LevenbergMarquardt(2), torch.Generator().manual_seed(1)).controls.contiguous()
 save_file({**made, "outcomes": data.outcomes}, folder / "made.safetensors")
-with aimback.plots.canvas.new_figure(folder / "made.png", (2, 2)) as figure:
+with aimback.report.canvas.new_figure(folder / "made.png", (2, 2)) as figure:
     figure.add_subplot().plot(made["losses"])
 """
 
 
 _SEEN = """
 import os, sys
-from pipelines.surroundings import start_clean
+from aimback.runtime.surroundings import start_clean
 start_clean()
 print(sys.flags, sorted(os.environ.items()))
 """

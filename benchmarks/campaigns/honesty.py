@@ -7,14 +7,14 @@ import torch
 import yaml
 from torch import Tensor
 
-from aimback.evaluate import judge, resimulate
-from aimback.problem import InverseProblem, Status
+from aimback.core.problem import InverseProblem, Status
+from aimback.data.targets import Targets, draw_targets
+from aimback.evaluate.judge import judge, resimulate
+from aimback.runtime.project import CONF
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
-from aimback.targets import Targets, draw_targets
 from aimback.tasks.base import Task
-from pipelines.ending import CONF
-from pipelines.settings import build
+from aimback.workflow.settings import build
 
 _FEWER = {"trebuchet": 50}  # a simulation costs a hundred times as much there
 _DIFFERENT = 20  # conditions out of reach: each has its reach searched for

@@ -26,7 +26,7 @@ def kills(count: int, folder: Path) -> list[str]:
     while struck < count:
         scratch.forget()
         while True:
-            mended += len(scratch.run("pipelines.doctor").splitlines())
+            mended += len(scratch.run("aimback.runtime.doctor").splitlines())
             dvc = scratch.start("dvc", "repro")
             try:
                 dvc.communicate(timeout=chance.uniform(0, length / 4) if struck < count else None)
@@ -48,7 +48,7 @@ def kills(count: int, folder: Path) -> list[str]:
         same_lock += got == wanted
         differ |= {name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name)}
         same_bytes += (scratch.folder / "dvc.lock").read_bytes() == whole
-        assert scratch.run("pipelines.verify")
+        assert scratch.run("aimback.workflow.verify")
     longest = f"{max(outlived):.1f} s" if outlived else "-"
     return [
         f"{struck} SIGKILLs, {len(outlived)} of them of dvc alone: {struck - refused} restarted by themselves "

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from aimback.dataset import Dataset, load_dataset, save_dataset, simulate_dataset
-from aimback.errors import UserError
-from aimback.problem import InverseProblem, Solution
-from aimback.solution import load_solution, save_solution
+from aimback.core.errors import UserError
+from aimback.core.problem import InverseProblem, Solution
+from aimback.data.dataset import Dataset, load_dataset, save_dataset, simulate_dataset
+from aimback.data.solution import load_solution, save_solution
+from aimback.data.targets import Targets, draw_targets, load_targets, read_targets, save_targets
+from aimback.runtime.project import CONF
 from aimback.solve.gauss_newton import GaussNewton
 from aimback.solve.multistart import solve
-from aimback.targets import Targets, draw_targets, load_targets, read_targets, save_targets
 from aimback.tasks.cannon_drag import CannonDrag
-from pipelines.ending import CONF
-from pipelines.entry import composing
-from pipelines.settings import Settings
+from aimback.workflow.entry import composing
+from aimback.workflow.settings import Settings
 
 _SOUND = [
     *("task=cannon_drag", "task=[cannon_vacuum,cannon_drag]", "solver=adam", "solver.max_steps=30", "seed=3"),
@@ -130,7 +130,7 @@ def overrides(count: int) -> Counter[str]:
 
 
 def _answer(words: list[str]) -> str:
-    """As `pipelines.entry` treats a command line: what fails while it is composed is told in one line."""
+    """As `aimback.workflow.entry` treats a command line: what fails while it is composed is told in one line."""
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):

@@ -11,12 +11,12 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from aimback.errors import UserError
-from aimback.evaluate import judge, resimulate
-from aimback.problem import InverseProblem, Status
+from aimback.core.errors import UserError
+from aimback.core.problem import InverseProblem, Status
+from aimback.data.targets import Targets, draw_targets
+from aimback.evaluate.judge import judge, resimulate
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
-from aimback.targets import Targets, draw_targets
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.trebuchet import Trebuchet

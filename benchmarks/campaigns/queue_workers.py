@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from pipelines.doctor import find_dvcs, mend
+from aimback.runtime.doctor import find_dvcs, mend
 
 _SECONDS = 10.0  # about what a worker takes for two experiments on an idle machine
 _STAGE = """

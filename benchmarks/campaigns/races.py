@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from aimback import compiled
-from aimback.compiled import Compiler
-from aimback.problem import InverseProblem
-from aimback.solve.advance import Advance, NotCompilable
+from aimback.compile import compiler as compiled
+from aimback.compile.compiler import Compiler
+from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+from aimback.solve.step import Advance, NotCompilable
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
 _AT_ONCE = 4

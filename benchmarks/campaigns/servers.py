@@ -94,7 +94,7 @@ def servers(count: int, folder: Path) -> list[str]:
             told = {"MLFLOW_TRACKING_URI": server.uri}
             with fault(server) as meanwhile:
                 waited[name].append(_seconds_in_stages(scratch, told, meanwhile) - usual)
-            scratch.run("pipelines.verify")
+            scratch.run("aimback.workflow.verify")
             server.start()
             scratch.run("dvc", "repro", "publish", env=told)
             server.kill()

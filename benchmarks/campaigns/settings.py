@@ -86,7 +86,7 @@ def settings(count: int, folder: Path) -> list[str]:
 
 def tried(count: int) -> dict[str, Counter[str]]:
     """What became of each kind, in the repository that the `pipelines` here belong to."""
-    from pipelines.ending import ROOT
+    from aimback.runtime.project import ROOT
 
     assert not (ROOT / ".git").exists(), "files are damaged here, so let it be a copy"
     with tempfile.TemporaryDirectory() as folder:
@@ -161,8 +161,9 @@ def ended(work: Callable[[], None], folder: Path) -> str:
 
 
 def _params_yaml(chance: random.Random, file: Path) -> Callable[[], None]:
-    from pipelines import compose, publish, ui
-    from pipelines.ending import ending
+    from aimback.runtime.ending import ending
+    from aimback.workflow import compose, ui
+    from pipelines import publish
 
     def experiment() -> None:
         with ending("ui"):
@@ -172,7 +173,7 @@ def _params_yaml(chance: random.Random, file: Path) -> Callable[[], None]:
 
 
 def _conf(chance: random.Random, file: Path) -> Callable[[], None]:
-    from pipelines import compose
+    from aimback.workflow import compose
 
     def composed() -> None:
         compose.PARAMS = compose.PARAMS.with_name("params-composed.yaml")  # in a fork, so nobody else sees it
@@ -183,7 +184,7 @@ def _conf(chance: random.Random, file: Path) -> Callable[[], None]:
 
 
 def _value(chance: random.Random, file: None) -> Callable[[], None]:
-    from pipelines.ending import ROOT
+    from aimback.runtime.project import ROOT
 
     tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     key, value = chance.choice(list(_leaves(tree))), chance.choice(_VALUES + _NUMBERS * 2)
@@ -201,7 +202,7 @@ def _by_hand(*arguments: str) -> Callable[[], None]:
     """A stage by hand that only checks its settings."""
 
     def work() -> None:
-        from pipelines.entry import entry
+        from aimback.workflow.entry import entry
 
         quiet = ("hydra.output_subdir=null", "hydra.run.dir=outputs/by_hand/check", "hydra/job_logging=none")
         sys.argv = ["check", *arguments, *quiet, "hydra/hydra_logging=none"]
@@ -212,7 +213,7 @@ def _by_hand(*arguments: str) -> Callable[[], None]:
 
 
 def _check(cfg: Any) -> None:
-    from pipelines.settings import Settings
+    from aimback.workflow.settings import Settings
 
     Settings(cfg).check()
 
@@ -279,8 +280,7 @@ def _written(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    import pipelines.publish
-    import pipelines.results  # so that no fork has to import PyTorch anew
-    import pipelines.stage  # noqa: F401
+    import aimback.workflow.results  # so that no fork has to import PyTorch anew
+    import aimback.workflow.stage  # noqa: F401
 
     print(json.dumps(tried(int(sys.argv[1]))))

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimback import dual
-from aimback.box import Box
-from aimback.compiled import Compiler
-from aimback.problem import InverseProblem
+from aimback.autodiff import dual
+from aimback.compile.compiler import Compiler
+from aimback.core.box import Box
+from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.quadratic import Quadratic

@@ -15,8 +15,8 @@ from aimback.contest.published import Published
 from aimback.contest.records import Contest
 from aimback.contest.summary import ADJOINT, DIRECT, Law, mean_curve, over_seeds, quality_law, repaid_at
 from aimback.contest.text import count, power
-from aimback.plots.canvas import new_figure
-from aimback.plots.colours import COLOURS
+from aimback.report.canvas import new_figure
+from aimback.report.colours import COLOURS
 
 Array = NDArray[np.float64]
 

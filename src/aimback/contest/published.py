@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from aimback.errors import UserError
+from aimback.core.errors import UserError
 
 
 @dataclass(frozen=True)

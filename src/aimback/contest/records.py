@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aimback.contest.published import Published
-from aimback.errors import UserError
-from aimback.files import sha256
+from aimback.core.errors import UserError
+from aimback.core.files import sha256
 
 Array = NDArray[np.float64]
 

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
+from aimback.core.problem import Linearised
+from aimback.data.targets import Targets
+from aimback.diagnose.case import Pictures, Subject
 from aimback.diagnose.claim import Claim, Estimate, estimate
 from aimback.diagnose.descents import best_size, examined, gradient_ladder, limited, true_miss
-from aimback.diagnose.subject import Pictures, Subject
-from aimback.problem import Linearised
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.solver import Solver
-from aimback.targets import Targets
 
 _LEAST = 0.99
 _TARGETS = 8

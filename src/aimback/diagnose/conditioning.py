@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from aimback.core.problem import Linearised
 from aimback.diagnose import landscape
+from aimback.diagnose.case import Pictures, Subject
 from aimback.diagnose.claim import Claim, estimate
-from aimback.diagnose.subject import Pictures, Subject
 from aimback.diagnose.summary import figure, median, medians, quantile, share
-from aimback.problem import Linearised
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 
 _ILL = 1e-3  # a condition number of a thousand

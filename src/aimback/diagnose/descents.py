@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from aimback.dataset import simulate
-from aimback.diagnose.subject import Subject
-from aimback.problem import Linearised
+from aimback.core.problem import Linearised
+from aimback.data.dataset import simulate
+from aimback.data.targets import Targets
+from aimback.diagnose.case import Subject
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.multistart import HISTORY_ROWS
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver
 from aimback.solve.starts import stratified_starts
-from aimback.targets import Targets
 from aimback.tasks.base import Task
 
 # Of the tolerance: a start whose believed miss is below it is done, through either map. What is left to descend

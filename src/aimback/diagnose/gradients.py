@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimback.box import Axis, Box
+from aimback.core.box import Axis, Box
+from aimback.core.problem import Linearised
 from aimback.diagnose import landscape
+from aimback.diagnose.case import Pictures, Subject
 from aimback.diagnose.claim import Claim, estimate
-from aimback.diagnose.subject import Pictures, Subject
 from aimback.diagnose.summary import median, quantile, share
-from aimback.problem import Linearised
 
 _POINTS = 1024
 _SCALES = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 1e-2)  # unit-box lengths; the last is twice the one before

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from aimback.diagnose.case import Pictures, Subject
 from aimback.diagnose.claim import Claim, Estimate, estimate
 from aimback.diagnose.descents import best_size, capped, even_starts, examined, gradient_ladder, limited, steps_to_hit
-from aimback.diagnose.subject import Pictures, Subject
 from aimback.diagnose.summary import figure, sureness
 
 _MARGIN = 1.05

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aimback.diagnose.subject import Subject
-from aimback.problem import ForwardMap, Linearised
+from aimback.core.problem import ForwardMap, Linearised
+from aimback.diagnose.case import Subject
 
 _CHUNK = 16384  # bounds the memory that a network or a simulator takes
 # Unit-box lengths. Noise of 1e-12 in a Jacobian grows to 1e-8; a wave of 1/10 of the box loses (k h)^2 / 6, 7e-6.

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from aimback.core.problem import Linearised, Solution
+from aimback.data.targets import Targets
 from aimback.diagnose import landscape
+from aimback.diagnose.case import Pictures, Subject
 from aimback.diagnose.claim import Claim, estimate
-from aimback.diagnose.subject import Pictures, Subject
 from aimback.diagnose.summary import figure, median, medians, quantile, sureness
-from aimback.problem import Linearised, Solution
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
-from aimback.targets import Targets
 
 # Its steps tend to the shortest ones, so it ends near the solution that is nearest; whatever the run's own solver is.
 _PROJECTOR = LevenbergMarquardt()

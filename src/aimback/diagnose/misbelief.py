@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from aimback.core.problem import Linearised, Solution
+from aimback.diagnose.case import Pictures, Subject
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.descents import true_miss
-from aimback.diagnose.subject import Pictures, Subject
 from aimback.diagnose.summary import share
-from aimback.problem import Linearised, Solution
 from aimback.solve.solver import Solver
 
 _TOO_OFTEN = 0.01

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
+from aimback.core.problem import ForwardMap
+from aimback.data.targets import Targets
 from aimback.diagnose import landscape
+from aimback.diagnose.case import Pictures, Subject
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.dead_ends import Mesh, basins
-from aimback.diagnose.subject import Pictures, Subject
 from aimback.diagnose.summary import figure, mean, median, medians, sureness
-from aimback.problem import ForwardMap
-from aimback.targets import Targets
 
 # A slice is some ten thousand simulations, anew for the conditions of every target.
 _TARGETS = 12

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aimback.checks import MOST_STEPS, check_whole
-from aimback.errors import UserError
+from aimback.core.checks import MOST_STEPS, check_whole
+from aimback.core.errors import UserError
 
 
 @dataclass(frozen=True)

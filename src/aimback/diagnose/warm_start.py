@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from aimback.diagnose.case import Pictures, Subject
 from aimback.diagnose.claim import Claim, Estimate, estimate
 from aimback.diagnose.descents import (
     best_size,
@@ -13,7 +14,6 @@ from aimback.diagnose.descents import (
     limited,
     steps_to_hit,
 )
-from aimback.diagnose.subject import Pictures, Subject
 from aimback.diagnose.summary import figure, sureness
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.gradient_descent import GradientDescent

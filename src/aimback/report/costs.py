@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping
 
+from aimback.evaluate.routes import ROUTES
 from aimback.report.result import TaskResult
 from aimback.report.text import NEVER, number
-from aimback.routes import ROUTES
 
 # A route whose share of solved targets is less than this behind another's solves as many: the rest is within what
 # another seed makes.

@@ -9,16 +9,16 @@ from typing import Any
 
 import jinja2
 
-from aimback.files import write_text
-from aimback.plots.colours import COLOURS
-from aimback.plots.interactive import script
+from aimback.core.files import write_text
+from aimback.evaluate.routes import ROUTES
+from aimback.report.colours import COLOURS
 from aimback.report.costs import costs_of
 from aimback.report.figures import figures_of, placed
+from aimback.report.interactive import script
 from aimback.report.result import TaskResult
 from aimback.report.tables import findings, interval, over_seeds, statuses, summary, summary_columns, table
 from aimback.report.text import environment, number
 from aimback.report.verdict import RULE, lead, verdict, winner
-from aimback.routes import ROUTES
 
 LISTED = 20
 _FILTERS = {"number": number, "interval": interval, "over_seeds": over_seeds}

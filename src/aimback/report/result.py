@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from aimback.core.errors import UserError
+from aimback.core.files import sha256
 from aimback.diagnose.claim import Claim, Estimate, Verdict
-from aimback.errors import UserError
-from aimback.exactness import error_note
-from aimback.files import sha256
+from aimback.evaluate.exactness import error_note
+from aimback.evaluate.routes import ROUTES
 from aimback.report.text import DASH, number
-from aimback.routes import ROUTES
 from aimback.tasks.base import Task
 
 _CURE = "run `dvc repro` to make it anew"

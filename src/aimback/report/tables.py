@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from aimback.diagnose.claim import Claim
+from aimback.evaluate.routes import ROUTES
 from aimback.report.costs import break_even, costs_of, prepared_routes, repaid_at
 from aimback.report.result import TaskResult
 from aimback.report.text import DASH, mebibytes, number, percent
 from aimback.report.verdict import lead, winner
-from aimback.routes import ROUTES
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import math
 
+from aimback.evaluate.routes import ROUTES
 from aimback.report.costs import (
     SOLVED_MARGIN,
     prepared_routes,
@@ -13,7 +14,6 @@ from aimback.report.costs import (
 )
 from aimback.report.result import TaskResult
 from aimback.report.text import counted, factor, listed, number, percent
-from aimback.routes import ROUTES
 
 TIME_MARGIN = 1.2  # a lesser factor is within what a busy machine makes
 NAMED = 5  # rows that the console names

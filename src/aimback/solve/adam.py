@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.checks import MOST_STEPS, check_whole, positive
-from aimback.errors import UserError
+from aimback.core.checks import MOST_STEPS, check_whole, positive
+from aimback.core.errors import UserError
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver
 

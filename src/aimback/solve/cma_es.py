@@ -8,9 +8,9 @@ import torch
 from cmaes import CMA
 from torch import Tensor
 
-from aimback.checks import positive
-from aimback.errors import UserError
-from aimback.problem import ForwardMap, History, InverseProblem, Solution, StartStatus
+from aimback.core.checks import positive
+from aimback.core.errors import UserError
+from aimback.core.problem import ForwardMap, History, InverseProblem, Solution, StartStatus
 from aimback.solve.progress import Progress
 from aimback.solve.solver import Solver
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from aimback.solve.point import Point
-from aimback.solve.tiny import dot, largest, total
+from aimback.solve.rowwise import dot, largest, total
 
 _ENOUGH = 1e-4  # share of the promised decrease, Nocedal & Wright (2006), (3.4) and algorithm 4.1
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.problem import History, InverseProblem, Solution, StartStatus
-from aimback.solve.advance import Front
+from aimback.core.problem import History, InverseProblem, Solution, StartStatus
+from aimback.solve.step import Front
 
 
 @dataclass(frozen=True)

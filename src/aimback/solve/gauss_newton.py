@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.checks import positive
+from aimback.core.checks import positive
 from aimback.solve.active_set import step_inside
 from aimback.solve.decrease import adapt_length, judge_decrease
 from aimback.solve.point import Point
+from aimback.solve.rowwise import dot, total
 from aimback.solve.solver import Memory, Solver
-from aimback.solve.tiny import dot, total
 
 
 @dataclass(frozen=True)

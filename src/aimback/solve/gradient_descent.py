@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.checks import positive
+from aimback.core.checks import positive
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.checks import check_whole
+from aimback.core.checks import check_whole
 from aimback.solve.active_set import step_inside
 from aimback.solve.decrease import judge_decrease, lowest_share
 from aimback.solve.point import Point
+from aimback.solve.rowwise import dot, total
 from aimback.solve.solver import Memory, Solver
-from aimback.solve.tiny import dot, total
 
 _CURVED = 1e-8  # a pair that curves less, relative to the lengths of its halves, is noise or bends the wrong way
 

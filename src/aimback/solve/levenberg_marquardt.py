@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.checks import positive
+from aimback.core.checks import positive
 from aimback.solve.active_set import step_inside
 from aimback.solve.point import Point
+from aimback.solve.rowwise import dot, largest, solution, total
 from aimback.solve.solver import Memory, Solver
-from aimback.solve.tiny import dot, largest, solution, total
 
 _FIRST_GROWTH = 2.0
 

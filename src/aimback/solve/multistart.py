@@ -6,15 +6,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from aimback.errors import out_of_memory
-from aimback.problem import History, InverseProblem, Linearised, Solution, StartStatus
-from aimback.solve.advance import Advance, Front, NotCompilable
+from aimback.core.errors import out_of_memory
+from aimback.core.problem import History, InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve.cma_es import CmaEs, evolve
 from aimback.solve.ended import Ended, Program, targets_arrived
 from aimback.solve.progress import Progress
+from aimback.solve.rowwise import total
 from aimback.solve.solver import Solver, Stepper
 from aimback.solve.starts import draw_starts
-from aimback.solve.tiny import total
+from aimback.solve.step import Advance, Front, NotCompilable
 
 _ROWS = 65_536  # starts in flight at once; bounds the memory, and more are no faster
 HISTORY_ROWS = 2048  # paths are kept of the starts of the first targets, about so many
@@ -43,7 +43,7 @@ def solve(
         generator: of the starts; the same state gives every route the same ones.
         progress: told after every step, or by a program after every block, how many targets are done (all their
             starts have stopped) and how many have a start within the tolerance.
-        compiler: makes one program of all steps, see `aimback.compiled`; None leaves them to the interpreter.
+        compiler: makes one program of all steps, see `aimback.compile.compiler`; None leaves them to the interpreter.
 
     Returns:
         The state of every start at the least believed miss it ever had.

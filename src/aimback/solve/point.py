@@ -6,9 +6,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from aimback.box import Box
-from aimback.problem import Linearised
-from aimback.solve.tiny import dot, every, total
+from aimback.core.box import Box
+from aimback.core.problem import Linearised
+from aimback.solve.rowwise import dot, every, total
 
 
 @dataclass(frozen=True)

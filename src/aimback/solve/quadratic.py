@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.checks import positive
-from aimback.errors import UserError
+from aimback.core.checks import positive
+from aimback.core.errors import UserError
 from aimback.solve.active_set import step_inside
 from aimback.solve.decrease import adapt_length, judge_decrease
 from aimback.solve.point import Point
+from aimback.solve.rowwise import dot, solution, total
 from aimback.solve.solver import Memory, Solver
-from aimback.solve.tiny import dot, solution, total
 
 _SOUND = 1e-8  # below it the change of the curvature divides by noise, Nocedal & Wright (6.26)
 _CLIMBS = 0.1  # the way to the summit must fall by a tenth of the steepest slope

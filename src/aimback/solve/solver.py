@@ -5,8 +5,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from aimback.checks import MOST_STEPS, check_one_of, check_whole
-from aimback.errors import UserError
+from aimback.core.checks import MOST_STEPS, check_one_of, check_whole
+from aimback.core.errors import UserError
 from aimback.solve.point import Point
 
 # As many as are moved at once, see `multistart`.

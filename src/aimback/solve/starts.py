@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from aimback.errors import UserError
-from aimback.problem import InverseProblem
+from aimback.core.errors import UserError
+from aimback.core.problem import InverseProblem
 from aimback.solve.solver import Solver
 
 

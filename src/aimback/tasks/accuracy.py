@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from aimback.box import Axis, Box
-from aimback.checks import check_whole, positive
-from aimback.errors import UserError
-from aimback.problem import ForwardMap
+from aimback.core.box import Axis, Box
+from aimback.core.checks import check_whole, positive
+from aimback.core.errors import UserError
+from aimback.core.problem import ForwardMap
 
 # The error may be larger between the points of the sample than on them; `python -m benchmarks work_precision`
 # puts the promise beside the truth.

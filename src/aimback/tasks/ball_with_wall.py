@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimback.box import Axis, Box, axis
-from aimback.checks import positive
-from aimback.dual import value_of
-from aimback.errors import UserError
+from aimback.autodiff.dual import value_of
+from aimback.core.box import Axis, Box, axis
+from aimback.core.checks import positive
+from aimback.core.errors import UserError
 from aimback.tasks.base import Task
 from aimback.tasks.reach import outcome_bounds
 

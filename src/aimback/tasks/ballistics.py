@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aimback.box import Axis, Box, axis
-from aimback.checks import positive
-from aimback.dual import linearise, value_of
-from aimback.errors import UserError
+from aimback.autodiff.dual import linearise, value_of
+from aimback.core.box import Axis, Box, axis
+from aimback.core.checks import positive
+from aimback.core.errors import UserError
 from aimback.tasks.base import Task
 from aimback.tasks.linear_drag import height_at, landing_time, never_lands, progress
 from aimback.tasks.reach import outcome_bounds, search_reach

@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from aimback import dual
-from aimback.box import Box
+from aimback.autodiff import dual
+from aimback.core.box import Box
 
 
 @runtime_checkable

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aimback.box import Axis, Box, axis
-from aimback.checks import check_whole, positive
-from aimback.dual import value_of
-from aimback.errors import UserError
+from aimback.autodiff.dual import value_of
+from aimback.core.box import Axis, Box, axis
+from aimback.core.checks import check_whole, positive
+from aimback.core.errors import UserError
 from aimback.tasks.base import Task
 from aimback.tasks.reach import outcome_bounds
 

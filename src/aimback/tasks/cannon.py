@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from aimback.box import Axis, Box, axis
-from aimback.checks import positive
-from aimback.errors import UserError
+from aimback.core.box import Axis, Box, axis
+from aimback.core.checks import positive
+from aimback.core.errors import UserError
 from aimback.tasks.base import Task
 
 STANDARD_GRAVITY = 9.80665  # m/s^2, CGPM 1901

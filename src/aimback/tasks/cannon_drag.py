@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimback import ode
-from aimback.box import Box, axis
-from aimback.dual import value_of
-from aimback.errors import UserError
+from aimback.autodiff import ode
+from aimback.autodiff.dual import value_of
+from aimback.core.box import Box, axis
+from aimback.core.errors import UserError
 from aimback.tasks.accuracy import chosen_steps, spread_points
 from aimback.tasks.cannon import STANDARD_GRAVITY, Cannon, distance_axis
 from aimback.tasks.reach import search_reach

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimback.box import Box
+from aimback.core.box import Box
 from aimback.tasks.cannon import STANDARD_GRAVITY, Cannon, distance_axis
 
 

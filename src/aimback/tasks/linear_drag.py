@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimback.dual import value_of
+from aimback.autodiff.dual import value_of
 
 _STEPS = 2  # of third order, from a guess within some per cent
 _STEEPEST = -60.0  # exponent; a fall that fast is far outside of what lands

@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from aimback.box import Box
-from aimback.problem import ForwardMap
+from aimback.core.box import Box
+from aimback.core.problem import ForwardMap
 
 _GRID = 17
 _ZOOMS = 8

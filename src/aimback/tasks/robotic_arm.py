@@ -6,9 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aimback.box import Axis, Box, axis
-from aimback.checks import positive
-from aimback.errors import UserError
+from aimback.core.box import Axis, Box, axis
+from aimback.core.checks import positive
+from aimback.core.errors import UserError
 from aimback.tasks.base import Task
 from aimback.tasks.reach import outcome_bounds, search_reach
 

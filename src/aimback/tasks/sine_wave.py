@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimback.box import Axis, Box, axis
-from aimback.checks import positive
+from aimback.core.box import Axis, Box, axis
+from aimback.core.checks import positive
 from aimback.tasks.base import Task
 from aimback.tasks.reach import outcome_bounds
 

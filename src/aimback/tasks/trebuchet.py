@@ -9,11 +9,11 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from aimback import ode
-from aimback.box import Axis, Box, axis
-from aimback.checks import positive
-from aimback.dual import value_of
-from aimback.errors import UserError
+from aimback.autodiff import ode
+from aimback.autodiff.dual import value_of
+from aimback.core.box import Axis, Box, axis
+from aimback.core.checks import positive
+from aimback.core.errors import UserError
 from aimback.tasks.accuracy import chosen_steps, spread_points
 from aimback.tasks.base import Task
 from aimback.tasks.reach import search_reach

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimback.ode import Derivative, Measure, State
+from aimback.autodiff.ode import Derivative, Measure, State
 
 FOOT = 0.3048  # m
 POUND = 0.45359237  # kg

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimback.dual import Dual, value_of
-from aimback.ode import State
+from aimback.autodiff.dual import Dual, value_of
+from aimback.autodiff.ode import State
 from aimback.tasks.trebuchet_motion import Stage
 
 RATE = 60  # steps a second

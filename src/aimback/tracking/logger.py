@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aimback.errors import UserError
-from aimback.process import this_process
+from aimback.core.errors import UserError
+from aimback.runtime.process import this_process
 from aimback.tracking.record import identity, run_name
 from aimback.tracking.store import Store, mark_killed, source_tags
 

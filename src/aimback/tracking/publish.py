@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aimback.files import write_text
-from aimback.process import lives, this_process
+from aimback.core.files import write_text
+from aimback.runtime.process import lives, this_process
 from aimback.tracking.model import log_model
 from aimback.tracking.record import Data, Run, Series, finite, identity, thin, without_tail
 from aimback.tracking.store import Store, mark_killed, source_tags, tagged

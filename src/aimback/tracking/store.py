@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from aimback.errors import UserError
-from aimback.files import written_whole
-from aimback.process import lives
-from aimback.repository import has_changes, head_commit
+from aimback.core.errors import UserError
+from aimback.core.files import written_whole
+from aimback.core.repository import has_changes, head_commit
+from aimback.runtime.process import lives
 from aimback.tracking.uris import folder_uri, local_path, sqlite_file, sqlite_uri
 from aimback.tracking.view import TAG, VIEW, view_state
 

@@ -9,7 +9,7 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from aimback.surrogate.network import Surrogate
+from aimback.learn.surrogate import Surrogate
 from aimback.tasks.base import Task
 
 

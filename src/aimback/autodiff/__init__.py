@@ -1,0 +1,1 @@
+"""Derivatives in one pass, and integration to events."""

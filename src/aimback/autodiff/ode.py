@@ -1,0 +1,325 @@
+"""Batched integration of ordinary differential equations up to an event, differentiable through it.
+
+A state is a tuple of its components (struct of arrays), each a tensor over the batch or a `Dual`:
+every sample has its own duration and its own steps, and the components need no stacking. The
+method is the classical fourth-order Runge-Kutta scheme (Kutta 1901) on a grid that the caller
+chooses; nothing in it branches on a value, except for the one question whether all samples have
+settled on their event.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aimback.autodiff.dual import Dual, alike, unrecorded, value_of
+from aimback.autodiff.loop import Carried, loop
+
+# A component is a Tensor or a Dual; the arithmetic that both share is all that is used of it.
+State = tuple[Any, ...]
+Derivative = Callable[[State], State]
+TimeToEvent = Callable[[State, State], Any]
+Measure = Callable[[State], Any]
+Motion = Callable[..., tuple[Derivative, Measure]]
+
+_COARSE_STEPS = 6
+_MOST_PASSES = 12  # of the fine grid; one is the rule
+_FINEST_STEPS = 32 * _COARSE_STEPS
+_SETTLED = 0.1  # of the duration: how far the closing steps are trusted to carry
+_NEWTON_STEPS = 2
+_GRADING = 16.0  # of the decay: half of it bends the grid half as far as it can be bent
+
+
+def rk4_step(derivative: Derivative, state: State, step: Any) -> State:
+    """One step of length `step`; fourth-order accurate, and differentiable by `step` too."""
+    half, third, sixth = step * (1 / 2), step * (1 / 3), step * (1 / 6)  # a division takes as long as ten products
+    k1 = derivative(state)
+    k2 = derivative(_moved(state, half, k1))
+    k3 = derivative(_moved(state, half, k2))
+    k4 = derivative(_moved(state, step, k3))
+    for share, slope in ((sixth, k1), (third, k2), (third, k3), (sixth, k4)):
+        state = _moved(state, share, slope)
+    return state
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`steps + 1` times from 0 to `duration`, at shares of it that `s - bend s (1 - s)`, applied twice, makes of
+    even ones.
+
+    Args:
+        steps: a number, or in a traced loop a tensor of one.
+        duration: `(...)`.
+        bend: in [0, 1), `(...)`: the first steps are shorter by up to (1 - bend)^2, the last ones longer by up to
+            (1 + bend)^2; None for even steps.
+    """
+
+    steps: Any
+    duration: Tensor
+    bend: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(self.steps + 1))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """The time of a number, or in a traced loop of a tensor of one."""
+        # In even steps; all that is divided is the same for every index.
+        gone: Any = index.to(torch.float64) if isinstance(index, Tensor) else index
+        if self.bend is not None:
+            bend = self.bend / self.steps
+            for _ in range(2):
+                gone = gone - bend * (gone * (self.steps - gone))
+        time: Tensor = self.duration / self.steps * gone
+        return time
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return (self.steps, self.duration) if self.bend is None else (self.steps, self.duration, self.bend)
+
+
+def steps_along(derivative: Derivative, state: State, times: Grid) -> Iterator[State]:
+    """The states at all `times`, the start among them, one RK4 step between each two."""
+    yield state
+    for before, time in itertools.pairwise(times):
+        state = rk4_step(derivative, state, time - before)
+        yield state
+
+
+def integrate(derivative: Callable[..., State], state: State, times: Grid, fixed: Carried = ()) -> State:
+    """The state at the last of `times`; see `steps_along`. The derivative is also given what is `fixed`.
+
+    Memory does not grow with the number of steps: a `Dual` carries its value and a tangent a control,
+    (1 + n_controls) states a sample in all, where a backward pass would keep every step.
+    """
+    width, parts = len(state), len(times.parts)
+
+    def goes_on(index: Any, _: Tensor, *rest: Any) -> Any:
+        return index < Grid(*rest[width : width + parts]).steps
+
+    def turn(index: Any, before: Tensor, *rest: Any) -> tuple[Any, ...]:
+        state, times, fixed = rest[:width], Grid(*rest[width : width + parts]), rest[width + parts :]
+        time = times[index + 1]
+        return index + 1, time, *rk4_step(lambda state: derivative(state, *fixed), state, time - before)
+
+    if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
+        state = alike((*state, *fixed))[:width]
+    _, _, *reached = loop(goes_on, turn, (0, times[0], *state), (*times.parts, *fixed))
+    return tuple(reached)
+
+
+def graded_times(duration: Tensor, steps: Any, rate: Tensor) -> Grid:
+    """A grid from 0 to `duration` that is the finer at its start, the faster the motion decays there.
+
+    Even where nothing decays; where the motion has lost almost all of its speed at the end, the last steps
+    are four times as long as the mean. A geometric grid, which gives each step the same share of the decay,
+    is as accurate at its start, but its last steps grow beyond what an explicit method bears once the
+    motion has settled to its terminal speed.
+
+    Args:
+        duration: `(...)`; rate: the initial relative decay of the speed per unit of time, `(...)`.
+    """
+    decay = rate * duration
+    return Grid(steps, duration, decay / (_GRADING + decay))
+
+
+def integrate_to_event(
+    derivative: Derivative,
+    state: State,
+    time_to_event: TimeToEvent,
+    guess: Tensor,
+    *,
+    steps: int,
+    rate: Tensor,
+    longest: float = 1.0,
+) -> tuple[State, Any]:
+    """Follow the motion until an event, each sample to its own time.
+
+    The event time is found without derivatives on a coarse grid, then the motion is integrated to
+    that time on the fine one, again if that shows the event to be further away than the closing step may
+    be long, and that last step, whose *length* is differentiable, closes the gap that is left. Its length carries the
+    implicit-function gradient of the event time, so the final state has the exact derivative of the
+    discrete motion, the moving event included.
+
+    Args:
+        derivative: state -> rate of change, autonomous.
+        state: at time 0.
+        time_to_event: (state, rate of change) -> signed time to the event, second-order accurate
+            near it and of the right sign and size far from it.
+        guess: of the event time, `(...)`; a good one saves passes, a bad one costs some.
+        steps: of the fine grid.
+        rate: grading of the grid, see `graded_times`.
+        longest: closing step, in mean steps of the fine grid. Its own error does not fall with their number,
+            so where two numbers of steps are compared, the finer one must close next to nothing.
+
+    Returns:
+        The state at the event and the event time. Where no event was found, both are infinite.
+    """
+    start: State = tuple(value_of(component) for component in state)
+    with unrecorded():
+        duration, settled = _event_time(derivative, start, time_to_event, guess, rate)
+        # Where the coarse grids are too coarse for any answer, the fine one may still find its way from the guess.
+        duration = torch.where(settled, duration, guess)
+        found = settled | torch.isfinite(guess)
+    width = len(state)
+
+    def goes_on(passes: Any, _: Tensor, far: Tensor, *__: Any) -> Any:
+        return (passes == 0) | ((passes < _MOST_PASSES) & far.any())
+
+    def follow(passes: Any, duration: Tensor, far: Tensor, gap: Any, *rest: Any) -> tuple[Any, ...]:
+        state, found, rate = rest[width : 2 * width], *rest[2 * width :]
+        duration = torch.where(far, (duration + value_of(gap)).clamp(min=0), duration)
+        reached = integrate(derivative, state, graded_times(duration, steps, rate))
+        gap = time_to_event(reached, derivative(reached))
+        # A gap longer than that is more than one step can close: the coarse search was wrong there. Who is not
+        # far keeps its time, and so its bits.
+        far = found & (value_of(gap).abs() * steps > duration * longest)
+        return passes + 1, duration, far, gap, *reached
+
+    nought = torch.zeros_like(duration)
+    carried = (nought, *state)
+    if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
+        carried = alike(carried)
+    _, duration, far, gap, *reached = loop(
+        goes_on, follow, (0, duration, torch.zeros_like(found), *carried), (*carried[1:], found, rate)
+    )
+    end = rk4_step(derivative, tuple(reached), gap)
+    found = found & ~far & (settled | torch.isfinite(value_of(gap)))
+    never = torch.full_like(duration, torch.inf)
+    return tuple(torch.where(found, part, never) for part in end), torch.where(found, duration + gap, never)
+
+
+def integrate_to_crossing(
+    motion: Motion, parameters: Sequence[Any], state: State, *, steps: int, pace: float, horizon: float
+) -> tuple[State, Any, Tensor]:
+    """Follow the motion until a function of its state falls from above zero to zero, each sample to its own time.
+
+    For events whose time cannot be guessed: `integrate_to_event` is cheaper where it can. The first
+    crossing is searched for without derivatives in steps of `pace`, then the motion is integrated to
+    it in `steps` steps. Of the two closing steps the first removes what the search left over and the
+    second, nought long, carries the implicit-function gradient of the crossing time,
+    `dt/dp = -(dc/dp) / (dc/dt)`, so the final state has the exact derivative of the discrete motion.
+
+    Args:
+        motion: parameters -> (state -> rate of change, state -> the function c that crosses); called
+            with the parameters' bare values too. Two crossings within one `pace` are not seen.
+        parameters: what the motion depends on and is differentiated by, `(...)` each.
+        state: at time 0, of the shape of the batch.
+        steps: of the integration, at least 1.
+        pace: step of the search.
+        horizon: time after which the search gives up.
+
+    Returns:
+        The state at the crossing, its time, and what is missing, `(...)`: 0 where the crossing was
+        found, infinity where it never came, NaN where the arithmetic failed before; there the state
+        and the time are of no use.
+    """
+    derivative, crossing = motion(*parameters)
+    with unrecorded():
+        alone = [value_of(parameter) for parameter in parameters]
+        derivative_alone, crossing_alone = motion(*alone)
+        start: State = tuple(value_of(component) for component in state)
+        duration, missing = _crossing_time(motion, alone, start, pace, horizon)
+    make, fixed = _made(motion, parameters)
+    reached = integrate(lambda state, *fixed: make(*fixed)[0](state), state, Grid(steps, duration), fixed)
+
+    def gap(at: State) -> tuple[Any, Tensor]:
+        with unrecorded():
+            slope = _slope(derivative_alone, crossing_alone, tuple(value_of(component) for component in at))
+        # The slope needs no derivative of its own: it multiplies what is nought at the crossing.
+        length = -crossing(at) / slope
+        return length, value_of(length)
+
+    _, left_over = gap(reached)
+    reached = rk4_step(derivative, reached, left_over)
+    carrier, _ = gap(reached)
+    return rk4_step(derivative, reached, carrier), duration + left_over + carrier, missing
+
+
+def _made(motion: Motion, parameters: Sequence[Any]) -> tuple[Motion, Carried]:
+    """A motion and what to make it of inside a loop: a traced one sees nothing of its surroundings, in others
+    it is made once."""
+    if torch.compiler.is_compiling():
+        return motion, tuple(parameters)
+    made = motion(*parameters)
+    return lambda: made, ()
+
+
+def _crossing_time(
+    motion: Motion, parameters: Sequence[Tensor], state: State, pace: float, horizon: float
+) -> tuple[Tensor, Tensor]:
+    """The time of the first crossing to the accuracy of steps of `pace`, and what is missing there."""
+    derivative, crossing = motion(*parameters)
+    make, fixed = _made(motion, parameters)
+    width, looks = len(state), math.ceil(horizon / pace)
+
+    def goes_on(look: Any, settled: Tensor, *_: Tensor) -> Any:
+        return (look < looks) & ~settled.all()
+
+    def further(
+        look: Any, settled: Tensor, before: Tensor, missing: Tensor, time: Tensor, gap: Tensor, *rest: Tensor
+    ) -> tuple[Any, ...]:
+        state = rest[:width]
+        derivative, crossing = make(*rest[width:])
+        after = rk4_step(derivative, state, torch.full_like(time, pace))
+        value = crossing(after)
+        crosses, fails = value <= 0, ~torch.isfinite(value)
+        gap = torch.where(~settled & crosses, pace * before / (before - value), gap)
+        missing = torch.where(~settled & crosses, 0.0, torch.where(~settled & fails, torch.nan, missing))
+        settled = settled | crosses | fails
+        # A sample that has settled stays before its crossing: how long others take changes no bit of it.
+        state = tuple(torch.where(settled, old, new) for old, new in zip(state, after, strict=True))
+        return look + 1, settled, value, missing, torch.where(settled, time, time + pace), gap, *state
+
+    value = crossing(state)
+    missing = torch.where(torch.isfinite(value), torch.inf, torch.nan).to(value)
+    settled = ~(value > 0)  # a crossing needs a side to come from
+    nought = torch.zeros_like(value)
+    carried = loop(goes_on, further, (0, settled, value, missing, nought, nought, *state), fixed)
+    _, _, _, missing, time, gap = carried[:-width]
+    state = carried[-width:]
+    for _ in range(_NEWTON_STEPS):
+        end = rk4_step(derivative, state, gap)
+        gap = (gap - crossing(end) / _slope(derivative, crossing, end)).nan_to_num().clamp(0, pace)
+    return time + gap, missing
+
+
+def _slope(derivative: Derivative, crossing: Measure, state: State) -> Tensor:
+    """The rate of change of a function of the state along the motion."""
+    moving = tuple(Dual(part, rate[None]) for part, rate in zip(state, derivative(state), strict=True))
+    slope: Tensor = crossing(moving).tangent[0]
+    return slope
+
+
+def _event_time(
+    derivative: Derivative, state: State, time_to_event: TimeToEvent, guess: Tensor, rate: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The event time to coarse-grid accuracy, from a guess, and where one was found."""
+
+    def goes_on(steps: Any, _: Tensor, found: Tensor, *__: Tensor) -> Any:
+        return (steps <= _FINEST_STEPS) & ~found.all()
+
+    def attempt(
+        steps: Any, duration: Tensor, found: Tensor, guess: Tensor, rate: Tensor, *state: Tensor
+    ) -> tuple[Any, ...]:
+        reached = integrate(derivative, state, graded_times(duration, steps, rate))
+        gap = time_to_event(reached, derivative(reached))
+        end = rk4_step(derivative, reached, gap)
+        candidate = (duration + gap + time_to_event(end, derivative(end))).clamp(min=0)
+        settles = torch.isfinite(candidate) & ((candidate - duration).abs() <= _SETTLED * candidate)
+        candidate = torch.where(torch.isfinite(candidate), candidate, guess)
+        # A sample that has settled keeps its time: how long others take changes no bit of it.
+        duration = torch.where(found, duration, candidate)
+        # Who has not settled yet may need a finer grid.
+        return 2 * steps, duration, found | settles
+
+    nowhere = torch.zeros_like(guess, dtype=torch.bool)
+    _, duration, found = loop(goes_on, attempt, (_COARSE_STEPS, guess, nowhere), (guess, rate, *state))
+    return duration, found
+
+
+def _moved(state: State, step: Any, rate: State) -> State:
+    return tuple(torch.addcmul(component, step, slope) for component, slope in zip(state, rate, strict=True))

@@ -1,0 +1,1 @@
+"""What everybody may import: the problem and its box, the ledger, errors, files, the machine."""

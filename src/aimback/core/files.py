@@ -1,0 +1,99 @@
+"""Files that are either whole or not there, and checksums to notice damage."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from aimback.core.errors import UserError
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there becomes `path` in one step.
+
+    The temporary lies in the same folder, so the final rename never crosses file systems. It is
+    flushed to disk first. If anything fails, `path` is left as it was and the temporary is removed.
+
+    Raises:
+        UserError: the disk is full, the file is larger than allowed, or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            had = temporary.stat().st_size if temporary is not None else 0
+            free = _readable(had + _free(path.parent))
+            raise UserError(
+                f"{path}: no space left on the disk: more than the {free} that were free; free some and run again"
+            ) from error
+        if error.errno == errno.EFBIG:
+            raise UserError(
+                f"{path}: larger than a file may be here; raise that limit (ulimit -f) and run again"
+            ) from error
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path, size: int = 0) -> None:
+    """Make `folder` if it is not there, and try to write in it: sooner than after an hour's work.
+
+    Args:
+        size: so many bytes shall come to lie there.
+
+    Raises:
+        UserError: that cannot be done, or there is no space for so many.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    if (free := _free(folder)) < size:
+        raise UserError(
+            f"{folder}: no space left on the disk: {_readable(size)} are needed, {_readable(free)} are free"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _umask() -> int:
+    # os has no getter; tempfile makes files 0600, and an output should have the usual permissions.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

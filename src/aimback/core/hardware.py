@@ -1,0 +1,87 @@
+"""Which device computes, at which precision, with how many threads."""
+
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from aimback.core.checks import check_whole
+from aimback.core.errors import UserError
+
+# Compiling takes some five seconds and saves 10 to 40 us a start on cannon_drag (benchmarks/RESULTS.md).
+_STARTS_WORTH_COMPILING = 300_000
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What to compute on.
+
+    Args:
+        accelerator: "gpu" (CUDA), "cpu", or "auto": CUDA where there is one.
+        dtype: precision of simulations and of solving.
+        threads: CPU threads of one operation, at least 1.
+        compile: whether solves are compiled: "on", "off", or "auto": where so many starts are on the CPU that
+            it pays even the first time. (YAML reads a bare on as true.)
+
+    Raises:
+        UserError: no such number of threads.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    dtype: Literal["float32", "float64"] = "float64"
+    threads: int = 1
+    compile: Literal["auto", "on", "off"] | bool = "auto"
+
+    def __post_init__(self) -> None:
+        check_whole(1, 1_024, threads=self.threads)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def compiles(self, starts: int) -> bool:
+        """Whether to compile for so many starts. By their number alone, not by what a cache happens to hold:
+        the last bits of the answers depend on it."""
+        if self.compile == "auto":
+            return starts >= _STARTS_WORTH_COMPILING and self.device().type == "cpu"
+        return self.compile in {"on", True}
+
+    def device(self) -> torch.device:
+        """The device.
+
+        Raises:
+            UserError: a GPU was asked for and there is none.
+        """
+        if self.accelerator == "cpu":
+            return torch.device("cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if self.accelerator == "gpu":
+            raise UserError(
+                "hardware.accelerator: gpu was asked for, PyTorch finds none; available: cpu (hardware=cpu)"
+            )
+        return torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What a figure was measured on, as people call it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU {platform.machine()}"
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory that was in use so far, in bytes: of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Where there is /proc: getrusage's figure is handed on from the process that started this one.
+    status = Path("/proc/self/status")
+    for line in status.read_text(encoding="utf-8").splitlines() if status.exists() else []:
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    # In kilobytes, except on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,56 @@
+"""What a route spends: every evaluation and every gradient is counted where it happens."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from aimback.core.problem import Linearised
+
+
+@dataclass
+class Ledger:
+    """Counts of one route; a row of a batch is one.
+
+    Attributes:
+        simulations: runs of the simulator, be it to make a data set or to solve.
+        evaluations: of the route's own forward map (simulator or network) inside the solver, and inside a
+            training that goes through it.
+        gradients: Jacobians of that map; each came with an evaluation, counted beside it.
+        training_examples: the part of the simulations that made the data set of a network, or its targets.
+    """
+
+    simulations: int = 0
+    evaluations: int = 0
+    gradients: int = 0
+    training_examples: int = 0
+
+
+class Counted:
+    """A forward map that writes what is asked of it into a ledger, and changes nothing else.
+
+    Args:
+        forward: the map to count.
+        ledger: where to.
+        simulates: whether the map is the simulator itself, so that an evaluation is a simulation.
+    """
+
+    def __init__(self, forward: Linearised, ledger: Ledger, *, simulates: bool) -> None:
+        self.forward = forward
+        self._ledger = ledger
+        self._simulates = simulates
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        self.count(controls.shape[:-1].numel())
+        return self.forward(controls, conditions)
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        self.count(controls.shape[:-1].numel(), gradients=True)
+        return self.forward.linearise(controls, conditions)
+
+    def count(self, rows: int, *, gradients: bool = False) -> None:
+        """Enter evaluations, made here or by a program compiled from `forward`."""
+        self._ledger.evaluations += rows
+        if gradients:
+            self._ledger.gradients += rows
+        if self._simulates:
+            self._ledger.simulations += rows

@@ -1,0 +1,172 @@
+"""The question, the answer and the verdict: the small types every route and solver shares."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from aimback.core.box import Box
+from aimback.core.errors import UserError
+
+
+class ForwardMap(Protocol):
+    """Any differentiable map from controls to an outcome: a simulator or a trained network.
+
+    An outcome of NaN says that the arithmetic failed, an infinite one that the event which ends
+    the simulation never came.
+    """
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        """`(..., n_controls)`, `(..., n_conditions)` -> `(..., n_outcomes)`."""
+        ...
+
+
+class Linearised(ForwardMap, Protocol):
+    """A forward map that gives its value and its Jacobian in one pass, cheaper than autograd."""
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """-> outcome `(..., n_outcomes)`, Jacobian by the controls `(..., n_outcomes, n_controls)`."""
+        ...
+
+
+class StartStatus(IntEnum):
+    """How one start stopped, by the route's own forward map."""
+
+    ARRIVED = 0
+    STALLED = 1
+    STEP_LIMIT = 2
+    NO_EVENT = 3
+    NOT_FINITE = 4
+
+
+class Status(IntEnum):
+    """What became of a target, decided by re-simulating its best answer."""
+
+    SOLVED = 0
+    MISSED = 1
+    UNREACHABLE = 2
+    STALLED = 3
+    STEP_LIMIT = 4
+    NO_EVENT = 5
+    NOT_FINITE = 6
+    INVALID_INPUT = 7
+
+
+@dataclass(frozen=True)
+class InverseProblem:
+    """Which controls inside `box` give the `targets` under the `conditions`?
+
+    Args:
+        targets: wanted outcomes, `(n_targets, n_outcomes)`, finite.
+        conditions: what is given, `(n_targets, n_conditions)`, finite, same dtype and device.
+        box: bounds of the controls.
+        tolerance: the distance, in the outcome's unit, at which a target counts as hit.
+        scale: a typical outcome span, in the outcome's unit; makes losses of different tasks comparable.
+        starts: initial guesses, `(n_targets, n_starts, n_controls)`, in the units of the box, for a solver
+            that takes them from the problem; None where there are none.
+
+    Raises:
+        UserError: shapes, dtypes or devices that do not fit, or values that are not finite.
+    """
+
+    targets: Tensor
+    conditions: Tensor
+    box: Box
+    tolerance: float
+    scale: float
+    starts: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        targets, conditions = self.targets, self.conditions
+        if targets.ndim != 2 or conditions.ndim != 2 or len(targets) != len(conditions):
+            raise UserError(
+                "targets and conditions must be (n_targets, n_outcomes) and (n_targets, n_conditions), "
+                f"got {tuple(targets.shape)} and {tuple(conditions.shape)}"
+            )
+        if targets.dtype != conditions.dtype or targets.device != conditions.device:
+            raise UserError(
+                f"targets are {targets.dtype} on {targets.device}, conditions {conditions.dtype} on "
+                f"{conditions.device}; they must agree"
+            )
+        if not targets.is_floating_point():
+            raise UserError(f"targets must be floating point, got {targets.dtype}")
+        if not (bool(torch.isfinite(targets).all()) and bool(torch.isfinite(conditions).all())):
+            raise UserError("targets and conditions must be finite; leave invalid rows out")
+        if len(self.box) == 0:
+            raise UserError("there is no control to solve for")
+        if not (self.tolerance > 0 and self.scale > 0):
+            raise UserError(f"tolerance and scale must be positive, got {self.tolerance:g} and {self.scale:g}")
+        if self.starts is not None:
+            expected = len(targets), len(self.box)
+            if self.starts.ndim != 3 or (len(self.starts), self.starts.shape[-1]) != expected:
+                raise UserError(
+                    f"starts must be (n_targets, n_starts, n_controls) for {expected[0]} targets and {expected[1]} "
+                    f"controls, got {tuple(self.starts.shape)}"
+                )
+            if not bool(torch.isfinite(self.starts).all()):
+                raise UserError("starts must be finite")
+
+
+@dataclass(frozen=True)
+class History:
+    """Where the starts of the first few targets went.
+
+    Attributes:
+        controls: `(n_steps + 1, n_kept, n_starts, n_controls)`, the start itself first; a start that
+            has stopped stays where it is.
+        believed_miss: `(n_steps + 1, n_kept, n_starts)`, in the outcome's unit.
+    """
+
+    controls: Tensor
+    believed_miss: Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What every start of every target came to, by the route's own forward map.
+
+    Attributes:
+        controls: `(n_targets, n_starts, n_controls)`, inside the box, unless the solver's walls are soft.
+        believed_miss: `(n_targets, n_starts)`, Euclidean distance to the target, outcome's unit.
+        start_status: `(n_targets, n_starts)`, int8 codes of `StartStatus`.
+        steps: `(n_targets, n_starts)`, solver steps taken.
+        steps_to_tolerance: `(n_targets, n_starts)`, the first step at which the believed miss was
+            within the tolerance; -1 where it never was.
+        history: paths of the first few targets.
+    """
+
+    controls: Tensor
+    believed_miss: Tensor
+    start_status: Tensor
+    steps: Tensor
+    steps_to_tolerance: Tensor
+    history: History
+
+    def of(self, rows: Tensor) -> "Solution":
+        """The answers to some of the targets, by number, `(n,)`; a number may come again.
+
+        Paths are kept of the first of them: no number may be further back than all that come before it are many.
+        """
+        kept = self.history.controls.shape[1]
+        first = rows[:kept]
+        return Solution(
+            self.controls[rows],
+            self.believed_miss[rows],
+            self.start_status[rows],
+            self.steps[rows],
+            self.steps_to_tolerance[rows],
+            History(self.history.controls[:, first], self.history.believed_miss[:, first]),
+        )
+
+    def ranking(self) -> Tensor:
+        """The starts of each target from best to worst by believed miss, `(n_targets, n_starts)`.
+
+        NaN comes last; equal misses keep the order of the starts.
+        """
+        return self.believed_miss.nan_to_num(nan=torch.inf).argsort(dim=-1, stable=True)
+
+    def best(self) -> Tensor:
+        """The start with the least believed miss of each target, `(n_targets,)`."""
+        return self.ranking()[:, 0]

@@ -1,0 +1,51 @@
+"""A route's solution as a file."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from aimback.core.problem import History, Solution, StartStatus
+from aimback.data.archive import Stored, damaged, read_arrays, write_arrays
+from aimback.tasks.base import Task
+
+_FLOATS = ("float64", "float32")
+_COUNTS = ("int32", "int64")
+_OWN = tuple(field.name for field in fields(Solution) if field.name != "history")
+
+
+def save_solution(path: Path, solution: Solution, task: Task) -> None:
+    """Write `path` (.npz), whole or not at all; the same solution gives the same bytes."""
+    tensors = {name: getattr(solution, name) for name in _OWN}
+    tensors |= {f"history_{field.name}": getattr(solution.history, field.name) for field in fields(History)}
+    write_arrays(path, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}, task)
+
+
+def load_solution(path: Path, task: Task, targets: int | None = None) -> Solution:
+    """Read a solution of this task, onto the CPU.
+
+    Args:
+        targets: how many it must answer; None leaves that open.
+
+    Raises:
+        UserError: the file is missing, truncated, altered, or made for another task or another number of targets.
+    """
+    starts, paths = (targets or "targets", "starts"), ("looks", "kept", "starts")
+    declared = {
+        "controls": Stored(_FLOATS, (*starts, len(task.box)), finite=True),
+        "believed_miss": Stored(_FLOATS, starts),
+        "start_status": Stored("int8", starts),
+        "steps": Stored(_COUNTS, starts),
+        "steps_to_tolerance": Stored(_COUNTS, starts),
+        "history_controls": Stored(_FLOATS, (*paths, len(task.box))),
+        "history_believed_miss": Stored(_FLOATS, paths),
+    }
+    tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path, declared, task).items()}
+    history = History(*(tensors.pop(f"history_{field.name}") for field in fields(History)))
+    solution = Solution(**tensors, history=history)
+    looks, kept, _ = history.believed_miss.shape
+    if not (0 < kept <= len(solution.steps) and looks > 0 and solution.steps.numel() > 0):
+        raise damaged(path, "its targets, starts and paths do not fit together")
+    if not torch.isin(solution.start_status, torch.tensor(list(StartStatus))).all():
+        raise damaged(path, "its start_status are not all codes of how a start can stop")
+    return solution

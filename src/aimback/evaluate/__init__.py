@@ -1,0 +1,1 @@
+"""Every answer simulated again, and judged."""

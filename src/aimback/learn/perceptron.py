@@ -1,0 +1,182 @@
+"""A multilayer perceptron behind standardised inputs: its weights, its tiles, its file."""
+
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aimback.core.errors import UserError
+from aimback.core.files import sha256, write_text, written_whole
+from aimback.data.identity import check_identity, identity
+from aimback.tasks.base import Task
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "softplus": nn.Softplus,
+    "relu": nn.ReLU,
+}
+_CURE = "run `dvc repro` to train it anew"
+
+# A matrix product may round a row differently in a batch of another size, so rows are evaluated in
+# tiles of one fixed size: then a row's result does not depend on what else is in the batch. On the
+# CPU, tiles that stay in the cache are also three times as fast as one large batch.
+_CPU_TILE = 256
+_GPU_TILE = 32768
+
+
+class Perceptron(nn.Module):
+    """Linear layers and activations in turn, of inputs that are scaled by the ranges they come from.
+
+    Uniform inputs then have mean 0 and variance 1. The scaling is a buffer and travels with the weights.
+    The weights are undefined until `draw_weights`, or until `load` reads them.
+
+    Args:
+        lower, upper: bounds of the inputs, `(n_inputs,)`.
+        outputs: how many.
+        hidden_width, hidden_layers: neurons a hidden layer, and number of hidden layers (0: a linear map).
+        activation: one of `ACTIVATIONS`.
+    """
+
+    input_centre: Tensor
+    input_scale: Tensor
+
+    def __init__(
+        self, lower: Tensor, upper: Tensor, outputs: int, hidden_width: int, hidden_layers: int, activation: str
+    ) -> None:
+        super().__init__()
+        half = (upper - lower) / 2
+        self.register_buffer("input_centre", lower + half)
+        self.register_buffer("input_scale", torch.where(half > 0, half / math.sqrt(3), torch.ones_like(half)))
+        self.architecture: dict[str, int | str] = {
+            "hidden_width": hidden_width,
+            "hidden_layers": hidden_layers,
+            "activation": activation,
+        }
+        layers: list[nn.Module] = []
+        width = len(lower)
+        for _ in range(hidden_layers):
+            # skip_init: the default initialisation would draw from the global random state.
+            layers += [nn.utils.skip_init(nn.Linear, width, hidden_width), _ACTIVATIONS[activation]()]
+            width = hidden_width
+        layers.append(nn.utils.skip_init(nn.Linear, width, outputs))
+        self.layers = nn.Sequential(*layers)
+
+    @classmethod
+    @abstractmethod
+    def blank(cls, task: Task, architecture: Mapping[str, Any]) -> Self:
+        """One for this task whose tensors are still to be read, but for the scaling of its inputs."""
+
+    def draw_weights(self, generator: torch.Generator) -> None:
+        """Fill weights and biases uniformly within 1 / sqrt(inputs), as `nn.Linear` does by itself."""
+        with torch.no_grad():
+            for layer in self.layers:
+                if isinstance(layer, nn.Linear):
+                    bound = 1 / math.sqrt(layer.in_features)
+                    layer.weight.uniform_(-bound, bound, generator=generator)
+                    layer.bias.uniform_(-bound, bound, generator=generator)
+
+    def standardise_inputs(self, *parts: Tensor) -> Tensor:
+        """Parts `(..., n)` of the inputs -> what the layers see, joined along the last dimension."""
+        return (torch.cat(parts, dim=-1) - self.input_centre) / self.input_scale
+
+    def in_tiles(self, function: Callable[[Tensor, Tensor], tuple[Tensor, ...]], *parts: Tensor) -> list[Tensor]:
+        """Apply a function of the rows of two parts of the inputs to tiles of one fixed size; padding fills the last.
+
+        Args:
+            parts: `(..., n)`; their leading dimensions are broadcast, and are those of the results.
+        """
+        if torch.compiler.is_compiling():  # a row is alone there
+            return list(function(*parts))
+        leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        tile = _CPU_TILE if parts[0].device.type == "cpu" else _GPU_TILE
+        count = math.prod(leading)
+        tiles = []
+        for part in parts:
+            width = part.shape[-1]
+            rows = part.expand(*leading, width).reshape(count, width)
+            tiles.append(F.pad(rows, (0, 0, 0, -count % tile)).split(tile))
+        results = zip(*(function(one, other) for one, other in zip(*tiles, strict=True)), strict=True)
+        return [torch.cat(some)[:count].reshape(*leading, *some[0].shape[1:]) for some in results]
+
+    def save(self, path: Path, task: Task) -> None:
+        """Write the weights (.safetensors) and, beside them, their SHA-256; same weights, same bytes."""
+        # One entry: safetensors writes several in random order.
+        about = json.dumps({"architecture": self.architecture, "identity": identity(task)}, sort_keys=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with written_whole(path) as temporary:
+            # Not by safetensors itself, whose error on a full disk is none of the system's.
+            temporary.write_bytes(save(tensors, metadata={"aimback": about}))
+        write_text(path.with_suffix(".sha256"), f"{sha256(path)}  {path.name}\n")
+
+    @classmethod
+    def load(cls, path: Path, task: Task, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Self:
+        """Read a trained network of this task, frozen.
+
+        Args:
+            dtype: what it shall compute in; None keeps that of the file.
+
+        Raises:
+            UserError: weights or checksum are missing, truncated, altered, or made for another task
+                or another standardisation.
+        """
+        sidecar = path.with_suffix(".sha256")
+        for file in (path, sidecar):
+            if not file.is_file():
+                raise UserError(f"{file}: there is no such file; {_CURE}")
+        if sidecar.read_text(encoding="utf-8", errors="replace").split()[:1] != [sha256(path)]:
+            raise UserError(f"{path}: damaged (its SHA-256 is not the one in {sidecar.name}); {_CURE}")
+
+        def unreadable(error: Exception) -> UserError:
+            kind = cls.__name__.lower()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return UserError(f"{path}: not a {kind} that this version can read ({reason}); {_CURE}")
+
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                about = json.loads(file.metadata()["aimback"])
+            tensors, stored, architecture = load_file(path), about["identity"], about["architecture"]
+        except Exception as error:  # whatever it is, it is the file
+            raise unreadable(error) from error
+        check_identity(path, stored, task, _CURE)
+        try:
+            stored_in = _dtype(tensors, architecture)
+            network = cls.blank(task, architecture)
+            asked = {name: network.get_buffer(name).clone() for name in ("input_centre", "input_scale")}
+            network.to(stored_in).load_state_dict(tensors)
+        except Exception as error:
+            raise unreadable(error) from error
+        for name, buffer in asked.items():
+            if not torch.allclose(network.get_buffer(name).double(), buffer, rtol=1e-6, atol=1e-6):
+                raise UserError(f"{path}: its inputs are standardised otherwise than the task's box asks; {_CURE}")
+        return network.to(device=device, dtype=dtype or stored_in).eval().requires_grad_(False)
+
+
+def _dtype(tensors: Mapping[str, Tensor], architecture: Mapping[str, Any]) -> torch.dtype:
+    """What a network was stored in, if its tensors are the numbers of such a network.
+
+    That is found out before a network is made: one that is described as huge would take all memory, or for ever.
+
+    Raises:
+        ValueError: they are not.
+    """
+    first, depth = tensors["layers.0.weight"], sum(name.endswith(".weight") for name in tensors) - 1
+    width = len(first) if depth else architecture["hidden_width"]
+    if (architecture["hidden_layers"], architecture["hidden_width"]) != (depth, width):
+        raise ValueError(f"its weights are those of {depth} hidden layers of {width}")
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if dtypes not in ({torch.float32}, {torch.float64}):
+        raise ValueError(f"its tensors are {' and '.join(sorted(map(str, dtypes)))}")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} is not finite everywhere")
+    return first.dtype

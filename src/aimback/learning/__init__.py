@@ -1,1 +1,0 @@
-"""What networks and their trainings share, whatever they learn."""

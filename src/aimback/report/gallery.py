@@ -1,0 +1,113 @@
+"""All figures of a task: what they show is worked out once and drawn twice, still and to be played with."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimback.core.files import write_text
+from aimback.core.problem import Linearised, Solution
+from aimback.data.targets import Targets
+from aimback.report import evidence, interactive, stills
+from aimback.report.sweep import plot_sweep, view_sweep
+from aimback.report.views import (
+    Array,
+    array,
+    spread_targets,
+    view_descent,
+    view_goals,
+    view_landscape,
+    view_trajectories,
+)
+from aimback.solve.solver import Solver
+from aimback.tasks.base import Task
+
+# All that a task may have, in the order in which they are drawn.
+FIGURES = ("surfaces", "sweep", "trajectories", "loss", "r_t", "miss", "training", *evidence.PICTURES)
+
+
+def draw_figures(
+    folder: Path,
+    panels: Path,
+    name: str,
+    task: Task,
+    *,
+    surrogate: Linearised,
+    targets: Targets,
+    solutions: Mapping[str, Solution],
+    misses: Mapping[str, Tensor],
+    r_t: Mapping[str, Array],
+    training: Mapping[str, Sequence[float]],
+    pictures: Mapping[str, Mapping[str, Array]],
+    solver: Solver,
+    generator: torch.Generator,
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Draw all figures of a task that apply to it.
+
+    Args:
+        folder: where the still figures go (PNG), and the one that moves (GIF).
+        panels: where the interactive ones go (JSON).
+        name: the task's name, for the titles.
+        task: the simulator.
+        surrogate: the trained network.
+        targets: the valid targets, in the order of the solutions.
+        solutions: by route, with the history of their first targets; on the CPU.
+        misses: by route, the miss of each target's answer, `(n_targets,)`; not finite where there is none.
+        r_t: by route, `(n_candidates, 4)`: T, mean, lower and upper quartile.
+        training: columns of the training history: "step", "train_loss", "validation_loss" (NaN for an empty cell).
+        pictures: by figure, the arrays of `evidence.PICTURES`; those of claims that were not examined are left out.
+        solver: how the moving figure's descents are made.
+        generator: of their starts.
+        progress: told 1 after each figure.
+
+    Returns:
+        The figures' names, in the order in which they were drawn.
+    """
+    drawn: list[str] = []
+
+    def note(figure: str) -> None:
+        drawn.append(figure)
+        if progress is not None:
+            progress(1)
+
+    def draw(figure: str, still: Callable[..., None], live: Callable[..., interactive.Panels], *content: Any) -> None:
+        still(folder / f"{figure}.png", name, *content)
+        write_text(panels / f"{figure}.json", interactive.to_json(live(*content)) + "\n")
+        note(figure)
+
+    unit, tolerance = task.outcomes.axes[0].unit, task.tolerance
+    if len(targets):
+        landscape = view_landscape(task, surrogate, targets, solutions)
+        draw("surfaces", stills.plot_surfaces, interactive.surfaces, landscape)
+        plot_sweep(folder / "sweep.gif", name, view_sweep(task, surrogate, targets, solver, generator))
+        note("sweep")
+        shown = spread_targets(targets)
+        paths = view_trajectories(task, targets, solutions, shown)
+        if paths is not None:
+            missed = {route: array(miss[shown]) for route, miss in misses.items()}
+            goals = view_goals(task, targets, solutions["direct"], paths["direct"], shown)
+            draw("trajectories", stills.plot_trajectories, interactive.trajectories, paths, goals, missed, unit)
+        descents = {route: view_descent(task, targets, solution) for route, solution in solutions.items()}
+        believed = {route: loss for route, (loss, _) in descents.items()}
+        true = {route: miss for route, (_, miss) in descents.items()}
+        draw("loss", stills.plot_loss, interactive.loss, believed, true, unit, tolerance)
+        draw("r_t", stills.plot_r_t, interactive.r_t, r_t)
+    everywhere = {route: array(miss) for route, miss in misses.items()}
+    draw("miss", stills.plot_misses, interactive.misses, everywhere, unit, tolerance)
+    step, *losses = (np.asarray(training[column], float) for column in ("step", "train_loss", "validation_loss"))
+    draw("training", stills.plot_training, interactive.training, step, *losses)
+    more: dict[str, tuple[Any, ...]] = {
+        "basins": (evidence.plot_basins, interactive.basins, task.box.axes[:2]),
+        "belief": (evidence.plot_belief, interactive.belief, unit, tolerance),
+        "iterations": (evidence.plot_iterations, interactive.iterations),
+        "conditioning": (evidence.plot_conditioning, interactive.conditioning),
+        "gradients": (evidence.plot_gradients, interactive.gradients),
+    }
+    for figure, picture in pictures.items():
+        still, live, *rest = more[figure]
+        draw(figure, still, live, picture, *rest)
+    return drawn

@@ -1,0 +1,250 @@
+"""The figure that moves: both losses while the target sweeps through its range, with the descents on each."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from PIL import Image
+
+from aimback.core.box import Axis
+from aimback.core.files import written_whole
+from aimback.core.problem import InverseProblem, Linearised, Solution
+from aimback.data.targets import Targets
+from aimback.report.canvas import Array, canvas
+from aimback.report.colours import COLOURS, LINES
+from aimback.report.views import array, evaluate, span_of, unit_grid
+from aimback.solve.multistart import solve
+from aimback.solve.solver import Solver
+from aimback.solve.starts import stratified_starts
+from aimback.tasks.base import Task
+
+FRAMES = 36
+_HOLD, _FRAME = 900, 110  # ms: the last frame, every other one
+_STARTS, _MAX_STEPS = 4, 40
+_POINTS = 61
+_DECADES = 5
+_SHADES = 15
+_COLOURS = 64
+
+
+@dataclass(frozen=True)
+class Side:
+    """One forward map during the sweep.
+
+    Attributes:
+        title: over the panel.
+        route: whose colour it has.
+        loss: `(FRAMES, n)` or `(FRAMES, n_y, n_x)`, a picture a target.
+        paths: `(n_steps + 1, FRAMES, n_starts, 1 or 2)`.
+        miss: of the best start by the true simulator, `(FRAMES,)`, in the outcome's unit.
+    """
+
+    title: str
+    route: str
+    loss: Array
+    paths: Array
+    miss: Array
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A target that moves from one end of its range to the other, and what each forward map makes of it.
+
+    Attributes:
+        axes: the one or two controls that are shown.
+        sides: the true map first.
+        captions: what is wanted, a frame.
+        unit: of the misses.
+        tolerance: the miss at which a target counts as solved.
+    """
+
+    axes: Sequence[Axis]
+    sides: Sequence[Side]
+    captions: Sequence[str]
+    unit: str
+    tolerance: float
+
+
+def view_sweep(
+    task: Task, surrogate: Linearised, targets: Targets, solver: Solver, generator: torch.Generator
+) -> Sweep:
+    """Solve both forward maps for a row of targets, from the same starts, in one call each.
+
+    The first outcome sweeps from the 2nd to the 98th of a hundred of the task's targets; other outcomes and the
+    conditions are at their medians, and controls that are not shown in the middle of the box.
+    """
+    ends = targets.targets[:, 0].quantile(torch.tensor([0.02, 0.98], dtype=torch.float64))
+    wanted = targets.targets.median(0).values.expand(FRAMES, -1).clone()
+    wanted[:, 0] = torch.linspace(float(ends[0]), float(ends[1]), FRAMES, dtype=torch.float64)
+    condition = targets.conditions.median(0).values
+    starts = task.box.from_unit(stratified_starts(1, _STARTS, len(task.box), generator)).expand(FRAMES, -1, -1)
+    problem = InverseProblem(
+        wanted, condition.expand(FRAMES, -1), task.box, task.tolerance, span_of(task), starts.contiguous()
+    )
+    brief = replace(solver, starts=_STARTS, starts_from="prior", max_steps=min(solver.max_steps, _MAX_STEPS))
+    axes = task.box.axes[:2]
+    controls = task.box.from_unit(unit_grid(torch.full((len(task.box),), 0.5, dtype=torch.float64), _POINTS))
+    sides = []
+    for title, route, forward in (
+        ("the simulator itself", "direct", task),
+        ("through the network", "surrogate", surrogate),
+    ):
+        outcome = evaluate(forward, controls, condition)
+        found = solve(forward, problem, brief, torch.Generator().manual_seed(generator.initial_seed()))
+        each = (outcome - wanted.reshape(FRAMES, *[1] * (outcome.ndim - 1), -1)) / span_of(task)
+        paths = array(found.history.controls[..., : len(axes)])
+        sides.append(Side(title, route, array(each.square().sum(-1)), paths, _true_miss(task, problem, found)))
+    names = (*task.outcomes.axes, *task.conditions.axes)
+    given = torch.cat([wanted, condition.expand(FRAMES, -1)], dim=1).tolist()
+    captions = [
+        "target "
+        + ", ".join(f"{axis.name} {value:.2f} {axis.unit}".rstrip() for axis, value in zip(names, row, strict=True))
+        for row in given
+    ]
+    return Sweep(axes, sides, captions, task.outcomes.axes[0].unit, task.tolerance)
+
+
+def _true_miss(task: Task, problem: InverseProblem, found: Solution) -> Array:
+    answers = found.controls[torch.arange(len(problem.targets)), found.best()]
+    with torch.no_grad():
+        return array(torch.linalg.vector_norm(task(answers, problem.conditions) - problem.targets, dim=-1))
+
+
+def plot_sweep(path: Path, title: str, sweep: Sweep) -> None:
+    """Write the animation (GIF); the same sweep gives the same bytes."""
+    frames = list(_frames(title, sweep))
+    # One palette for all frames, from the first, the middle and the last one: colours that do not flicker.
+    few = np.concatenate([frames[index] for index in (0, len(frames) // 2, -1)])
+    palette = Image.fromarray(few).quantize(_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    first, *rest = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    content = io.BytesIO()
+    first.save(
+        content,
+        format="GIF",
+        save_all=True,
+        append_images=rest,
+        duration=[_FRAME] * len(rest) + [_HOLD],
+        loop=0,
+        optimize=False,
+    )
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+
+
+def _frames(title: str, sweep: Sweep) -> Iterator[NDArray[np.uint8]]:
+    """The pictures, `(height, width, 3)` each."""
+    with canvas((8.6, 4.3)) as figure:
+        panels = figure.subplots(1, len(sweep.sides), sharex=True, sharey=True)
+        show = _Curve if len(sweep.axes) == 1 else _Map
+        shown = [show(panel, side, sweep) for panel, side in zip(panels, sweep.sides, strict=True)]
+        panels[0].set_ylabel(sweep.axes[1].label if len(sweep.axes) == 2 else "loss, (miss / span)²")
+        heading = figure.suptitle(f"{title}: {sweep.captions[0]}")
+        drawing = figure.canvas
+        assert isinstance(drawing, FigureCanvasAgg)
+        # What does not change is laid out and drawn once, everything else again and again.
+        moving = [heading, *(artist for one in shown for artist in one.moving)]
+        for one in shown:
+            one.turn_to(0)
+        drawing.draw()
+        figure.set_layout_engine("none")
+        for artist in moving:
+            artist.set_animated(True)
+        drawing.draw()
+        still = drawing.copy_from_bbox(figure.bbox)
+        for frame, caption in enumerate(sweep.captions):
+            drawing.restore_region(still)
+            heading.set_text(f"{title}: {caption}")
+            for one in shown:
+                one.turn_to(frame)
+            for artist in moving:
+                figure.draw_artist(artist)
+            yield np.asarray(drawing.buffer_rgba())[..., :3].copy()
+
+
+class _Panel:
+    """One side, redrawn frame by frame."""
+
+    def __init__(self, panel: Axes, side: Side, sweep: Sweep) -> None:
+        self._side, self._unit, self._tolerance = side, sweep.unit, sweep.tolerance
+        axis = sweep.axes[0]
+        panel.grid(False)
+        panel.set(xlabel=axis.label, xlim=(axis.lower, axis.upper))
+        finite = np.concatenate([one.loss[np.isfinite(one.loss)] for one in sweep.sides])
+        self.worst = float(finite.max(initial=np.finfo(float).tiny))
+        self._title = panel.set_title("\n", fontsize=11, color=COLOURS[side.route])
+        self.moving: list[Artist] = [self._title]
+
+    def turn_to(self, frame: int) -> None:
+        """Show another target."""
+        miss, least = self._side.miss[frame], 1e-3 * self._tolerance
+        shown = f"{miss:.2g} {self._unit}" if miss >= least else f"less than {least:g} {self._unit}"
+        self._title.set_text(f"{self._side.title}\nmisses by {shown}".rstrip())
+
+
+class _Map(_Panel):
+    """Two controls: the loss as shades, bright where it is small."""
+
+    def __init__(self, panel: Axes, side: Side, sweep: Sweep) -> None:
+        super().__init__(panel, side, sweep)
+        x, y = sweep.axes
+        self._image: AxesImage = panel.imshow(
+            np.zeros(side.loss.shape[1:]),
+            extent=(x.lower, x.upper, y.lower, y.upper),
+            origin="lower",
+            aspect="auto",
+            interpolation="bilinear",
+            interpolation_stage="data",
+            # In steps, as contours: they show the shape, and make a small file.
+            cmap=colormaps["Greys"].resampled(_SHADES),
+            vmin=-_DECADES,
+            vmax=0,
+        )
+        colour = COLOURS[side.route]
+        self._paths = LineCollection([], colors=colour, linewidths=1.8)
+        panel.add_collection(self._paths)
+        (self._starts,) = panel.plot([], [], "o", color="white", mec=colour, mew=1.6, ms=6)
+        (self._ends,) = panel.plot([], [], "*", color=colour, mec="white", mew=0.8, ms=14, clip_on=False)
+        self.moving += [self._image, *panel.spines.values(), self._paths, self._starts, self._ends]
+
+    def turn_to(self, frame: int) -> None:
+        super().turn_to(frame)
+        depth = np.log10(np.clip(self._side.loss[frame] / self.worst, 10.0**-_DECADES, None))
+        self._image.set_data(depth)
+        paths = self._side.paths[:, frame]
+        self._paths.set_segments(list(paths.transpose(1, 0, 2)))
+        self._starts.set_data(*paths[0].T)
+        self._ends.set_data(*paths[-1].T)
+
+
+class _Curve(_Panel):
+    """One control: the loss as a curve."""
+
+    def __init__(self, panel: Axes, side: Side, sweep: Sweep) -> None:
+        super().__init__(panel, side, sweep)
+        axis = sweep.axes[0]
+        self._x = np.linspace(axis.lower, axis.upper, side.loss.shape[1])
+        colour = COLOURS[side.route]
+        panel.set(yscale="log", ylim=(self.worst * 10.0**-_DECADES, self.worst * 2))
+        self._curve: Line2D = panel.plot(self._x, np.ones_like(self._x), LINES[side.route], color=colour)[0]
+        (self._starts,) = panel.plot([], [], "o", color="white", mec=colour, mew=1.6, ms=6)
+        (self._ends,) = panel.plot([], [], "*", color=colour, mec="white", mew=0.8, ms=14, clip_on=False)
+        self.moving += [self._curve, self._starts, self._ends]
+
+    def turn_to(self, frame: int) -> None:
+        super().turn_to(frame)
+        loss = np.clip(self._side.loss[frame], self.worst * 10.0**-_DECADES, None)
+        self._curve.set_ydata(loss)
+        for dots, at in ((self._starts, 0), (self._ends, -1)):
+            where = self._side.paths[at, frame, :, 0]
+            dots.set_data(where, np.interp(where, self._x, loss))

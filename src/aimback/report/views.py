@@ -1,0 +1,221 @@
+"""What the figures show, as plain arrays: what the routes saw and did, seen through the forward maps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aimback.core.box import Axis
+from aimback.core.problem import ForwardMap, Solution
+from aimback.data.dataset import simulate
+from aimback.data.targets import Targets
+from aimback.evaluate.exactness import simulate_closely
+from aimback.tasks.base import Task
+
+Array: TypeAlias = NDArray[np.float64]
+
+SHOWN_STARTS = 8
+_SHOWN_TARGETS = 5
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The loss of one target over one or two controls, as one forward map has it; a curve over one control.
+
+    Attributes:
+        title: over the panel.
+        route: whose colour it has.
+        outcome: `(n,)` or `(n_y, n_x)`, of the first outcome, or None where there are several.
+        loss: the same shape.
+        paths: by route, `(n_steps + 1, n_starts, 1 or 2)`, where the starts went that descended here.
+    """
+
+    title: str
+    route: str
+    outcome: Array | None
+    loss: Array
+    paths: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """What the forward maps make of one target; the true one comes first.
+
+    Attributes:
+        axes: the one or two controls that are shown.
+        surfaces: one a forward map.
+        wanted: the target, and where further controls stand, in words.
+        target: the wanted outcome; None where there are several.
+    """
+
+    axes: Sequence[Axis]
+    surfaces: Sequence[Surface]
+    wanted: str
+    target: float | None
+
+    def ticks(self, axis: int) -> Array:
+        """Where the points lie along an axis."""
+        points = self.surfaces[0].loss.shape[-1 - axis]
+        return np.linspace(self.axes[axis].lower, self.axes[axis].upper, points)
+
+
+def view_landscape(
+    task: Task, surrogate: ForwardMap, targets: Targets, solutions: Mapping[str, Solution], points: int = 161
+) -> Landscape:
+    """The loss over the first two controls (one, where there is only one), true and through the network.
+
+    Further controls stand where the direct route's best answer has them.
+    """
+    row = _shown_target(targets, solutions)
+    target, condition = targets.targets[row], targets.conditions[row]
+    solution = solutions["direct"]
+    answer = solution.controls[row, solution.best()[row]].cpu().double()
+    axes = task.box.axes[:2]
+    grid = unit_grid(task.box.to_unit(answer), points)
+    controls = task.box.from_unit(grid)
+    surfaces = []
+    for title, route, forward in (
+        ("the simulator itself", "direct", task),
+        ("through the network", "surrogate", surrogate),
+    ):
+        outcome = evaluate(forward, controls, condition)
+        loss = ((outcome - target) / span_of(task)).square().sum(-1)
+        paths = {
+            name: array(found.history.controls[:, row, :SHOWN_STARTS, : len(axes)])
+            for name, found in solutions.items()
+            if (name == "surrogate") == (route == "surrogate")
+        }
+        height = array(outcome[..., 0]) if len(task.outcomes) == 1 else None
+        surfaces.append(Surface(title, route, height, array(loss), paths))
+    given = zip((*task.outcomes.axes, *task.conditions.axes), (*target, *condition), strict=True)
+    wanted = "target " + ", ".join(f"{axis.name} {value:.3g} {axis.unit}".rstrip() for axis, value in given)
+    if len(task.box) > len(axes):
+        wanted += "; slice through the best answer"
+    return Landscape(axes, surfaces, wanted, float(target[0]) if len(task.outcomes) == 1 else None)
+
+
+def unit_grid(middle: Tensor, points: int) -> Tensor:
+    """Points of the unit cube, evenly over the first two controls, the first one last: `(points, points, n_controls)`.
+
+    Args:
+        middle: where further controls stand, `(n_controls,)`; with one control the grid is `(points, 1)`.
+    """
+    ticks = torch.linspace(0, 1, points, dtype=torch.float64)
+    if len(middle) == 1:
+        return ticks[:, None]
+    grid = middle.expand(points, points, -1).clone()
+    grid[..., 0], grid[..., 1] = ticks, ticks[:, None]
+    return grid
+
+
+def evaluate(forward: ForwardMap, controls: Tensor, condition: Tensor) -> Tensor:
+    """Outcomes of a grid `(..., n_controls)` under one condition, `(..., n_outcomes)`; a chunk at a time."""
+    rows = controls.reshape(-1, controls.shape[-1])
+    outcome = simulate(forward, rows, condition.expand(len(rows), -1))
+    return outcome.reshape(*controls.shape[:-1], -1)
+
+
+def view_trajectories(
+    task: Task, targets: Targets, solutions: Mapping[str, Solution], rows: Tensor, points: int = 80
+) -> dict[str, Array] | None:
+    """Paths of the answers to some targets by route, `(n_rows, points, 2)`; None where the task draws none."""
+    paths = {}
+    for route, solution in solutions.items():
+        answers = solution.controls[rows, solution.best()[rows]].double().cpu()
+        path = task.trajectory(answers, targets.conditions[rows], points)
+        if path is None:
+            return None
+        paths[route] = array(path)
+    return paths
+
+
+def view_descent(task: Task, targets: Targets, solution: Solution) -> tuple[Array, Array]:
+    """What the answers' starts did: loss by the route's own map and true miss, `(n_steps + 1, n_kept)` each."""
+    kept = solution.history.controls.shape[1]
+    rows = torch.arange(kept)
+    best = solution.best()[:kept]
+    loss = (solution.history.believed_miss[:, rows, best] / span_of(task)).square()
+    controls = solution.history.controls[:, rows, best].double().cpu()
+    steps = len(controls)
+    wanted, conditions = (part[:kept].repeat(steps, 1) for part in (targets.targets, targets.conditions))
+    miss = simulate_closely(task, controls.flatten(0, 1), conditions, wanted).miss.reshape(steps, kept)
+    return array(loss), array(miss)
+
+
+def spread_targets(targets: Targets) -> Tensor:
+    """Rows of a few targets spread over all of them, without the outermost twentieth."""
+    order = targets.targets[:, 0].argsort(stable=True)
+    last = len(order) - 1
+    places = torch.linspace(0.05 * last, 0.95 * last, min(_SHOWN_TARGETS, len(order))).round().long()
+    return order[places]
+
+
+def view_goals(task: Task, targets: Targets, solution: Solution, trajectories: Array, rows: Tensor) -> Array:
+    """Where trajectories should end, `(n_rows, 2)`; a target of one number is that coordinate of their ends.
+
+    Args:
+        solution: the answers that the trajectories, `(n_rows, points, 2)`, are of.
+    """
+    wanted = array(targets.targets[rows])
+    if wanted.shape[1] > 1:
+        return wanted[:, :2]
+    answers = solution.controls[rows, solution.best()[rows]].double().cpu()
+    ends = trajectories[:, -1]
+    off = np.abs(ends - array(simulate(task, answers, targets.conditions[rows]))).mean(0)
+    # A place on the ground, or a height.
+    return np.where(np.arange(2) == off.argmin(), wanted, ends)
+
+
+def solved_share(misses: Array, tolerance: float) -> tuple[Array, Array, float]:
+    """Misses in order, the share of all targets missed by at most so much, and the share that is solved."""
+    found = np.sort(misses[np.isfinite(misses)])
+    shares = np.arange(1, len(found) + 1) / max(len(misses), 1)
+    return found, shares, float((found <= tolerance).sum() / max(len(misses), 1))
+
+
+def bands(curves: Mapping[str, Array], floor: float) -> dict[str, tuple[Array, Array, Array]]:
+    """By route, the 10 %, 50 % and 90 % quantile over targets at each step, `(n_steps + 1,)` each.
+
+    Args:
+        curves: by route, `(n_steps + 1, n_targets)`; the shorter ones stay where they ended.
+        floor: nothing is drawn below.
+    """
+    longest = max(len(values) for values in curves.values())
+    drawn = {}
+    for route, values in curves.items():
+        shown = np.where(np.isfinite(values), np.maximum(values, floor), np.inf)
+        stopped = np.repeat(shown[-1:], longest - len(shown), axis=0)
+        low, middle, high = np.quantile(np.concatenate([shown, stopped]), [0.1, 0.5, 0.9], axis=1, method="nearest")
+        top = np.max(shown, initial=floor, where=np.isfinite(shown))  # a share that failed lies above all others
+        drawn[route] = (np.minimum(low, top), np.where(np.isfinite(middle), middle, np.nan), np.minimum(high, top))
+    return drawn
+
+
+def settled(curves: Sequence[Array]) -> int:
+    """The last step that still changes the 90 % quantile of any of the curves visibly."""
+    last = 1
+    for values in curves:
+        high = np.quantile(np.nan_to_num(values, nan=np.inf), 0.9, axis=1, method="nearest")
+        moving = np.flatnonzero(~np.isclose(high, high[-1], rtol=0.05, atol=0))
+        last = max(last, int(moving[-1]) + 1 if len(moving) else 1)
+    return last
+
+
+def span_of(task: Task) -> float:
+    """Of the outcomes, in their unit: what a miss is compared with."""
+    return float((task.outcomes.upper - task.outcomes.lower).norm())
+
+
+def array(values: Tensor) -> Array:
+    return values.detach().double().cpu().numpy()
+
+
+def _shown_target(targets: Targets, solutions: Mapping[str, Solution]) -> int:
+    """Of the targets with a history, the one in the middle of them all: not at the rim, where little is to be seen."""
+    kept = min(solution.history.controls.shape[1] for solution in solutions.values())
+    wanted = targets.targets[:kept, 0]
+    return int((wanted - targets.targets[:, 0].median()).abs().argmin())

@@ -1,0 +1,16 @@
+"""How a process of ours starts, ends, dies and is mended after."""
+
+import os
+import sys
+from pathlib import Path
+
+from aimback.runtime.surroundings import start_clean
+
+# Only a command of ours, not whoever imports this; Python calls itself "-m" while it looks for a module to run.
+if sys.argv[0] == "-m" or Path(sys.argv[0]).name == "aimback":
+    start_clean()
+
+if "DVC_STAGE" in os.environ:  # here, because importing PyTorch takes longer than dvc needs to die
+    from aimback.runtime.orphan import end_with_dvc
+
+    end_with_dvc()

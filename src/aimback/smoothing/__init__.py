@@ -1,1 +1,0 @@
-"""Randomised smoothing: what the direct route may descend before the simulator itself."""

@@ -1,0 +1,55 @@
+"""Several descents, each from where the last one has ended."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from aimback.core.problem import History, InverseProblem, Linearised, Solution
+from aimback.solve.multistart import solve
+from aimback.solve.progress import Progress
+from aimback.solve.solver import Solver
+
+
+def solve_in_turn(
+    forwards: Sequence[Linearised],
+    problem: InverseProblem,
+    solver: Solver,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> Solution:
+    """Descend through easier maps first, and through the right one last.
+
+    This is continuation (Nocedal, Wright 2006, section 11.3). An easier map only tells where to go on from, so a
+    start leaves it as soon as it is within the tolerance. All else is as in `solve`.
+
+    Args:
+        forwards: the maps, the easiest first, and last the one that is to be inverted; at least that one.
+        progress: told of the last descent only: what an easier map believes solves nothing.
+
+    Returns:
+        What the last descent came to, and so its believed misses. Steps are counted through all descents, and a
+        path shows one more for each of them, the first look through its map.
+    """
+    *easier, last = forwards
+    precision = max(solver.precision, min(problem.tolerance / problem.scale, 0.5))
+    way: list[Solution] = []
+    for forward in easier:
+        way.append(solve(forward, problem, replace(solver, precision=precision), generator))
+        problem, solver = replace(problem, starts=way[-1].controls), replace(solver, starts_from="prior")
+    return functools.reduce(_joined, [*way, solve(last, problem, solver, generator, progress)])
+
+
+def _joined(first: Solution, then: Solution) -> Solution:
+    """The second solution, with the first one's way before its own."""
+    reached = then.steps_to_tolerance
+    return replace(
+        then,
+        steps=first.steps + then.steps,
+        steps_to_tolerance=torch.where(reached >= 0, first.steps + reached, reached),
+        history=History(
+            torch.cat([first.history.controls, then.history.controls]),
+            torch.cat([first.history.believed_miss, then.history.believed_miss]),
+        ),
+    )

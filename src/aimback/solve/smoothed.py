@@ -1,0 +1,119 @@
+"""A smooth forward map made of a rough one: its mean over random perturbations of the controls."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from aimback.core.box import Box
+from aimback.core.errors import UserError
+from aimback.core.problem import Linearised
+from aimback.solve.rowwise import total
+from aimback.solve.smoothing_settings import Order
+
+_ROWS = 65_536  # evaluated at once; bounds the memory
+
+
+class Smoothed:
+    """`F(x) = mean f(x + sigma z)` over Gaussian z (randomised smoothing: Duchi, Bartlett, Wainwright 2012).
+
+    Its Jacobian is estimated from derivatives of f of either order (Suh, Simchowitz, Zhang, Tedrake, ICML 2022):
+
+    - "first": the mean of the Jacobians of f. Exact for this F wherever f is continuous. A jump of f has no part in
+      any of them, so where f jumps it is biased, however many the samples.
+    - "zeroth": `mean (f(x + sigma z) - f(x - sigma z)) z' / (2 sigma)`, from values alone (Nesterov, Spokoiny 2017).
+      It needs no derivative of f and no continuity, and is noisier.
+
+    The perturbations are drawn once and serve every row and every step (common random numbers), so F is a map like
+    any other: it gives the same bits for the same controls, whatever else is in the batch. They come in antithetic
+    pairs z, -z, so nothing is left of a constant; and their second moments are made those of the Gaussian
+    (moment matching: Glasserman 2003, section 4.5), so both Jacobians are exact for a linear f.
+
+    A perturbation that would leave the box stops at its wall: a simulator need not work out there, and F is then
+    that of f continued by what it is at the wall. On the wall itself half of the slope across it is left; reflection
+    would leave none, and answers on a wall would be lost.
+
+    What is smoothed is the outcome, not the loss: across a jump F has outcomes that f has nowhere near, so its
+    answers are not those of f. They are where to begin with f itself (`solve_in_turn`).
+
+    Args:
+        forward: f; it is evaluated `samples` times a row.
+        box: of the controls.
+        sigma: standard deviation of the perturbations, in unit-box lengths, positive.
+        samples: even, at least two a control.
+        order: "zeroth" or "first".
+        generator: a CPU generator; the perturbations are a function of it alone.
+
+    Raises:
+        UserError: too few samples for so many controls.
+    """
+
+    def __init__(
+        self, forward: Linearised, box: Box, sigma: float, samples: int, order: Order, generator: torch.Generator
+    ) -> None:
+        if samples < 2 * len(box):
+            raise UserError(f"samples: at least two a control, {2 * len(box)}, got {samples}")
+        self.forward = forward
+        self.box = box
+        self._sigma = sigma
+        self._order = order
+        half = _matched(torch.randn(samples // 2, len(box), generator=generator, dtype=torch.float64))
+        self._directions = torch.cat([half, -half])
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        """The mean outcome, `(..., n_outcomes)`."""
+        (outcome,) = self._by_rows(lambda *rows: (_mean(self.forward(*self._around(*rows)[1:])),), controls, conditions)
+        return outcome
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean outcome `(..., n_outcomes)` and the estimate of its Jacobian `(..., n_outcomes, n_controls)`."""
+        estimate = self._zeroth if self._order == "zeroth" else self._first
+        outcome, jacobian = self._by_rows(estimate, controls, conditions)
+        return outcome, jacobian
+
+    def _zeroth(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        _, points, given = self._around(controls, conditions)
+        outcomes = self.forward(points, given)
+        forth, back = outcomes.chunk(2)
+        directions = self._directions[: len(forth), None, None].to(controls)
+        slopes = (forth - back)[..., None] * directions / (2 * self._sigma)
+        lower, upper = self.box.bounds(controls)
+        return _mean(outcomes), _mean(slopes) / (upper - lower)
+
+    def _first(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        unit, points, given = self._around(controls, conditions)
+        outcomes, jacobians = self.forward.linearise(points, given)
+        # What stopped at a wall does not move with the controls.
+        moves = ((unit >= 0) & (unit <= 1))[..., None, :]
+        return _mean(outcomes), _mean(torch.where(moves, jacobians, 0.0))
+
+    def _around(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Perturbed controls in unit-box lengths, the same stopped at the walls in their units, and their conditions,
+        `(samples, rows, ...)` each."""
+        directions = self._directions.to(controls)
+        unit = self.box.to_unit(controls) + self._sigma * directions[:, None]
+        return unit, self.box.from_unit(unit.clamp(0, 1)), conditions.expand(len(directions), *conditions.shape)
+
+    def _by_rows(
+        self, evaluate: Callable[[Tensor, Tensor], tuple[Tensor, ...]], controls: Tensor, conditions: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Some rows at a time, in any leading shape."""
+        leading = controls.shape[:-1]
+        size = max(1, _ROWS // len(self._directions))
+        rows = controls.reshape(-1, controls.shape[-1]).split(size)
+        given = conditions.expand(*leading, -1).reshape(leading.numel(), conditions.shape[-1]).split(size)
+        parts = zip(*(evaluate(*pair) for pair in zip(rows, given, strict=True)), strict=True)
+        whole = (torch.cat(part) for part in parts)
+        return tuple(part.reshape(*leading, *part.shape[1:]) for part in whole)
+
+
+def _matched(normal: Tensor) -> Tensor:
+    """The same numbers, `(count, dimensions)`, turned and stretched until their second moments are one and nought."""
+    root = torch.linalg.cholesky(normal.T @ normal / len(normal))
+    matched: Tensor = torch.linalg.solve_triangular(root, normal.T, upper=False).T
+    return matched
+
+
+def _mean(samples: Tensor) -> Tensor:
+    """Over the first dimension, in order: torch's own may add up in another order in another batch."""
+    return total(samples, dim=0) / len(samples)

@@ -1,0 +1,136 @@
+"""One step of every start: where to look, what is there, whether to go there, what to remember."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aimback.core.errors import UserError
+from aimback.core.problem import InverseProblem, Linearised, StartStatus
+from aimback.solve import point as points
+from aimback.solve.point import Point
+from aimback.solve.rowwise import largest, some
+from aimback.solve.solver import Memory, Stepper
+
+_REST = 1e-12  # of the scaled gradient: nothing left to descend
+
+
+@dataclass(frozen=True)
+class Front:
+    """The starts that are on their way, one row each; what a row holds depends on that row alone.
+
+    Attributes:
+        targets: `(rows, n_outcomes)`; conditions: `(rows, n_conditions)`.
+        unit, residual, jacobian: where each start is, see `Point`.
+        best: the best place it has seen, `(rows, n_controls)` in the unit cube.
+        merit: the root of the loss there, with walls the relative miss, `(rows,)`; infinite before the first look.
+        miss: the relative miss there, `(rows,)`.
+        reached: the first step at which it was within the tolerance, `(rows,)`, -1 before.
+        memory: the solver's.
+    """
+
+    targets: Tensor
+    conditions: Tensor
+    unit: Tensor
+    residual: Tensor
+    jacobian: Tensor
+    best: Tensor
+    merit: Tensor
+    miss: Tensor
+    reached: Tensor
+    memory: Memory
+
+    def __getitem__(self, rows: Any) -> "Front":
+        return Front.of([part[rows] for part in self.tensors()])
+
+    def tensors(self) -> list[Tensor]:
+        """All of them in a row."""
+        *own, memory = (getattr(self, field.name) for field in fields(self))
+        return [*own, *memory]
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> "Front":
+        """The other way."""
+        own = len(fields(cls)) - 1
+        return cls(*tensors[:own], tuple(tensors[own:]))  # type: ignore[call-arg, arg-type]  # the last one is the memory
+
+
+class NotCompilable(UserError):  # noqa: N818 - a state of affairs, as StopIteration
+    """A solve cannot be compiled here, and why."""
+
+
+@dataclass(frozen=True)
+class Advance:
+    """The step of a solver through a forward map: a pure function of tensors, so it may be compiled."""
+
+    forward: Linearised
+    problem: InverseProblem
+    solver: Stepper
+
+    def begin(self, targets: Tensor, conditions: Tensor, unit: Tensor) -> Front:
+        """The rows before their first look, at `unit`, `(rows, n_controls)`."""
+        residual = torch.zeros_like(targets)
+        jacobian = residual[:, :, None] * unit[:, None, :]
+        never = torch.full_like(unit[:, 0], torch.inf)
+        reached = torch.full_like(never, -1, dtype=torch.int32)
+        memory = self.solver.begin(Point(unit, residual, jacobian, self.solver.boundary))
+        return Front(targets, conditions, unit, residual, jacobian, unit, never, never, reached, memory)
+
+    def __call__(self, step: Any, front: Front) -> tuple[Front, Tensor, Tensor]:
+        """Go on by one step.
+
+        Args:
+            step: its number, or in a traced program of one row a tensor of it; step 0 is a look without a move.
+
+        Returns:
+            The rows after it; which of them go on, `(rows,)`; and why the others do not, codes of `StartStatus`.
+        """
+        solver = self.solver
+        if isinstance(step, int) and step == 0:
+            point = self._look(front.unit, front)
+            return self._noted(step, front, point, solver.begin(point), torch.zeros_like(front.merit, dtype=torch.bool))
+        here = Point(front.unit, front.residual, front.jacobian, solver.boundary)
+        proposed, memory = solver.propose(here, front.memory, step)
+        if not isinstance(step, Tensor):
+            trial = self._look(proposed, front)
+            moves, still, memory = solver.judge(here, trial, memory)
+            return self._noted(step, front, points.where(moves, trial, here), memory, still)
+        # Traced, one program serves for the first step too, and chooses.
+        first = step == 0
+        trial = self._look(torch.where(first, front.unit, proposed), front)
+        moves, still, memory = solver.judge(here, trial, memory)
+        memory = tuple(torch.where(first, *pair) for pair in zip(solver.begin(trial), memory, strict=True))
+        return self._noted(step, front, points.where(moves | first, trial, here), memory, still & ~first)
+
+    def _look(self, unit: Tensor, front: Front) -> Point:
+        problem = self.problem
+        return points.evaluate(
+            self.forward, problem.box, unit, front.conditions, front.targets, problem.scale, self.solver.boundary
+        )
+
+    def _noted(
+        self, step: Any, front: Front, point: Point, memory: Memory, still: Tensor
+    ) -> tuple[Front, Tensor, Tensor]:
+        """The rows at their new points, and who has come to an end there."""
+        miss = point.miss
+        merit = miss if point.boundary is None else point.loss.sqrt()
+        better = merit < front.merit
+        fresh = (merit <= self.problem.tolerance / self.problem.scale) & (front.reached < 0)
+        moved = replace(
+            front,
+            unit=point.unit,
+            residual=point.residual,
+            jacobian=point.jacobian,
+            best=torch.where(better[:, None], point.unit, front.best),
+            merit=torch.where(better, merit, front.merit),
+            miss=torch.where(better, miss, front.miss),
+            reached=torch.where(fresh, step, front.reached).to(front.reached.dtype),
+            memory=memory,
+        )
+        rests = still | (largest(point.downhill) <= _REST)
+        why = torch.where(rests, StartStatus.STALLED, StartStatus.STEP_LIMIT).to(torch.int8)
+        why = torch.where(point.finite, why, StartStatus.NOT_FINITE)
+        why = torch.where(some(point.residual.abs() == torch.inf), StartStatus.NO_EVENT, why)
+        return moved, point.finite & (merit > self.solver.precision) & ~rests, why

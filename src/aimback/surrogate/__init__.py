@@ -1,1 +1,0 @@
-"""The surrogate route's forward map: a network trained on simulated examples."""

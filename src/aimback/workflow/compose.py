@@ -1,0 +1,113 @@
+"""Compose params.yaml from conf/, unless DVC has just composed it with overrides, and check it.
+
+`dvc exp run -S ...` writes params.yaml itself (hydra.enabled) and names the experiment in the
+environment; a plain `dvc repro` must notice edits of conf/. So the first line of params.yaml tells
+which conf/ it was composed from, and is written only once everything in it was found to be right.
+"""
+
+import hashlib
+import os
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from aimback.core.errors import UserError
+from aimback.core.files import sha256, write_text
+from aimback.runtime.ending import ending
+from aimback.runtime.project import CONF, below_root, seen_even_from_a_copy
+from aimback.workflow.entry import composing
+from aimback.workflow.params import ANEW, PARAMS, check_conf, read_mapping
+
+HEADER = "# Composed from conf/ (edit there, or override), which had the hash "
+
+
+def digest_of_conf() -> str:
+    """What conf/ holds, in one hash."""
+    digest = hashlib.sha256()
+    for file in sorted(CONF.rglob("*.yaml")):
+        digest.update(f"{file.relative_to(CONF).as_posix()}\n".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def write_params(cfg: DictConfig) -> None:
+    """Check everything that is configured; then write it, under the line that tells from where.
+
+    Raises:
+        UserError: something is wrong, and params.yaml is as it was.
+    """
+    # The bytes of a user's targets file are a parameter: DVC cannot depend on a file that may be none.
+    targets = seen_even_from_a_copy(cfg.targets) if isinstance(cfg.get("targets"), str) and cfg.targets else None
+    if targets is not None and not targets.is_file():
+        raise UserError(f"targets: there is no file {str(targets)!r}")
+    digest = sha256(targets) if targets else None
+    text = _text(cfg, digest)
+    if text is not None and PARAMS.is_file() and PARAMS.read_bytes() == text.encode():
+        return  # it was checked before it was written
+    from aimback.data.targets import read_targets  # PyTorch takes seconds to import
+    from aimback.workflow.memory import check_memory
+    from aimback.workflow.settings import Settings
+
+    settings = Settings(cfg).check()
+    check_memory(settings)
+    if targets is not None:
+        for task in settings.tasks.values():
+            read_targets(targets, task)
+    assert text is not None
+    write_text(PARAMS, text)
+
+
+def _text(cfg: DictConfig, targets_sha256: str | None) -> str | None:
+    """What params.yaml shall hold; None where the settings do not resolve, of which `Settings` says more."""
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True)
+    except (OmegaConfBaseException, RecursionError):
+        return None
+    assert isinstance(tree, dict)
+    if targets_sha256:
+        tree["targets"] = below_root(tree["targets"])
+    composed = OmegaConf.to_yaml(OmegaConf.create({**tree, "targets_sha256": targets_sha256}))
+    return f"{HEADER}{digest_of_conf()}\n{composed}"
+
+
+def _listed() -> Any:
+    """The tasks in params.yaml as it is, of which DVC makes its stages."""
+    try:
+        return read_mapping(PARAMS, ANEW).get("tasks")
+    except UserError:
+        return None
+
+
+def _explain(error: Exception) -> str | None:
+    return str(error) if isinstance(error, OmegaConfBaseException) else None
+
+
+def _composed() -> DictConfig:
+    """params.yaml if it is still right, else conf/ composed anew."""
+    text = PARAMS.read_bytes() if PARAMS.is_file() else b""
+    # DVC composes without our first line, and only for an experiment.
+    by_dvc = text and not text.startswith(HEADER.encode()) and "DVC_EXP_NAME" in os.environ
+    if by_dvc or text.startswith((HEADER + digest_of_conf()).encode()):
+        return OmegaConf.create(read_mapping(PARAMS, ANEW))
+    check_conf()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return hydra.compose("config")
+        except Exception as error:  # whatever fails there is what stands in conf/
+            raise UserError(composing(error)) from error
+
+
+def main() -> None:
+    with ending("compose", _explain):
+        cfg = _composed()
+        before = _listed()
+        write_params(cfg)
+        # DVC made its stages of the list that was there when it started.
+        if "DVC_STAGE" in os.environ and before != list(cfg.tasks):
+            raise UserError("conf/config.yaml lists other tasks than params.yaml did, which has them now; run it again")
+
+
+if __name__ == "__main__":
+    main()

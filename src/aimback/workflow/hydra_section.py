@@ -1,0 +1,181 @@
+"""What config may say under `hydra:`: folders, sweeps, launchers and words, and nothing that runs code.
+
+Hydra itself would set environment variables from there, import and call what its logging and its plugins name, and
+write wherever it is told to. It does so before the work begins, so the section is checked as soon as it is composed,
+each time: for a run, for each job of a sweep, and for what is only shown.
+"""
+
+import copy
+import functools
+import re
+import sys
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra.conf
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.config_source import ConfigLoadError
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from aimback.core.errors import UserError
+from aimback.runtime.project import ROOT
+
+# Keys that name, count or show something, or that a function below looks at.
+_FREE = {"mode", "verbose", "help", "hydra_help", "overrides", "runtime", "searchpath"}
+_FREE |= {"run", "sweep", "output_subdir", "launcher", "sweeper", "hydra_logging", "job_logging", "job"}
+_FREE_OF_A_JOB = {"name", "chdir", "override_dirname", "id", "num", "config_name", "config"}
+_LOGGING = ("default", "none", "disabled", "stdout")
+# To look for config in a package is to import it.
+_PACKAGES = ("hydra", "hydra_plugins", "pipelines")
+_NOT_OUTPUTS = (".ci", ".dvc", ".git", ".venv", "conf", "docs", "pipelines", "src", "tests")
+
+
+def guard() -> None:
+    """Make Hydra refuse in this process what is not allowed here.
+
+    Hydra offers no place between composing and acting, so its composer is wrapped.
+    """
+    compose, open_sources = ConfigLoaderImpl.load_configuration, ConfigRepository.initialize_sources
+
+    @functools.wraps(compose)
+    def compose_checked(loader: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
+        composed = compose(loader, *args, **kwargs)
+        check(composed)
+        return composed
+
+    @functools.wraps(open_sources)
+    def open_checked(repository: ConfigRepository, config_search_path: ConfigSearchPath) -> None:
+        for place in config_search_path.get_path():
+            package = re.match(r"pkg://([^./]*)", str(place.path))
+            if package is not None and package[1] not in _PACKAGES:
+                raise UserError(f"{place.path}: config is looked for in folders, and in no package: that would run it")
+        open_sources(repository, config_search_path)
+
+    ConfigLoaderImpl.load_configuration = compose_checked  # type: ignore[method-assign, assignment]
+    ConfigRepository.initialize_sources = open_checked  # type: ignore[method-assign, assignment]
+    sys.modules["hydra.main"]._get_rerun_conf = _refuse_rerun  # type: ignore[attr-defined]
+
+
+def check(composed: DictConfig) -> None:
+    """Check the section that Hydra has composed for itself.
+
+    Raises:
+        UserError: names the key that is not allowed.
+    """
+    section = OmegaConf.to_container(composed.hydra, resolve=False)
+    if not isinstance(section, dict) or not isinstance(section["job"], dict):
+        _refuse("hydra", "must be a group of settings")
+    stock: Any = OmegaConf.to_container(OmegaConf.structured(hydra.conf.HydraConf), resolve=False)
+    _check_stock("hydra", section, stock, _FREE)
+    _check_stock("hydra.job", section["job"], stock["job"], _FREE_OF_A_JOB)
+    choices = composed.hydra.runtime.choices
+    for name in ("hydra_logging", "job_logging"):
+        _check_logging(name, section[name], choices.get(f"hydra/{name}"))
+    for name in ("launcher", "sweeper"):
+        _check_plugin(name, section[name], choices.get(f"hydra/{name}"))
+    _check_folders(composed)
+
+
+def _check_stock(path: str, node: Mapping[Any, Any], stock: Mapping[Any, Any], free: set[str]) -> None:
+    for name, value in stock.items():
+        if name in node and name not in free and node[name] != value:
+            _refuse(f"{path}.{name}", "may not be set here, because Hydra would run or obey what it says")
+
+
+def _check_logging(name: str, node: Any, choice: Any) -> None:
+    """One of Hydra's own, at any level: handlers and formatters are classes that are imported, called and write."""
+    if choice in _LOGGING:
+        file = resources.files(hydra.conf) / "hydra" / name / f"{choice}.yaml"
+        if file.is_file() and _without_levels(node) == _without_levels(yaml.safe_load(file.read_bytes())):
+            return
+    _refuse(f"hydra.{name}", f"choose one by hydra/{name}={'|'.join(_LOGGING)}; only its level may be changed")
+
+
+def _without_levels(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    plain = {"level": r"\d+|[A-Z]+"}
+    return {
+        name: _without_levels(value)
+        for name, value in node.items()
+        if name not in plain or not re.fullmatch(plain[name], str(value))
+    }
+
+
+def _check_plugin(name: str, node: Any, choice: Any) -> None:
+    """One that is installed, with its own texts: among them may be commands, or names of functions."""
+    try:
+        stock = OmegaConf.to_container(ConfigStore.instance().load(f"hydra/{name}/{choice}.yaml").node, resolve=False)
+    except ConfigLoadError:
+        _refuse(f"hydra.{name}", f"choose one that is installed, by hydra/{name}=NAME")
+    if name == "sweeper" and isinstance(node, dict):
+        # These become overrides, and are checked as such.
+        node = {key: None if key == "params" and _is_flat(value) else value for key, value in node.items()}
+    _check_texts(f"hydra.{name}", node, stock)
+
+
+def _is_flat(node: Any) -> bool:
+    return isinstance(node, dict) and all(isinstance(value, str | int | float) for value in node.values())
+
+
+def _check_texts(path: str, node: Any, stock: Any) -> None:
+    if isinstance(node, dict) and isinstance(stock, dict):
+        for name, value in node.items():
+            _check_texts(f"{path}.{name}", value, stock.get(name))
+    elif node is not None and not isinstance(node, bool | int | float) and node != stock:
+        _refuse(path, "takes numbers, true, false and null; a text could be a command")
+
+
+def _check_folders(composed: DictConfig) -> None:
+    """All that Hydra makes lies in the project, and none of it among code or conf."""
+    composed = copy.deepcopy(composed)
+    with open_dict(composed):
+        if OmegaConf.is_missing(composed.hydra.job, "num"):  # the launcher of a sweep counts its jobs later
+            composed.hydra.job.num, composed.hydra.job.id = 0, "0"
+    run, sweep, job = (Path(_text(composed, f"hydra.{key}")) for key in ("run.dir", "sweep.dir", "sweep.subdir"))
+    _check_folder("hydra.run.dir", run, ROOT)
+    _check_folder("hydra.sweep.dir", sweep, ROOT)
+    _check_folder("hydra.sweep.subdir", sweep / job, sweep)
+    if composed.hydra.output_subdir is not None:
+        for folder in (run, sweep / job):
+            _check_folder("hydra.output_subdir", folder / _text(composed, "hydra.output_subdir"), folder)
+    if not re.fullmatch(r"\w[\w.-]*", _text(composed, "hydra.job.name")):
+        _refuse("hydra.job.name", "its log is called so: letters, digits, '_', '.' and '-'")
+
+
+def _text(composed: DictConfig, key: str) -> str:
+    try:
+        return str(OmegaConf.select(composed, key, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        _refuse(key, str(error).partition("\n")[0])
+
+
+def _check_folder(key: str, place: Path, within: Path) -> None:
+    try:
+        if not _lies_in(place, within):
+            _refuse(key, f"must lie in {within}, got {str(place)!r}")
+        if any(_lies_in(place, ROOT / name) for name in _NOT_OUTPUTS):
+            _refuse(key, f"no run writes to {str(place)!r}; choose a folder in outputs")
+    except (OSError, RuntimeError) as error:  # no path at all, or links in a circle
+        _refuse(key, f"{str(place)!r} cannot be a folder ({error})")
+
+
+def _lies_in(place: Path, folder: Path) -> bool:
+    # A link in the project may well lead to another disk; ".." may not.
+    as_written = ".." not in place.parts and (Path.cwd() / place).is_relative_to(Path.cwd() / folder)
+    return as_written or place.resolve().is_relative_to(folder.resolve())
+
+
+def _refuse_rerun(*_: Any) -> NoReturn:
+    _refuse("--experimental-rerun", "reads a pickle, which could run code; give the overrides again instead")
+
+
+def _refuse(key: str, reason: str) -> NoReturn:
+    raise UserError(f"{key}: {reason}")

@@ -1,0 +1,19 @@
+"""A training that can be watched in MLflow while it runs."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from aimback.tracking import LiveTraining
+from aimback.workflow.runs import PUBLISHED, params, store, training_key
+from aimback.workflow.stage import Job
+
+
+def live_training(job: Job, dataset: Path) -> AbstractContextManager[LiveTraining | None]:
+    """Where the training's values go by step; nowhere for a stage run by hand, whose state nobody publishes."""
+    tracking = job.settings.tracking
+    if not (tracking.enabled and tracking.live and "DVC_STAGE" in os.environ):
+        return nullcontext()
+    PUBLISHED.unlink(missing_ok=True)
+    tree = job.settings.tree
+    return LiveTraining(store(tracking.experiment), job.name, training_key(tree, dataset), params(tree, job.name))

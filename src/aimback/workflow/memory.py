@@ -1,0 +1,50 @@
+"""Settings that ask for more memory than there is are refused at once, not after hours of swapping."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from aimback.core.errors import UserError
+from aimback.workflow.settings import Settings
+
+_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container; "max" where there is none
+
+
+def check_memory(settings: Settings) -> None:
+    """Compare the least that the settings are sure to need with what the machine has.
+
+    Raises:
+        UserError: names the setting that asks for most of it.
+    """
+    has = psutil.virtual_memory().total
+    if _LIMIT.is_file() and (limit := _LIMIT.read_text(encoding="ascii").strip()).isdigit():
+        has = min(has, int(limit))
+    for key, needs in _needs(settings):
+        if needs > has:
+            raise UserError(f"{key}: needs about {needs / 1e9:,.0f} GB of memory, here are {has / 1e9:,.0f}; lower it")
+
+
+def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
+    """Bytes by the setting they follow from."""
+    data, hybrid = settings.data, settings.hybrid
+    for task in settings.tasks.values():
+        # What is drawn, its random order, and what is kept.
+        row = 3 * 8 * (len(task.box) + len(task.conditions) + len(task.outcomes))
+        yield "data.examples", row * data.examples
+        yield "hybrid.targets", row * (hybrid.targets + hybrid.validation_targets)
+        targets = data.targets if settings.targets is None else 1
+        yield "data.targets", row * targets
+        # Random strata, their order, places within them, and their sum.
+        yield "solver.starts", 4 * 8 * len(task.box) * targets * settings.solver.starts
+    trained = (
+        ("surrogate", settings.surrogate, "training", settings.training, data.examples),
+        ("hybrid", hybrid, "hybrid", hybrid, hybrid.targets),
+    )
+    for name, network, place, training, rows in trained:
+        size = 4 if training.dtype == "float32" else 8
+        neurons = network.hidden_width * network.hidden_layers
+        # The weights, their gradient and what the optimizer remembers of it.
+        yield f"{name}.hidden_width", 3 * size * network.hidden_width * neurons
+        # The activations, and their gradients.
+        yield f"{place}.batch_size", 2 * size * min(training.batch_size, rows) * neurons

@@ -1,0 +1,64 @@
+"""What a run of the pipeline found out, put together for the report and for MLflow."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from aimback.report.page import write_report
+from aimback.report.result import read_result
+from aimback.report.verdict import name_rows, verdict
+from aimback.tracking import Run
+from aimback.workflow.records import Record
+from aimback.workflow.settings import Settings
+
+
+class Results:
+    """The results of all tasks.
+
+    Args:
+        tree: the configuration that they were made with.
+        outputs: the folder that the stages wrote to.
+    """
+
+    def __init__(self, tree: Mapping[str, Any], outputs: Path) -> None:
+        self._tree, self._outputs = tree, outputs
+        self._tasks = Settings(OmegaConf.create(dict(tree))).check().tasks
+        self._results = {
+            name: read_result(
+                name,
+                task,
+                metrics=outputs / name / "evaluate" / "metrics.json",
+                answers=outputs / name / "evaluate" / "answers.csv",
+                meters=outputs / "meters" / name,
+                results=outputs / name,
+                diagnosis=outputs / name / "diagnose",
+                figures=outputs / name / "figures",
+                panels=outputs / name / "interactive",
+            )
+            for name, task in self._tasks.items()
+        }
+
+    def verdicts(self) -> list[str]:
+        return [verdict(result) for result in self._results.values()]
+
+    def rows(self) -> list[str]:
+        """The rows that no route can do anything about, named."""
+        return [line for result in self._results.values() for line in name_rows(result)]
+
+    def write_report(self, folder: Path) -> None:
+        write_report(
+            list(self._results.values()),
+            page=folder / "index.html",
+            markdown=folder / "report.md",
+            costs=folder / "costs.json",
+        )
+
+    def runs(self, states: Mapping[str, str], report: Path) -> list[Run]:
+        """What MLflow is told of every task, see `Record`."""
+        records = [
+            Record(name, state, self._tree, self._tasks[name], self._results[name], self._outputs / name, report)
+            for name, state in states.items()
+        ]
+        return [run for record in records for run in record.runs()]

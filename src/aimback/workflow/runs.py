@@ -1,0 +1,59 @@
+"""What names a training and a pipeline state, and where their MLflow runs go. Imports no PyTorch."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aimback.core.errors import UserError
+from aimback.core.files import sha256
+from aimback.runtime.project import ROOT, original
+from aimback.tracking import Store, flatten, open_store
+
+# What tells the next publish that everything is there; a new training takes it away.
+PUBLISHED = ROOT / "outputs" / "report" / "published.json"
+_PARAMS = ("seed", "data", "targets", "surrogate", "training", "hybrid", "solver", "smoothing", "diagnose", "hardware")
+
+
+def store(experiment: str) -> Store:
+    """Where runs go. An experiment that runs in a copy of the repository belongs to the original."""
+    return open_store(original(ROOT), experiment)
+
+
+def params(tree: Mapping[str, Any], task: str) -> dict[str, str]:
+    """What is configured for one task, flat; the same names for every run, so that runs compare."""
+    own = {name: value for name, value in tree["task"][task].items() if name != "_target_"}
+    return flatten({**{name: tree[name] for name in _PARAMS}, "task": own})
+
+
+def training_key(tree: Mapping[str, Any], dataset: Path) -> str:
+    """A name for a training: the data it learns from, and everything that is set about it."""
+    hardware = {name: value for name, value in tree["hardware"].items() if name != "compile"}  # of solves, not of this
+    return _digest([sha256(dataset), tree["seed"], tree["surrogate"], tree["training"], hardware])
+
+
+def states(tasks: list[str]) -> dict[str, str]:
+    """A name for the state that DVC has recorded of each task: params and outputs of its stages.
+
+    Raises:
+        UserError: there is no such record.
+    """
+    recorded: dict[str, list[Any]] = {task: [] for task in tasks}
+    try:
+        stages = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+        for name, stage in sorted(stages.items()):
+            task = name.partition("@")[2]
+            if task in recorded:
+                recorded[task].append([name, stage.get("params"), stage.get("outs")])
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        raise UserError("dvc.lock: missing or not readable; run `dvc repro`") from None
+    if unknown := [task for task in tasks if not recorded[task]]:
+        raise UserError(f"dvc.lock: there is no stage of the task {unknown[0]!r}; run `dvc repro`")
+    return {task: _digest([task, stage]) for task, stage in recorded.items()}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]

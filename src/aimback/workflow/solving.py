@@ -1,0 +1,112 @@
+"""What all routes share: the same targets, the same starts, one ledger."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from aimback.compile.compiler import Compiler
+from aimback.core.errors import UserError
+from aimback.core.files import write_text
+from aimback.core.ledger import Counted, Ledger
+from aimback.core.problem import InverseProblem, Linearised, Solution
+from aimback.data.solution import save_solution
+from aimback.data.targets import Targets, load_targets
+from aimback.runtime.project import ROOT
+from aimback.solve.continuation import solve_in_turn
+from aimback.solve.multistart import solve
+from aimback.solve.solver import Solver
+from aimback.solve.step import NotCompilable
+from aimback.workflow.progress import progress_bar
+from aimback.workflow.stage import Job
+
+log = logging.getLogger(__name__)
+
+
+# (targets, conditions) -> one start each
+Proposals = Callable[[Tensor, Tensor], Tensor]
+
+
+def solve_targets(
+    job: Job,
+    forward: Counted,
+    ledger: Ledger,
+    folder: str,
+    about: str | None = None,
+    solver: Solver | None = None,
+    propose: Proposals | None = None,
+    before: Sequence[Linearised] = (),
+) -> None:
+    """Invert `forward` at every valid target and write the solution and the ledger into `folder`.
+
+    Args:
+        about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
+        solver: the one that is configured, where it is None.
+        propose: where the solver begins, if it takes its starts from the problem; None draws them as the task does.
+        before: easier maps to descend through first, see `solve_in_turn`; with any, nothing is compiled.
+    """
+    result = f"{folder}/solution.npz"
+    targets, again = load_targets(job.made("data/targets.npz"), job.task).only_valid().once()
+    with job.metered(result):
+        solution = solved(
+            job,
+            targets,
+            forward,
+            solver or job.settings.solver,
+            job.settings.hardware.torch_dtype,
+            about=about,
+            propose=propose,
+            before=before,
+        )
+    # Who asks twice gets one answer twice.
+    save_solution(job.outputs / result, solution.of(again.to(solution.steps.device)), job.task)
+    write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
+
+
+def solved(
+    job: Job,
+    targets: Targets,
+    forward: Counted,
+    solver: Solver,
+    dtype: torch.dtype,
+    margin: float = 0.0,
+    about: str | None = None,
+    propose: Proposals | None = None,
+    before: Sequence[Linearised] = (),
+) -> Solution:
+    """Invert `forward` at every valid target; `margin` is left free at each wall of the box. The rest: see above."""
+    task, hardware = job.task, job.settings.hardware
+    device = hardware.device()
+    targets = targets.only_valid()
+    wanted, given = targets.targets.to(device, dtype), targets.conditions.to(device, dtype)
+    starts = None
+    if propose is not None:
+        starts = propose(wanted, given)[:, None]
+    elif solver.starts_from == "prior":
+        drawn = task.draw_starts(len(targets) * solver.starts, job.generator("prior starts"))
+        starts = drawn.unflatten(0, (len(targets), solver.starts))
+    span = task.outcomes.upper - task.outcomes.lower
+    problem = InverseProblem(
+        wanted,
+        given,
+        task.box.shrunk(margin) if margin else task.box,
+        task.tolerance,
+        float(torch.linalg.vector_norm(span)),
+        starts,
+    )
+    compiler = None
+    if about is not None and hardware.compiles(len(targets) * solver.starts):
+        compiler = Compiler(ROOT / "outputs" / "compiled", about)
+    with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
+        if before:
+            return solve_in_turn([*before, forward], problem, solver, job.generator("starts"), bar.reached)
+        try:
+            return solve(forward, problem, solver, job.generator("starts"), bar.reached, compiler)
+        except NotCompilable as error:
+            if hardware.compile != "auto":
+                raise UserError(f"hardware.compile: {job.name}: {error}; hardware.compile=off goes without") from error
+            log.info("%s: not compiled: %s", job.name, error)
+        return solve(forward, problem, solver, job.generator("starts"), bar.reached)

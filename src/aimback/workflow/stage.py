@@ -1,0 +1,172 @@
+"""What the stages share: one task at a time, random streams, meters."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from aimback.core.errors import UserError
+from aimback.core.files import check_writable, sha256, write_text
+from aimback.core.hardware import device_name, peak_memory
+from aimback.runtime.locks import locked
+from aimback.tasks.base import Task
+from aimback.workflow.entry import entry
+from aimback.workflow.memory import check_memory
+from aimback.workflow.settings import Settings
+
+_SECONDS_FOR_AN_ORPHAN = 10.0
+# The stages that make a folder of another name than their own.
+_MAKERS = {"data": "generate", "surrogate": "train", "hybrid": "amortise", "replicas": "replicate"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task's turn in a stage.
+
+    Attributes:
+        name: the task's name.
+        settings: the checked configuration.
+        stage: the stage's name.
+        root: where this run writes: `outputs` in the pipeline, a folder of its own by hand.
+        measured: what `metered` has noted, by name of the meter.
+        read: the hash that each file had when `made` named it.
+    """
+
+    name: str
+    settings: Settings
+    stage: str
+    root: Path
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    read: dict[Path, str] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        return self.settings.tasks[self.name]
+
+    @property
+    def outputs(self) -> Path:
+        """The folder for what this run makes of the task."""
+        return self.root / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder for what a killed training goes on from; removed when all outputs are written, not before."""
+        return self.root / "checkpoints" / f"{self.stage}@{self.name}"
+
+    def made(self, file: str, variant: str = "") -> Path:
+        """A file that an earlier stage made of the task: in the first of `inputs` that has it.
+
+        Args:
+            variant: the folder of a run besides the main one, where there are several.
+
+        Raises:
+            UserError: it is nowhere, which only happens by hand: DVC runs the earlier stage first.
+        """
+        places = [folder / variant / self.name / file for folder in self.settings.inputs]
+        found = next((place for place in places if place.exists()), None)
+        if found is None:
+            maker = _MAKERS.get(part := Path(file).parts[0], part)
+            raise UserError(
+                f"{places[0]}: there is no such file; make it by `python -m pipelines.{maker} task={self.name}`, give "
+                f"the folder that it writes to as inputs=[FOLDER], or run everything by `aimback task={self.name}`"
+            )
+        if found.is_file():
+            self.read.setdefault(found, sha256(found))
+        return found
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A stream of random numbers for each purpose: none is moved by what another one draws."""
+        return torch.Generator().manual_seed(self.seed(purpose))
+
+    def seed(self, purpose: str) -> int:
+        text = f"{self.settings.seed} {self.name} {purpose}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+    @contextlib.contextmanager
+    def metered(self, result: str, name: str = "") -> Iterator[None]:
+        """Note what the block takes: the work itself, without what is loaded and logged around it.
+
+        Args:
+            result: the file, below `outputs`, that the work is about to make.
+            name: of the meter; the stage's, where it has only one.
+        """
+        device = self.settings.hardware.device()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        began = time.perf_counter()
+        yield
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.measured[name or self.stage] = {
+            "seconds": time.perf_counter() - began,
+            "peak_memory_bytes": peak_memory(device),
+            "device": device_name(device),
+            "threads": torch.get_num_threads(),
+            "result": result,
+        }
+
+    def write_meters(self) -> None:
+        """Write what was measured, kept apart from the outputs: clocks differ from run to run, those must not.
+
+        The hash of the result tells whether a meter still speaks of the file that is there: DVC may
+        have restored another one from its cache.
+        """
+        for name, measured in self.measured.items():
+            meter = {**measured, "result_sha256": sha256(self.outputs / measured["result"])}
+            write_text(self.root / "meters" / self.name / f"{name}.json", json.dumps(meter, indent=1) + "\n")
+
+
+def stage(work: Callable[[Job], None]) -> Callable[[], None]:
+    """Turn `work` on one task into a command that does it for every task that is configured."""
+    name = Path(work.__code__.co_filename).stem
+
+    @entry
+    @functools.wraps(work)
+    def main(cfg: DictConfig) -> None:
+        settings = Settings(cfg).check()
+        check_memory(settings)
+        root = Path(HydraConfig.get().runtime.output_dir)
+        torch.set_num_threads(settings.hardware.threads)
+        for task in settings.tasks:
+            job = Job(task, settings, name, root)
+            with alone(job):
+                work(job)
+                job.write_meters()
+                shutil.rmtree(job.checkpoints, ignore_errors=True)
+        if "DVC_STAGE" not in os.environ:  # by hand, so somebody wants to know
+            here = Path(HydraConfig.get().runtime.cwd)
+            print(f"{name}: written to {root.relative_to(here) if root.is_relative_to(here) else root}")
+
+    return main
+
+
+@contextlib.contextmanager
+def alone(job: Job) -> Iterator[None]:
+    """No other process does the same job meanwhile; one whose dvc was killed is given time to end.
+
+    Raises:
+        UserError: another process does, or the job's folder cannot be written, or what the job has read is another
+            file at its end (a `dvc checkout` waits for no stage), so that its result would be recorded as made of that.
+    """
+    lock = job.root / "locks" / f"{job.stage}@{job.name}"
+    for folder in (lock.parent, job.outputs):
+        check_writable(folder)
+    try:
+        with locked(lock, _SECONDS_FOR_AN_ORPHAN):
+            yield
+            for file, digest in job.read.items():
+                if not file.is_file() or sha256(file) != digest:
+                    raise UserError(f"{file}: was changed while {lock.name} was at work on it; run it again")
+    except BlockingIOError:
+        raise UserError(f"{job.outputs}: another process is running {lock.name}; let it end, then run again") from None
