@@ -58,7 +58,7 @@ def counted(number: int, noun: str) -> str:
 def environment(*, autoescape: bool) -> jinja2.Environment:
     """What every template here is rendered in: HTML with `autoescape`, Markdown without; `cell` is for table cells."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("aimback"),
+        loader=jinja2.PackageLoader("aimback.report"),
         autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
