@@ -9,7 +9,7 @@ from aimback.core.files import write_text
 from aimback.core.ledger import Ledger
 from aimback.data.dataset import simulate
 from aimback.data.targets import Targets, draw_targets
-from aimback.evaluate.judge import save_table
+from aimback.evaluate.tables import write_table
 from aimback.learn.proposer import Proposer
 from aimback.tasks.base import Task
 from aimback.workflow.stage import Job, stage
@@ -21,10 +21,10 @@ def main(job: Job) -> None:
     from aimback.learn.fit import Epoch
     from aimback.learn.proposer_training import train_proposer
 
-    hybrid, task, hardware = job.settings.hybrid, job.task, job.settings.hardware
+    hybrid, task, hardware = job.settings.amortise[job.route], job.task, job.settings.hardware
     device, dtype = hardware.device(), hardware.torch_dtype
     ledger = Ledger()
-    with job.metered("hybrid/weights.safetensors"):
+    with job.metered(f"routes/networks/{job.route}/weights.safetensors"):
         count = hybrid.targets + hybrid.validation_targets
         targets = draw_targets(task, count, job.generator("targets of the proposer"), device, dtype, ledger)
         ledger.training_examples = ledger.simulations
@@ -38,9 +38,9 @@ def main(job: Job) -> None:
             dtype,
             job.checkpoints,
         )
-    folder = job.outputs / "hybrid"
+    folder = job.outputs / "routes" / "networks" / job.route
     proposer.save(folder / "weights.safetensors", task)
-    save_table(folder / "history.csv", Epoch._fields, history)
+    write_table(folder / "history.csv", Epoch._fields, history)
     write_text(folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
     best = min(history, key=lambda row: row.validation_loss)
     metrics = {

@@ -6,53 +6,42 @@ from aimback.core.files import write_text
 from aimback.core.ledger import Ledger
 from aimback.data.solution import load_solution
 from aimback.data.targets import load_targets
-from aimback.evaluate.judge import (
-    CURVE_COLUMNS,
-    R_T_COLUMNS,
-    curves,
-    find_reachable,
-    judge,
-    measures,
-    r_t_rows,
-    resimulate,
-    save_answers,
-    save_table,
-)
-from aimback.evaluate.routes import ROUTES
+from aimback.evaluate.judge import find_reachable, judge, resimulate
+from aimback.evaluate.metrics import compute_r_t, measure, trace_descents
+from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_r_t, write_table
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
 
 
 @stage
 def main(job: Job) -> None:
-    task, device = job.task, job.settings.hardware.device()
+    task, device, routes = job.task, job.settings.hardware.device(), job.settings.routes
     targets = load_targets(job.made("data/targets.npz"), task)
-    solutions, truths, answers, steps, candidates = {}, {}, {}, [], []
-    with progress_bar(f"{job.name}: simulating answers", len(ROUTES)) as bar, job.metered("evaluate/answers.csv"):
-        for route, stages in ROUTES.items():
-            solution = load_solution(job.made(f"{stages.solving}/solution.npz"), task, int(targets.valid.sum()))
+    solutions, truths, answers, steps = {}, {}, {}, []
+    with progress_bar(f"{job.name}: simulating answers", len(routes)) as bar, job.metered("evaluate/answers.csv"):
+        for route in routes:
+            solution = load_solution(job.made(f"routes/{route}/solution.npz"), task, int(targets.valid.sum()))
             truth = resimulate(task, targets, solution, device)
             solutions[route], truths[route] = solution, truth
             answers[route] = judge(task, targets, solution, truth)
-            steps += curves(task, targets, solution, route, device)
-            candidates += r_t_rows(route, truth)
+            steps += trace_descents(task, targets, solution, route, device)
             bar.advance(1)
         reachable = find_reachable(answers.values())
     metrics = {
-        route: measures(
-            task, targets, solutions[route], truths[route], answers[route], _ledger(job, stages.solving), reachable
+        route: measure(
+            task, targets, solutions[route], truths[route], answers[route], _read_ledger(job, route), reachable
         )
-        for route, stages in ROUTES.items()
+        for route in routes
     }
-    written = job.outputs / "evaluate"
-    write_text(written / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    save_answers(written / "answers.csv", task, targets, answers)
-    save_table(written / "curves.csv", CURVE_COLUMNS, steps)
-    save_table(written / "r_t.csv", R_T_COLUMNS, candidates)
+    folder = job.outputs / "evaluate"
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    write_answers(folder / "answers.csv", task, targets, answers)
+    write_table(folder / "curves.csv", CURVE_COLUMNS, steps)
+    write_r_t(folder / "r_t.csv", {route: compute_r_t(truth) for route, truth in truths.items()})
 
 
-def _ledger(job: Job, folder: str) -> Ledger:
-    return Ledger(**json.loads(job.made(f"{folder}/ledger.json").read_text(encoding="utf-8")))
+def _read_ledger(job: Job, route: str) -> Ledger:
+    return Ledger(**json.loads(job.made(f"routes/{route}/ledger.json").read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

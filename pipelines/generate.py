@@ -1,4 +1,4 @@
-"""Simulate the surrogate's data set; draw the targets, or read a user's."""
+"""Simulate the data set that networks learn from; draw the targets, or read a user's."""
 
 import sys
 
@@ -19,18 +19,23 @@ def main(job: Job) -> None:
     settings, task = job.settings, job.task
     hardware, data = settings.hardware, settings.data
     device, dtype = hardware.device(), hardware.torch_dtype
-    check_writable(job.outputs, dataset_size(task, data.examples))
+    folder = job.outputs / "data"
     _check_error(job)
-    with progress_bar(f"{job.name}: simulating", data.examples) as bar, job.metered("data/dataset.npz"):
-        dataset = simulate_dataset(
-            task,
-            data.examples,
-            data.validation_fraction,
-            job.generator("dataset"),
-            device,
-            dtype,
-            progress=bar.advance,
-        )
+    if settings.train:
+        check_writable(job.outputs, dataset_size(task, data.examples))
+        with progress_bar(f"{job.name}: simulating", data.examples) as bar, job.metered("data/dataset.npz"):
+            dataset = simulate_dataset(
+                task,
+                data.examples,
+                data.validation_fraction,
+                job.generator("dataset"),
+                device,
+                dtype,
+                progress=bar.advance,
+            )
+        save_dataset(folder / "dataset.npz", dataset, task)
+    else:  # nothing learns from examples
+        folder.joinpath("dataset.npz").unlink(missing_ok=True)
     if settings.targets is None:
         targets = draw_targets(task, data.targets, job.generator("targets"), device, dtype)
     else:
@@ -38,8 +43,7 @@ def main(job: Job) -> None:
         _name_invalid(job, targets)
         if settings.targets_sha256 not in (None, sha256(settings.targets)):
             raise UserError(f"targets: {settings.targets} was edited after params.yaml was composed; run it again")
-    save_dataset(job.outputs / "data" / "dataset.npz", dataset, task)
-    save_targets(job.outputs / "data" / "targets.npz", targets, task)
+    save_targets(folder / "targets.npz", targets, task)
 
 
 def _name_invalid(job: Job, targets: Targets) -> None:

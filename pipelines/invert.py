@@ -1,4 +1,4 @@
-"""The surrogate route: descend through the trained network."""
+"""A surrogate route: descend through a trained network."""
 
 from aimback.core.files import sha256
 from aimback.core.ledger import Counted, Ledger
@@ -11,14 +11,14 @@ from aimback.workflow.stage import Job, stage
 
 @stage
 def main(job: Job) -> None:
-    hardware = job.settings.hardware
-    weights = job.made("surrogate/weights.safetensors")
-    surrogate = Surrogate.load(weights, job.task, hardware.device(), hardware.torch_dtype)
+    route = job.settings.invert[job.route]
+    weights = job.made(f"routes/networks/{route.network}/weights.safetensors")
+    surrogate = Surrogate.load(weights, job.task, job.settings.hardware.device(), route.torch_dtype)
     dataset = load_dataset(job.made("data/dataset.npz"), job.task)
     examples = len(dataset) + dataset.n_left_out
     ledger = Ledger(simulations=examples, training_examples=examples)
     about = None if surrogate.wide else f"{identity(job.task)} {sha256(weights)}"
-    solve_targets(job, Counted(surrogate, ledger, simulates=False), ledger, "invert", about)
+    solve_targets(job, route, Counted(surrogate, ledger, simulates=False), ledger, about)
 
 
 if __name__ == "__main__":

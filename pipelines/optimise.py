@@ -1,4 +1,4 @@
-"""The direct route: descend through the simulator itself."""
+"""A direct route: descend through the simulator itself."""
 
 from aimback.core.ledger import Counted, Ledger
 from aimback.data.identity import identity
@@ -9,13 +9,14 @@ from aimback.workflow.stage import Job, stage
 
 @stage
 def main(job: Job) -> None:
-    task, smoothing = job.task, job.settings.smoothing
-    ledger, generator = Ledger(), job.generator("smoothing")
+    task, route = job.task, job.settings.optimise[job.route]
+    ledger, generator, smoothing = Ledger(), job.generator("smoothing"), route.smoothing
+    assert smoothing is not None
     forward = Counted(task, ledger, simulates=True)
     smoothed = [
         Smoothed(forward, task.box, sigma, smoothing.samples, smoothing.order, generator) for sigma in smoothing.sigmas
     ]
-    solve_targets(job, forward, ledger, "optimise", identity(task), before=smoothed)
+    solve_targets(job, route, forward, ledger, identity(task), before=smoothed)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def main() -> None:
         tree = _params()
         tasks = list(tree["task"])
         with undisturbed(ROOT, [OUTPUTS / task for task in tasks]) as confirm:
-            _publish(tree, states(tasks), confirm)
+            _publish(tree, states(tree), confirm)
 
 
 def _publish(tree: dict[str, Any], known: Mapping[str, str], confirm: Callable[[], None]) -> None:

@@ -1,7 +1,7 @@
-"""The hybrid route: what the network proposes, simulated, and solved from there where it misses.
+"""A hybrid route: what the network proposes, simulated, and solved from there where it misses.
 
-The solver is the one of the other routes, with one start a target: the proposal. All but cma_es look at it before
-they move; cma_es draws its first generation around it.
+The solver begins with one start a target: the proposal. All but cma_es look at it before they move; cma_es draws its
+first generation around it.
 """
 
 import dataclasses
@@ -18,17 +18,16 @@ from aimback.workflow.stage import Job, stage
 
 @stage
 def main(job: Job) -> None:
-    task, hardware = job.task, job.settings.hardware
-    proposer = Proposer.load(job.made("hybrid/weights.safetensors"), task, hardware.device(), hardware.torch_dtype)
-    ledger = Ledger(**json.loads(job.made("hybrid/ledger.json").read_text(encoding="utf-8")))
-    solver = dataclasses.replace(job.settings.solver, starts=1, starts_from="prior")
-    if job.settings.hybrid.refine == "outside_tolerance":
+    task, hardware, route = job.task, job.settings.hardware, job.settings.refine[job.route]
+    folder = f"routes/networks/{route.network}"
+    proposer = Proposer.load(job.made(f"{folder}/weights.safetensors"), task, hardware.device(), route.torch_dtype)
+    ledger = Ledger(**json.loads(job.made(f"{folder}/ledger.json").read_text(encoding="utf-8")))
+    if job.settings.amortise[route.network].refine == "outside_tolerance":
         # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
         span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-        solver = dataclasses.replace(solver, precision=task.tolerance / span)
-    solve_targets(
-        job, Counted(task, ledger, simulates=True), ledger, "refine", identity(task), solver=solver, propose=proposer
-    )
+        solver = dataclasses.replace(route.solver, precision=task.tolerance / span)
+        route = dataclasses.replace(route, solver=solver)
+    solve_targets(job, route, Counted(task, ledger, simulates=True), ledger, identity(task), propose=proposer)
 
 
 if __name__ == "__main__":

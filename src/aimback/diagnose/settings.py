@@ -13,6 +13,7 @@ class DiagnoseSettings:
     """How finely the claims are looked at; see conf/diagnose.
 
     Args:
+        tasks: whose claims are examined.
         replicas: further networks, each of a data set and a training of its own, for the spread over seeds.
         targets: how many of the targets are looked at; the first ones.
         starts: a target, where descents are compared.
@@ -24,6 +25,7 @@ class DiagnoseSettings:
         resamples: of the bootstrap.
     """
 
+    tasks: Sequence[str]
     replicas: int
     targets: int
     starts: int

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 
-from aimback.evaluate.routes import ROUTES
 from aimback.report.result import TaskResult
 from aimback.report.text import NEVER, number
 
@@ -30,14 +29,14 @@ def break_even_targets(fixed_seconds: float, route_seconds: float, direct_second
     return float(math.ceil(fixed_seconds / saved * (1 - 1e-12))) if saved > 0 else math.inf
 
 
-def prepared_routes() -> list[str]:
+def prepared_routes(result: TaskResult) -> list[str]:
     """The routes that pay something once, before the first target."""
-    return [name for name, route in ROUTES.items() if route.fixed]
+    return [name for name, route in result.routes.items() if route.fixed]
 
 
 def seconds_of(result: TaskResult, route: str) -> dict[str, float | None]:
     """What a route took, in seconds by stage; None where it was not measured, 0 where the route needs none."""
-    stages = _stages(route)
+    stages = _stages(result, route)
     return {name: result.meters.get(stages[name], {}).get("seconds") if name in stages else 0.0 for name in _SECONDS}
 
 
@@ -62,19 +61,22 @@ def solved_share(result: TaskResult, route: str) -> float:
 def solves_as_many(result: TaskResult, route: str) -> bool:
     """Whether a route solves as many targets as the direct one, within `SOLVED_MARGIN`, and any at all."""
     share = solved_share(result, route)
-    return share > 0 and solved_share(result, "direct") - share < SOLVED_MARGIN
+    return share > 0 and (result.direct is None or solved_share(result, result.direct) - share < SOLVED_MARGIN)
 
 
 def repaid_at(result: TaskResult, route: str) -> float | None:
     """`break_even_targets` of a route against the direct one: infinite where it does not solve as many, for no number
-    of worse answers repays a cost; None where there is nothing to repay, or a stage was not measured."""
-    if ROUTES[route].fixed and not solves_as_many(result, route):
+    of worse answers repays a cost; None where there is nothing to repay, or no direct route, or a stage was not
+    measured."""
+    if not result.routes[route].fixed or result.direct is None:
+        return None
+    if not solves_as_many(result, route):
         return math.inf
-    own, direct = seconds_a_target(result, route), seconds_a_target(result, "direct")
+    own, direct = seconds_a_target(result, route), seconds_a_target(result, result.direct)
     once = seconds_of(result, route)
     del once["seconds_solve"]
     fixed = [seconds for seconds in once.values() if seconds is not None]
-    if not ROUTES[route].fixed or len(fixed) < len(once) or own is None or direct is None:
+    if len(fixed) < len(once) or own is None or direct is None:
         return None
     return break_even_targets(sum(fixed), own, direct)
 
@@ -86,11 +88,11 @@ def break_even(targets: float | None) -> str:
 
 def costs_of(result: TaskResult, route: str) -> dict[str, float | str | None]:
     """Seconds, memory and device of a route, for JSON: infinity is null, and said in words."""
-    stages = [result.meters[stage] for stage in _stages(route).values() if stage in result.meters]
+    stages = [result.meters[stage] for stage in _stages(result, route).values() if stage in result.meters]
     costs: dict[str, float | str | None] = dict(seconds_of(result, route))
     costs["peak_memory_bytes"] = max((meter["peak_memory_bytes"] for meter in stages), default=None)
     costs["device"] = ", ".join(dict.fromkeys(str(meter["device"]) for meter in stages)) or None
-    if ROUTES[route].fixed:
+    if result.routes[route].fixed:
         repaid = repaid_at(result, route)
         costs["break_even_targets"] = None if repaid is None or math.isinf(repaid) else repaid
         costs["break_even"] = break_even(repaid)
@@ -108,17 +110,17 @@ def route_metrics(result: TaskResult, route: str) -> dict[str, float | None]:
     metrics |= seconds_of(result, route)
     peak = costs_of(result, route)["peak_memory_bytes"]
     metrics["peak_memory_bytes"] = None if peak is None else float(peak)
-    if ROUTES[route].fixed:
+    if result.routes[route].fixed:
         metrics["break_even_targets"] = repaid_at(result, route)
     return metrics
 
 
-def _stages(route: str) -> dict[str, str]:
-    """The stages that a route pays for, by what their seconds are called."""
-    return {**ROUTES[route].fixed, "seconds_solve": ROUTES[route].solving}
+def _stages(result: TaskResult, route: str) -> dict[str, str]:
+    """The meters of all that a route pays for, by what their seconds are called."""
+    return {**result.routes[route].fixed, "seconds_solve": result.routes[route].solving}
 
 
 def _solved_for(result: TaskResult) -> int:
     """The targets that the routes worked on: all but invalid rows."""
-    metrics = result.metrics["direct"]
+    metrics = result.any_metrics
     return int(metrics["targets"]) - int(metrics["status"].get("invalid_input", 0))

@@ -1,10 +1,9 @@
 """All figures of a task: what they show is worked out once and drawn twice, still and to be played with."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from aimback.core.files import write_text
 from aimback.core.problem import Linearised, Solution
 from aimback.data.targets import Targets
 from aimback.report import evidence, interactive, stills
+from aimback.report.colours import COLOURS, LINES
 from aimback.report.sweep import plot_sweep, view_sweep
 from aimback.report.views import (
     Array,
@@ -35,12 +35,13 @@ def draw_figures(
     name: str,
     task: Task,
     *,
-    surrogate: Linearised,
+    surrogate: Linearised | None,
     targets: Targets,
     solutions: Mapping[str, Solution],
+    compared: Mapping[str, str],
     misses: Mapping[str, Tensor],
     r_t: Mapping[str, Array],
-    training: Mapping[str, Sequence[float]],
+    training: Mapping[str, Array],
     pictures: Mapping[str, Mapping[str, Array]],
     solver: Solver,
     generator: torch.Generator,
@@ -53,12 +54,13 @@ def draw_figures(
         panels: where the interactive ones go (JSON).
         name: the task's name, for the titles.
         task: the simulator.
-        surrogate: the trained network.
+        surrogate: the trained network; None where there is none.
         targets: the valid targets, in the order of the solutions.
         solutions: by route, with the history of their first targets; on the CPU.
+        compared: the route of each kind whose descents are compared.
         misses: by route, the miss of each target's answer, `(n_targets,)`; not finite where there is none.
         r_t: by route, `(n_candidates, 4)`: T, mean, lower and upper quartile.
-        training: columns of the training history: "step", "train_loss", "validation_loss" (NaN for an empty cell).
+        training: columns of the training history: "step", "train_loss", "validation_loss"; empty without a network.
         pictures: by figure, the arrays of `evidence.PICTURES`; those of claims that were not examined are left out.
         solver: how the moving figure's descents are made.
         generator: of their starts.
@@ -80,16 +82,20 @@ def draw_figures(
         note(figure)
 
     unit, tolerance = task.outcomes.axes[0].unit, task.tolerance
+    for route in solutions:  # the order in which routes get their looks
+        _ = COLOURS[route], LINES[route]
     if len(targets):
-        landscape = view_landscape(task, surrogate, targets, solutions)
-        draw("surfaces", stills.plot_surfaces, interactive.surfaces, landscape)
-        plot_sweep(folder / "sweep.gif", name, view_sweep(task, surrogate, targets, solver, generator))
-        note("sweep")
+        if surrogate is not None:
+            landscape = view_landscape(task, surrogate, targets, solutions, compared)
+            draw("surfaces", stills.plot_surfaces, interactive.surfaces, landscape)
+            plot_sweep(folder / "sweep.gif", name, view_sweep(task, surrogate, targets, solver, generator))
+            note("sweep")
         shown = spread_targets(targets)
         paths = view_trajectories(task, targets, solutions, shown)
         if paths is not None:
             missed = {route: array(miss[shown]) for route, miss in misses.items()}
-            goals = view_goals(task, targets, solutions["direct"], paths["direct"], shown)
+            first = compared.get("direct", next(iter(solutions)))
+            goals = view_goals(task, targets, solutions[first], paths[first], shown)
             draw("trajectories", stills.plot_trajectories, interactive.trajectories, paths, goals, missed, unit)
         descents = {route: view_descent(task, targets, solution) for route, solution in solutions.items()}
         believed = {route: loss for route, (loss, _) in descents.items()}
@@ -98,8 +104,9 @@ def draw_figures(
         draw("r_t", stills.plot_r_t, interactive.r_t, r_t)
     everywhere = {route: array(miss) for route, miss in misses.items()}
     draw("miss", stills.plot_misses, interactive.misses, everywhere, unit, tolerance)
-    step, *losses = (np.asarray(training[column], float) for column in ("step", "train_loss", "validation_loss"))
-    draw("training", stills.plot_training, interactive.training, step, *losses)
+    if training:
+        columns = (training[column] for column in ("step", "train_loss", "validation_loss"))
+        draw("training", stills.plot_training, interactive.training, *columns)
     more: dict[str, tuple[Any, ...]] = {
         "basins": (evidence.plot_basins, interactive.basins, task.box.axes[:2]),
         "belief": (evidence.plot_belief, interactive.belief, unit, tolerance),

@@ -10,17 +10,26 @@ from typing import Any
 import jinja2
 
 from aimback.core.files import write_text
-from aimback.evaluate.routes import ROUTES
 from aimback.report.colours import COLOURS
 from aimback.report.costs import costs_of
 from aimback.report.figures import figures_of, placed
 from aimback.report.interactive import script
 from aimback.report.result import TaskResult
-from aimback.report.tables import findings, interval, over_seeds, statuses, summary, summary_columns, table
+from aimback.report.tables import (
+    findings,
+    interval,
+    over_seeds,
+    published_table,
+    statuses,
+    summary,
+    summary_columns,
+    table,
+)
 from aimback.report.text import environment, number
 from aimback.report.verdict import RULE, lead, verdict, winner
 
 LISTED = 20
+_STYLED = ("surrogate", "direct", "hybrid")  # whose colours, light and dark, stand in report.css
 _FILTERS = {"number": number, "interval": interval, "over_seeds": over_seeds}
 
 
@@ -29,13 +38,15 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
 
     The page embeds its figures and Plotly; the Markdown file links to the still figures where they lie.
     """
+    routes = list(results[0].routes)
     content = {
         "results": [_content(result, markdown.parent) for result in results],
         "summary": summary(results),
-        "columns": summary_columns(),
+        "columns": summary_columns(results[0]),
         "findings": findings(results),
-        "routes": list(ROUTES),
-        "colours": COLOURS,
+        "routes": routes,
+        "colours": {route: COLOURS[route] for route in routes},
+        "other_colours": {route: COLOURS[route] for route in routes if route not in _STYLED},
         "rule": RULE,
     }
     html = _templates(autoescape=True)
@@ -50,14 +61,15 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
         ),
     )
     write_text(markdown, _templates(autoescape=False).get_template("report.md").render(content))
-    whole = {result.name: {route: costs_of(result, route) for route in ROUTES} for result in results}
+    whole = {result.name: {route: costs_of(result, route) for route in result.routes} for result in results}
     write_text(costs, json.dumps(whole, indent=1, allow_nan=False) + "\n")
 
 
 def note(result: TaskResult) -> str:
     """Verdict and table of one task in Markdown."""
     content = {"verdict": verdict(result), "rows": table(result)}
-    return _templates(autoescape=False).get_template("note.md").render(result=content, routes=list(ROUTES), rule=RULE)
+    template = _templates(autoescape=False).get_template("note.md")
+    return template.render(result=content, routes=list(result.routes), rule=RULE)
 
 
 def claims_note(result: TaskResult) -> str:
@@ -81,6 +93,8 @@ def _content(result: TaskResult, home: Path) -> dict[str, Any]:
         "lead": lead(result),
         "rows": table(result),
         "statuses": statuses(result),
+        "published": published_table(result),
+        "sources": list(dict.fromkeys(row.source for row in result.published)),
         "claims": result.claims,
         "unsolved": result.unsolved[:LISTED],
         "more": max(0, len(result.unsolved) - LISTED),

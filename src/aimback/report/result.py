@@ -1,6 +1,5 @@
 """What a run found out about a task, read from what its stages wrote."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,27 @@ from aimback.core.errors import UserError
 from aimback.core.files import sha256
 from aimback.diagnose.claim import Claim, Estimate, Verdict
 from aimback.evaluate.exactness import error_note
-from aimback.evaluate.routes import ROUTES
-from aimback.report.text import DASH, number
+from aimback.evaluate.tables import read_answers
+from aimback.report.published import Published
+from aimback.report.text import number
 from aimback.tasks.base import Task
 
 _CURE = "run `dvc repro` to make it anew"
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a route is, and which meters tell what it takes.
+
+    Attributes:
+        kind: "surrogate", "direct" or "hybrid".
+        solving: the meter of what it takes target by target.
+        fixed: the meters of what is paid for once, however many targets are asked, by what their seconds are called.
+    """
+
+    kind: str
+    solving: str
+    fixed: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,7 @@ class TaskResult:
 
     Attributes:
         name: the task's name.
+        routes: by name, in the order to be shown.
         unit: of the outcome, and so of every miss.
         tolerance: the miss at which a target counts as solved.
         metrics: by route, as `evaluate` wrote them.
@@ -49,9 +65,11 @@ class TaskResult:
         figures: still figures (PNG), in the order to be shown, and the moving one (GIF).
         panels: interactive figures (JSON) by name.
         caution: what to know of the simulator's own error; "" where it is small against the tolerance.
+        published: what a paper says of methods on this task.
     """
 
     name: str
+    routes: Mapping[str, Route]
     unit: str
     tolerance: float
     metrics: Mapping[str, Mapping[str, Any]]
@@ -61,19 +79,32 @@ class TaskResult:
     figures: Sequence[Path]
     panels: Mapping[str, Path]
     caution: str = ""
+    published: Sequence[Published] = ()
+
+    @property
+    def direct(self) -> str | None:
+        """The direct route that the others are held against, where there is one."""
+        return next((name for name, route in self.routes.items() if route.kind == "direct"), None)
+
+    @property
+    def any_metrics(self) -> Mapping[str, Any]:
+        """Those of one route, for what is the same for all of them."""
+        return next(iter(self.metrics.values()))
 
 
 def read_result(
     name: str,
     task: Task,
+    routes: Mapping[str, Route],
     *,
     metrics: Path,
     answers: Path,
     meters: Path,
     results: Path,
-    diagnosis: Path,
+    diagnosis: Path | None,
     figures: Path,
     panels: Path,
+    published: Sequence[Published] = (),
 ) -> TaskResult:
     """Gather what the stages wrote about a task.
 
@@ -83,7 +114,7 @@ def read_result(
         meters: a folder with a JSON file a stage; one that measured another result than the one that is
             there (a stage was restored from a cache since) is left out.
         results: the folder below which the metered results lie.
-        diagnosis: a folder with the claims, `metrics.json` and `claims.json`; it may not be there.
+        diagnosis: a folder with the claims, `metrics.json` and `claims.json`; None where none were examined.
         figures: a folder of PNG and GIF files.
         panels: a folder of Plotly's JSON files; it may not be there.
 
@@ -94,15 +125,17 @@ def read_result(
     measured = _read_json(metrics)
     return TaskResult(
         name=name,
+        routes=routes,
         unit=units.pop() if len(units) == 1 else "",
         tolerance=task.tolerance,
         metrics=measured,
         meters=_read_meters(meters, results),
         unsolved=_read_unsolved(answers),
-        claims=_read_claims(diagnosis / "metrics.json", diagnosis / "claims.json"),
+        claims=[] if diagnosis is None else _read_claims(diagnosis / "metrics.json", diagnosis / "claims.json"),
         figures=sorted(file for file in figures.glob("*") if file.suffix in (".png", ".gif")),
         panels={file.stem: file for file in sorted(panels.glob("*.json"))},
         caution=_caution(name, task, measured),
+        published=published,
     )
 
 
@@ -127,8 +160,6 @@ def _read_meters(folder: Path, results: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read_claims(numbers: Path, texts: Path) -> list[Claim]:
-    if not (numbers.is_file() and texts.is_file()):
-        return []
     said = _read_json(texts)
     claims = []
     for key, entry in _read_json(numbers).items():
@@ -156,20 +187,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_unsolved(path: Path) -> list[Unsolved]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        unsolved = []
-        for row in rows:
-            if row["status"] == "solved":
-                continue
-            place = f"line {row['line']}" if row["line"] else f"drawn {int(row['target']) + 1}"
-            invalid = bool(row["problem"])
-            if invalid and row["route"] != next(iter(ROUTES)):
-                continue  # said once: no route can do anything about it
-            reason = row["problem"] or f"miss {number(float(row['miss'])) if row['miss'] else DASH}"
-            unsolved.append(Unsolved(place, "all" if invalid else row["route"], row["status"], reason))
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {_CURE}") from error
+    rows = read_answers(path)
+    unsolved = []
+    for row in rows:
+        if row.status == "solved":
+            continue
+        place = f"line {row.line}" if row.line else f"drawn {row.target + 1}"
+        if row.problem and row.route != rows[0].route:
+            continue  # said once: no route can do anything about it
+        reason = row.problem or f"miss {number(row.miss)}"
+        unsolved.append(Unsolved(place, "all" if row.problem else row.route, row.status, reason))
     # First what a person can mend, last what only says that the network is not exact.
     return sorted(unsolved, key=lambda target: (target.status != "invalid_input", target.status == "missed"))

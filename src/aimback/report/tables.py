@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from aimback.diagnose.claim import Claim
-from aimback.evaluate.routes import ROUTES
 from aimback.report.costs import break_even, costs_of, prepared_routes, repaid_at
 from aimback.report.result import TaskResult
 from aimback.report.text import DASH, mebibytes, number, percent
@@ -43,34 +42,34 @@ def summary(results: Sequence[TaskResult]) -> list[Row]:
             [
                 winner(result) or "tie",
                 lead(result),
-                *(percent(result.metrics[route]["solved_fraction"]) for route in ROUTES),
-                *(f"{number(result.metrics[route]['miss_median'])} {result.unit}".rstrip() for route in ROUTES),
-                *(break_even(repaid_at(result, route)) for route in prepared_routes()),
+                *(percent(result.metrics[route]["solved_fraction"]) for route in result.routes),
+                *(f"{number(result.metrics[route]['miss_median'])} {result.unit}".rstrip() for route in result.routes),
+                *(break_even(repaid_at(result, route)) for route in prepared_routes(result)),
             ],
         )
         for result in results
     ]
 
 
-def summary_columns() -> dict[str, list[str]]:
+def summary_columns(result: TaskResult) -> dict[str, list[str]]:
     """What the columns of `summary` are, in groups: the routes of each, or none where there is one column."""
     return {
         "best route": [],
         "lead": [],
-        "solved": list(ROUTES),
-        "median miss": list(ROUTES),
-        "repays from [targets]": prepared_routes(),
+        "solved": list(result.routes),
+        "median miss": list(result.routes),
+        "repays from [targets]": prepared_routes(result),
     }
 
 
 def table(result: TaskResult) -> list[Row]:
     """Route by route, every measure."""
     all_of: dict[str, dict[str, Any]] = {
-        route: {**result.metrics[route], **costs_of(result, route)} for route in ROUTES
+        route: {**result.metrics[route], **costs_of(result, route)} for route in result.routes
     }
 
     def row(label: str, name: str, show: Callable[[Any], str] = number) -> Row:
-        return Row(label, [show(all_of[route].get(name)) for route in ROUTES])
+        return Row(label, [show(all_of[route].get(name)) for route in result.routes])
 
     miss = f"miss [{result.unit}]" if result.unit else "miss"
     believed = f"believed {miss}"
@@ -84,7 +83,7 @@ def table(result: TaskResult) -> list[Row]:
         row(f"{miss}, greatest", "miss_max"),
         row(f"{believed}, median", "believed_miss_median"),
         row(f"{believed}, 90 %", "believed_miss_p90"),
-        *([row(error, "simulation_error_max")] if "simulation_error_max" in result.metrics["direct"] else []),
+        *([row(error, "simulation_error_max")] if "simulation_error_max" in result.any_metrics else []),
         row("starts that arrive, believed", "arrived_fraction", percent),
         row("steps to tolerance, median", "steps_to_tolerance_median"),
         row("steps to tolerance, 90 %", "steps_to_tolerance_p90"),
@@ -94,7 +93,7 @@ def table(result: TaskResult) -> list[Row]:
         row("generate [s]", "seconds_generate"),
         row("train [s]", "seconds_train"),
         row("solve [s]", "seconds_solve"),
-        Row("break-even targets", [break_even(repaid_at(result, route)) for route in ROUTES]),
+        Row("break-even targets", [break_even(repaid_at(result, route)) for route in result.routes]),
         row("peak memory [MiB]", "peak_memory_bytes", mebibytes),
         row("device", "device", lambda device: device or DASH),
     ]
@@ -102,9 +101,19 @@ def table(result: TaskResult) -> list[Row]:
 
 def statuses(result: TaskResult) -> list[Row]:
     """How many targets ended how; statuses that no target has are left out."""
-    counts = [result.metrics[route]["status"] for route in ROUTES]
+    counts = [result.metrics[route]["status"] for route in result.routes]
     names = dict.fromkeys(name for count in counts for name, many in count.items() if many)
     return [Row(name, [number(count.get(name, 0)) for count in counts]) for name in names]
+
+
+def published_table(result: TaskResult) -> list[Row]:
+    """The metric r_T at T = 1 and T = 50, published and measured."""
+    published = [Row(f"{row.method}, published", [number(row.r_1), number(row.r_50)]) for row in result.published]
+    measured = [
+        Row(f"{route}, measured", [number(metrics.get(name)) for name in ("r_1", "r_50")])
+        for route, metrics in result.metrics.items()
+    ]
+    return published + measured if published else []
 
 
 def findings(results: Sequence[TaskResult]) -> list[Finding]:

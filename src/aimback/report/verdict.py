@@ -2,7 +2,6 @@
 
 import math
 
-from aimback.evaluate.routes import ROUTES
 from aimback.report.costs import (
     SOLVED_MARGIN,
     prepared_routes,
@@ -49,7 +48,7 @@ def ranking(result: TaskResult) -> list[str]:
         hits = 0.0 if route in front else -solved_share(result, route)
         return route != best, route not in front, hits, math.inf if seconds is None else seconds
 
-    return sorted(ROUTES, key=place)
+    return sorted(result.routes, key=place)
 
 
 def verdict(result: TaskResult) -> str:
@@ -58,24 +57,28 @@ def verdict(result: TaskResult) -> str:
     if reachable == 0:
         return f"{result.name}, nothing to compare: no target is valid and within reach.{_left_out(result)}"
     best = winner(result)
-    first, second, *rest = ranking(result)
-    mine, other = result.metrics[first], result.metrics[second]
+    first, *others = ranking(result)
+    mine = result.metrics[first]
     opening = f"the {first} route wins: it" if best else f"a tie by the rule: the {first} route"
     whole = reachable == mine["targets"]
     targets = (
         f"{counted(reachable, 'target' if whole else 'reachable target')} within {_amount(result, result.tolerance)}"
     )
-    solved = listed(
-        [f"the {route} route {percent(result.metrics[route]['solved_fraction'])}" for route in (second, *rest)]
-    )
-    whose = f"The {first} route's" if not rest else f"Against the {second} route, the next best, its"
     share = percent(mine["solved_fraction"])
+    if not others:
+        miss, spent = _amount(result, mine["miss_median"]), counted(mine["simulations"], "simulation")
+        alone = f"{result.name}, the {first} route alone solves {share} of {targets}.{_left_out(result)}"
+        return f"{alone}\nIts median miss is {miss}; it takes {spent}."
+    second, *rest = others
+    other = result.metrics[second]
+    solved = listed([f"the {route} route {percent(result.metrics[route]['solved_fraction'])}" for route in others])
+    whose = f"The {first} route's" if not rest else f"Against the {second} route, the next best, its"
     lines = [
         f"{result.name}, {opening} solves {share} of {targets}, {solved}.{_left_out(result)}",
         f"{whose} median miss is {_misses(result, first, second)}, "
         f"its simulations are {_against(mine['simulations'], other['simulations'])}, "
         f"{_time(result, first, second)}.",
-        *(f"{_repaid_by(result, route)}." for route in prepared_routes()),
+        *(f"{_repaid_by(result, route)}." for route in prepared_routes(result)),
     ]
     if result.caution:
         lines.append(f"{result.caution[0].upper()}{result.caution[1:]}.")
@@ -93,7 +96,7 @@ def name_rows(result: TaskResult) -> list[str]:
     out = [
         row
         for row in dict.fromkeys(target.row for target in result.unsolved if target.status == "unreachable")
-        if missed.count(row) == len(ROUTES)
+        if missed.count(row) == len(result.routes)
     ]
     if out:
         more = [f"{len(out) - NAMED} more"] if len(out) > NAMED else []
@@ -103,9 +106,12 @@ def name_rows(result: TaskResult) -> list[str]:
 
 def lead(result: TaskResult) -> str:
     """By how much the first route is ahead of the second, in the terms of the rule that decided."""
-    first, second, *_ = ranking(result)
+    first, *others = ranking(result)
+    if not others:
+        return "it is the only one"
     if winner(result) is None:
         return "within the margins"
+    second = others[0]
     ahead = solved_share(result, first) - solved_share(result, second)
     if ahead >= SOLVED_MARGIN:
         return f"{percent(ahead)} more targets solved than {second}"
@@ -115,18 +121,18 @@ def lead(result: TaskResult) -> str:
 
 def _front(result: TaskResult) -> list[str]:
     """The routes that hit as often as the best one, by `SOLVED_MARGIN`."""
-    best = max(solved_share(result, route) for route in ROUTES)
-    return [route for route in ROUTES if best - solved_share(result, route) < SOLVED_MARGIN]
+    best = max(solved_share(result, route) for route in result.routes)
+    return [route for route in result.routes if best - solved_share(result, route) < SOLVED_MARGIN]
 
 
 def _reachable(result: TaskResult) -> int:
     """The targets that can be solved, as far as is known."""
-    return int(result.metrics["direct"]["reachable_targets"])
+    return int(result.any_metrics["reachable_targets"])
 
 
 def _left_out(result: TaskResult) -> str:
     """The sentence on the rows that are not counted; "" where all are."""
-    metrics = result.metrics["direct"]
+    metrics = result.any_metrics
     invalid = int(metrics["status"].get("invalid_input", 0))
     out = int(metrics["targets"]) - invalid - _reachable(result)
     parts = [f"{counted(out, 'target')} out of reach"] if out else []

@@ -64,15 +64,25 @@ class Landscape:
 
 
 def view_landscape(
-    task: Task, surrogate: ForwardMap, targets: Targets, solutions: Mapping[str, Solution], points: int = 161
+    task: Task,
+    surrogate: ForwardMap,
+    targets: Targets,
+    solutions: Mapping[str, Solution],
+    compared: Mapping[str, str],
+    points: int = 161,
 ) -> Landscape:
     """The loss over the first two controls (one, where there is only one), true and through the network.
 
-    Further controls stand where the direct route's best answer has them.
+    Further controls stand where the direct route's best answer has them, or the surrogate's where there is no other.
+
+    Args:
+        compared: the route of each kind whose descents are shown; that of the kind "surrogate" on the network's loss.
     """
+    through = compared["surrogate"]
+    solutions = {name: solutions[name] for name in solutions if name in compared.values()}
     row = _shown_target(targets, solutions)
     target, condition = targets.targets[row], targets.conditions[row]
-    solution = solutions["direct"]
+    solution = solutions[compared.get("direct", through)]
     answer = solution.controls[row, solution.best()[row]].cpu().double()
     axes = task.box.axes[:2]
     grid = unit_grid(task.box.to_unit(answer), points)
@@ -87,7 +97,7 @@ def view_landscape(
         paths = {
             name: array(found.history.controls[:, row, :SHOWN_STARTS, : len(axes)])
             for name, found in solutions.items()
-            if (name == "surrogate") == (route == "surrogate")
+            if (name == through) == (route == "surrogate")
         }
         height = array(outcome[..., 0]) if len(task.outcomes) == 1 else None
         surfaces.append(Surface(title, route, height, array(loss), paths))

@@ -72,12 +72,16 @@ def _text(cfg: DictConfig, targets_sha256: str | None) -> str | None:
     return f"{HEADER}{digest_of_conf()}\n{composed}"
 
 
-def _listed() -> Any:
-    """The tasks in params.yaml as it is, of which DVC makes its stages."""
+def _read_lists() -> Any:
+    """The lists in params.yaml as it is, of which DVC makes its stages."""
     try:
-        return read_mapping(PARAMS, ANEW).get("tasks")
+        return _lists(read_mapping(PARAMS, ANEW))
     except UserError:
         return None
+
+
+def _lists(tree: Any) -> Any:
+    return [tree.get("tasks"), tree.get("routes"), (tree.get("diagnose") or {}).get("tasks")]
 
 
 def _explain(error: Exception) -> str | None:
@@ -102,11 +106,11 @@ def _composed() -> DictConfig:
 def main() -> None:
     with ending("compose", _explain):
         cfg = _composed()
-        before = _listed()
+        before = _read_lists()
         write_params(cfg)
         # DVC made its stages of the list that was there when it started.
-        if "DVC_STAGE" in os.environ and before != list(cfg.tasks):
-            raise UserError("conf/config.yaml lists other tasks than params.yaml did, which has them now; run it again")
+        if "DVC_STAGE" in os.environ and before != _lists(OmegaConf.to_container(cfg, resolve=True)):
+            raise UserError("conf/ lists other tasks or routes than params.yaml did, which has them now; run it again")
 
 
 if __name__ == "__main__":

@@ -16,4 +16,5 @@ def live_training(job: Job, dataset: Path) -> AbstractContextManager[LiveTrainin
         return nullcontext()
     PUBLISHED.unlink(missing_ok=True)
     tree = job.settings.tree
-    return LiveTraining(store(tracking.experiment), job.name, training_key(tree, dataset), params(tree, job.name))
+    key, told = training_key(tree, dataset, job.route), params(tree, job.name, "train", job.route)
+    return LiveTraining(store(tracking.experiment), job.name, key, told)

@@ -32,7 +32,10 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "a list of text": lambda value: value == [] or _has_parts(value, list, str),
     "a list of whole numbers": lambda value: _has_parts(value, list, int),
 }
-_SECTIONS = ("data", "surrogate", "training", "hybrid", "solver", "smoothing", "diagnose", "hardware", "tracking")
+_SECTIONS = (
+    *("tracking", "routes", "starts", "data", "surrogate", "training", "hybrid", "solver", "smoothing", "diagnose"),
+    "hardware",
+)
 # What is asked of params.yaml without building the settings, which checks the rest.
 _WANTED = {
     "task": "groups of settings, at least one",

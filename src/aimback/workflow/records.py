@@ -1,22 +1,20 @@
 """What MLflow is told of a task: a run a route, one a training, and one of the claims."""
 
-import csv
 import json
-from collections.abc import Mapping, Sequence
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aimback.core.files import sha256
 from aimback.data.dataset import load_dataset
 from aimback.data.targets import load_targets
-from aimback.evaluate.routes import ROUTES
+from aimback.evaluate.tables import CURVE_COLUMNS, R_T_COLUMNS, Array, read_by_route, read_columns
 from aimback.report.costs import route_metrics
 from aimback.report.page import claims_note, note
 from aimback.report.result import TaskResult
-from aimback.tasks.base import Task
 from aimback.tracking import Data, Model, Run
 from aimback.workflow.runs import params, training_key
+from aimback.workflow.settings import Settings
 
 # What tells most at a glance; the run of the claims has every figure.
 _TELLING = ("surfaces", "loss", "miss", "trajectories")
@@ -29,8 +27,7 @@ class Record:
     Args:
         name: the task's name.
         state: key of the state.
-        tree: the configuration that it was made with.
-        task: the simulator.
+        settings: the configuration that it was made with.
         result: what the run found out about it.
         folder: what the stages wrote about it.
         report: the folder of the report.
@@ -38,78 +35,88 @@ class Record:
 
     name: str
     state: str
-    tree: Mapping[str, Any]
-    task: Task
+    settings: Settings
     result: TaskResult
     folder: Path
     report: Path
 
     def runs(self) -> list[Run]:
-        return [*(self._route(route) for route in ROUTES), self._training(), self._proposer(), self._diagnosis()]
+        runs = [self._route(route) for route in self.settings.routes]
+        runs += [self._training(route) for route in self.settings.train]
+        runs += [self._proposer(route) for route in self.settings.amortise]
+        return [*runs, self._diagnosis()] if self.result.claims else runs
 
     def _route(self, route: str) -> Run:
         targets = self.folder / "data" / "targets.npz"
-        curves = [row for row in _table(self.folder / "evaluate" / "curves.csv") if row["route"] == route]
-        candidates = [row for row in _table(self.folder / "evaluate" / "r_t.csv") if row["route"] == route]
+        task = self.settings.tasks[self.name]
+        step, loss, miss = read_by_route(self.folder / "evaluate" / "curves.csv", CURVE_COLUMNS)[route].T[:3]
+        count, mean = read_by_route(self.folder / "evaluate" / "r_t.csv", R_T_COLUMNS)[route].T[:2]
         return Run(
             state=self.state,
             kind="route",
             task=self.name,
             route=route,
-            params=params(self.tree, self.name),
+            params=params(self.settings.tree, self.name, self.settings.routes[route], route),
             metrics=route_metrics(self.result, route),
-            series={name: [(int(row["step"]), float(row[name])) for row in curves] for name in ("loss", "miss")}
-            | {"r_T": [(int(row["T"]), float(row["mean"])) for row in candidates if row["mean"]]},
+            series={
+                "loss": _series(step, loss),
+                "miss": _series(step, miss),
+                "r_T": [point for point in _series(count, mean) if math.isfinite(point[1])],
+            },
             note=note(self.result),
             artifacts={
                 "figures": [file for file in self.result.figures if file.stem in _TELLING],
                 "evaluate": [self.folder / "evaluate" / "answers.csv"],
             },
-            data=[Data(f"{self.name} targets", sha256(targets), len(load_targets(targets, self.task)), "targets")],
+            data=[Data(f"{self.name} targets", sha256(targets), len(load_targets(targets, task)), "targets")],
         )
 
-    def _training(self) -> Run:
-        file = self.folder / "data" / "dataset.npz"
-        dataset = load_dataset(file, self.task)
-        settings = self.tree["task"][self.name]
+    def _training(self, route: str) -> Run:
+        task, tree = self.settings.tasks[self.name], self.settings.tree
+        file, network = self.folder / "data" / "dataset.npz", self._network(route)
+        dataset = load_dataset(file, task)
+        settings = tree["task"][self.name]
         return Run(
             state=self.state,
             kind="training",
             task=self.name,
-            route="training",
-            params=params(self.tree, self.name),
-            metrics=self._learned("surrogate", "train"),
-            series=_series(_table(self.folder / "surrogate" / "history.csv")),
-            note=f"The training of the surrogate of {self.name}.",
+            route=_name_training("training", route, self.settings.compared.get("surrogate")),
+            params=params(tree, self.name, "train", route),
+            metrics=self._learned(route, "train"),
+            series=_histories(network / "history.csv"),
+            note=f"The training of the network of the route {route} on {self.name}.",
             artifacts={"figures": [file for file in self.result.figures if file.stem == "training"]},
             data=[Data(f"{self.name} data", sha256(file), len(dataset), "training")],
             model=Model(
-                weights=self.folder / "surrogate" / "weights.safetensors",
-                checksum=self.folder / "surrogate" / "weights.sha256",
+                weights=network / "weights.safetensors",
+                checksum=network / "weights.sha256",
                 task_class=settings["_target_"],
                 task_arguments={key: value for key, value in settings.items() if key != "_target_"},
-                inputs=[*self.task.box.names, *self.task.conditions.names],
-                outputs=self.task.outcomes.names,
+                inputs=[*task.box.names, *task.conditions.names],
+                outputs=task.outcomes.names,
                 example=[*dataset.controls[0].tolist(), *dataset.conditions[0].tolist()],
             ),
-            training=training_key(self.tree, file),
+            training=training_key(tree, file, route),
         )
 
-    def _proposer(self) -> Run:
+    def _proposer(self, route: str) -> Run:
         return Run(
             state=self.state,
             kind="training",
             task=self.name,
-            route="proposer",
-            params=params(self.tree, self.name),
-            metrics=self._learned("hybrid", "amortise"),
-            series=_series(_table(self.folder / "hybrid" / "history.csv")),
-            note=f"The training of the hybrid route's network for {self.name}, through the simulator.",
+            route=_name_training("proposer", route, self.settings.compared.get("hybrid")),
+            params=params(self.settings.tree, self.name, "amortise", route),
+            metrics=self._learned(route, "amortise"),
+            series=_histories(self._network(route) / "history.csv"),
+            note=f"The training of the network of the route {route} for {self.name}, through the simulator.",
         )
 
-    def _learned(self, folder: str, stage: str) -> dict[str, float | None]:
-        metrics = json.loads((self.folder / folder / "metrics.json").read_text(encoding="utf-8"))
-        return {**metrics, "seconds_train": self.result.meters.get(stage, {}).get("seconds")}
+    def _network(self, route: str) -> Path:
+        return self.folder / "routes" / "networks" / route
+
+    def _learned(self, route: str, stage: str) -> dict[str, float | None]:
+        metrics = json.loads((self._network(route) / "metrics.json").read_text(encoding="utf-8"))
+        return {**metrics, "seconds_train": self.result.meters.get(f"{stage}-{route}", {}).get("seconds")}
 
     def _diagnosis(self) -> Run:
         claims = self.result.claims
@@ -123,7 +130,7 @@ class Record:
             kind="diagnosis",
             task=self.name,
             route="diagnosis",
-            params=params(self.tree, self.name),
+            params=params(self.settings.tree, self.name),
             metrics=metrics,
             series={},
             note=claims_note(self.result),
@@ -132,11 +139,15 @@ class Record:
         )
 
 
-def _series(rows: Sequence[Mapping[str, str]]) -> dict[str, list[tuple[int, float]]]:
-    names = [name for name in rows[0] if name != "step"]
-    return {name: [(int(row["step"]), float(row[name])) for row in rows] for name in names}
+def _name_training(name: str, route: str, usual: str | None) -> str:
+    return name if route == usual else f"{name} of {route}"
 
 
-def _table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def _histories(path: Path) -> dict[str, list[tuple[int, float]]]:
+    columns = read_columns(path)
+    step = columns.pop("step")
+    return {name: _series(step, values) for name, values in columns.items()}
+
+
+def _series(steps: Array, values: Array) -> list[tuple[int, float]]:
+    return [(int(step), float(value)) for step, value in zip(steps, values, strict=True)]

@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from aimback.report.page import write_report
-from aimback.report.result import read_result
+from aimback.report.published import published_rows
+from aimback.report.result import Route, read_result
 from aimback.report.verdict import name_rows, verdict
 from aimback.tracking import Run
 from aimback.workflow.records import Record
@@ -23,21 +24,24 @@ class Results:
     """
 
     def __init__(self, tree: Mapping[str, Any], outputs: Path) -> None:
-        self._tree, self._outputs = tree, outputs
-        self._tasks = Settings(OmegaConf.create(dict(tree))).check().tasks
+        self._settings, self._outputs = Settings(OmegaConf.create(dict(tree))).check(), outputs
+        settings, routes = self._settings, _routes(self._settings)
+        published = published_rows() if settings.published else ()
         self._results = {
             name: read_result(
                 name,
                 task,
+                routes,
                 metrics=outputs / name / "evaluate" / "metrics.json",
                 answers=outputs / name / "evaluate" / "answers.csv",
                 meters=outputs / "meters" / name,
                 results=outputs / name,
-                diagnosis=outputs / name / "diagnose",
+                diagnosis=outputs / name / "evaluate" / "claims" if name in settings.diagnose.tasks else None,
                 figures=outputs / name / "figures",
                 panels=outputs / name / "interactive",
+                published=[row for row in published if row.task == name],
             )
-            for name, task in self._tasks.items()
+            for name, task in settings.tasks.items()
         }
 
     def verdicts(self) -> list[str]:
@@ -58,7 +62,20 @@ class Results:
     def runs(self, states: Mapping[str, str], report: Path) -> list[Run]:
         """What MLflow is told of every task, see `Record`."""
         records = [
-            Record(name, state, self._tree, self._tasks[name], self._results[name], self._outputs / name, report)
+            Record(name, state, self._settings, self._results[name], self._outputs / name, report)
             for name, state in states.items()
         ]
         return [run for record in records for run in record.runs()]
+
+
+def _routes(settings: Settings) -> dict[str, Route]:
+    """The routes with the meters that their stages wrote."""
+    routes = {}
+    for name, route in settings.invert.items():
+        paid = {"seconds_generate": "generate", "seconds_train": f"train-{route.network}"}
+        routes[name] = Route("surrogate", f"invert-{name}", paid)
+    for name in settings.optimise:
+        routes[name] = Route("direct", f"optimise-{name}", {})
+    for name, route in settings.refine.items():
+        routes[name] = Route("hybrid", f"refine-{name}", {"seconds_train": f"amortise-{route.network}"})
+    return routes

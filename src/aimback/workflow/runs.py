@@ -15,7 +15,10 @@ from aimback.tracking import Store, flatten, open_store
 
 # What tells the next publish that everything is there; a new training takes it away.
 PUBLISHED = ROOT / "outputs" / "report" / "published.json"
-_PARAMS = ("seed", "data", "targets", "surrogate", "training", "hybrid", "solver", "smoothing", "diagnose", "hardware")
+_PARAMS = (
+    *("seed", "data", "targets", "surrogate", "training", "hybrid", "solver", "starts", "smoothing", "diagnose"),
+    "hardware",
+)
 
 
 def store(experiment: str) -> Store:
@@ -23,30 +26,41 @@ def store(experiment: str) -> Store:
     return open_store(original(ROOT), experiment)
 
 
-def params(tree: Mapping[str, Any], task: str) -> dict[str, str]:
-    """What is configured for one task, flat; the same names for every run, so that runs compare."""
+def params(tree: Mapping[str, Any], task: str, stage: str | None = None, route: str = "") -> dict[str, str]:
+    """What is configured for one task, flat; the same names for every run, so that runs compare.
+
+    Args:
+        stage, route: whose own settings are told as `route.*`.
+    """
     own = {name: value for name, value in tree["task"][task].items() if name != "_target_"}
-    return flatten({**{name: tree[name] for name in _PARAMS}, "task": own})
+    of_route = {} if stage is None else {"route": tree[stage][route]}
+    return flatten({**{name: tree[name] for name in _PARAMS}, "task": own, **of_route})
 
 
-def training_key(tree: Mapping[str, Any], dataset: Path) -> str:
-    """A name for a training: the data it learns from, and everything that is set about it."""
+def training_key(tree: Mapping[str, Any], dataset: Path, route: str) -> str:
+    """A name for the training of a route's network: the data it learns from, and everything that is set about it."""
     hardware = {name: value for name, value in tree["hardware"].items() if name != "compile"}  # of solves, not of this
-    return _digest([sha256(dataset), tree["seed"], tree["surrogate"], tree["training"], hardware])
+    return _digest([sha256(dataset), tree["seed"], tree["train"][route], hardware])
 
 
-def states(tasks: list[str]) -> dict[str, str]:
+def states(tree: Mapping[str, Any]) -> dict[str, str]:
     """A name for the state that DVC has recorded of each task: params and outputs of its stages.
+
+    Args:
+        tree: the configuration, which tells which stages there are; DVC also remembers those of other lists.
 
     Raises:
         UserError: there is no such record.
     """
+    tasks = list(tree["task"])
     recorded: dict[str, list[Any]] = {task: [] for task in tasks}
     try:
         stages = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
         for name, stage in sorted(stages.items()):
-            task = name.partition("@")[2]
-            if task in recorded:
+            kind, _, turn = name.partition("@")
+            task, _, route = turn.partition("-")
+            asked = route in tree["routes"][kind] if route else kind != "diagnose" or task in tree["diagnose"]["tasks"]
+            if task in recorded and asked:
                 recorded[task].append([name, stage.get("params"), stage.get("outs")])
     except (OSError, ValueError, RecursionError, yaml.YAMLError, LookupError, TypeError, AttributeError):
         raise UserError("dvc.lock: missing or not readable; run `dvc repro`") from None

@@ -59,24 +59,53 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class Method:
-    """One method of a contest: what is inverted, and by which solver.
+class StartsSettings:
+    """Where the solvers begin.
 
     Args:
-        forward: "simulator", or the name of a network.
-        dtype: float32 or float64, that the method computes in.
-        margin: what it leaves free at each wall, a share of the box's width in [0, 0.5).
-        solver: how.
+        number: initial guesses a target.
+        drawn_from: "box", evenly over it; or "prior", as the task draws initial guesses.
     """
 
-    forward: str
-    dtype: Literal["float32", "float64"]
-    margin: float
-    solver: Solver
+    number: int
+    drawn_from: Literal["box", "prior"]
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.margin < 0.5:
-            raise UserError(f"margin: in [0, 0.5), got {self.margin:g}")
+
+@dataclass(frozen=True)
+class Training:
+    """A network on the data set, and its training.
+
+    Args:
+        by_task: what differs on a task: {task: {network: {...}, training: {...}}}.
+    """
+
+    network: SurrogateSettings
+    training: TrainingSettings
+    by_task: dict[str, tuple[SurrogateSettings, TrainingSettings]]
+
+    def of(self, task: str) -> tuple[SurrogateSettings, TrainingSettings]:
+        return self.by_task.get(task, (self.network, self.training))
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How a route searches: a row of the sections invert, optimise, refine.
+
+    Args:
+        solver: how it steps.
+        dtype: float32 or float64, that it computes in.
+        starts: where it begins; of `refine`, the proposals.
+        margin: of `invert`: what it leaves free at each wall, a share of the box's width in [0, 0.5).
+        network: whose network it descends through, or takes proposals from; None for the simulator.
+        smoothing: of `optimise`: the easier maps before the simulator itself.
+    """
+
+    solver: Solver
+    dtype: Literal["float32", "float64"]
+    starts: StartsSettings
+    margin: float = 0.0
+    network: str = ""
+    smoothing: Smoothing | None = None
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -118,7 +147,7 @@ class Settings:
             raise UserError(f"{key}: {str(error).partition(chr(10))[0]}") from error
         assert isinstance(tree, dict)
         self.tree: dict[str, Any] = {str(name): value for name, value in tree.items()}
-        _known("", self.tree, (*_ROOT, "tasks"))
+        _known("", self.tree, (*_ROOT, "tasks", "only"))
 
     def check(self) -> "Settings":
         """Build every part."""
@@ -155,12 +184,6 @@ class Settings:
         return tuple(seen(folder) for folder in folders)
 
     @cached_property
-    def only(self) -> str | None:
-        """The one task of a DVC stage."""
-        only: str | None = self._plain("only", str | None)
-        return only
-
-    @cached_property
     def tasks(self) -> dict[str, Task]:
         """The tasks by name; under `only`, that one."""
         parts = self.tree.get("task")
@@ -168,10 +191,10 @@ class Settings:
             raise UserError(f"task: expected settings of tasks by name, got {shown(parts)}")
         if self.tree.get("tasks", list(parts)) != list(parts):
             raise UserError(f"tasks: follows from task; choose by task=[{','.join(map(str, self.tree['tasks']))}]")
-        if self.only is not None:
-            if self.only not in parts:
-                raise UserError(f"only: no task '{self.only}' here; there is {', '.join(parts)}")
-            parts = {self.only: parts[self.only]}
+        if (only := self._only("task")) is not None:
+            if only not in parts:
+                raise UserError(f"only.task: no task '{only}' here; there is {', '.join(parts)}")
+            parts = {only: parts[only]}
         if wrong := [name for name in parts if not str(name).isidentifier()]:  # it names a folder
             raise UserError(f"task.{wrong[0]}: a task's name is of letters, digits and _")
         return {name: build(part, Task, f"task.{name}") for name, part in parts.items()}  # type: ignore[type-abstract]
@@ -201,34 +224,99 @@ class Settings:
         return self._part("hybrid", HybridSettings)
 
     @cached_property
-    def methods(self) -> dict[str, Method]:
-        """The methods of a contest by name; none in the pipeline itself."""
-        parts = self._plain("methods", dict[str, dict[str, Any]] | None) or {}
-        return {name: _method(part, f"methods.{name}") for name, part in parts.items()}
+    def starts(self) -> StartsSettings:
+        return self._part("starts", StartsSettings)
 
     @cached_property
-    def groups(self) -> dict[str, list[str]]:
-        """Names of methods that a stage of the contest runs together, by the group's name."""
-        groups: dict[str, list[str]] = self._plain("groups", dict[str, list[str]] | None) or {}
-        for names in groups.values():
-            _known("methods.", names, self.methods)
-        return groups
+    def train(self) -> dict[str, Training]:
+        """The networks that stand in for the simulator, by route."""
+        return {name: _training(node, f"train.{name}") for name, node in self._rows("train").items()}
 
     @cached_property
-    def group(self) -> str | None:
-        """The group of one stage of the contest."""
-        group: str | None = self._plain("group", str | None)
-        if group is not None:
-            _known("groups.", [group], self.groups)
-        return group
+    def amortise(self) -> dict[str, HybridSettings]:
+        """The networks that propose controls, by route."""
+        return {name: build(node, HybridSettings, f"amortise.{name}") for name, node in self._rows("amortise").items()}
 
     @cached_property
-    def sweep(self) -> tuple[int, ...]:
-        """Numbers of training examples, each at least 10; none in the pipeline itself."""
-        numbers = self._plain("sweep", list[int] | None) or []
-        for number in numbers:
-            check_whole(LEAST_EXAMPLES, MOST_ROWS, sweep=number)
-        return tuple(numbers)
+    def invert(self) -> dict[str, Descent]:
+        found = self._descents("invert", ("network", "margin", "starts"))
+        for name, route in found.items():
+            _known(f"invert.{name}.network: ", [route.network], self.train)
+            if not 0 <= route.margin < 0.5:
+                raise UserError(f"invert.{name}.margin: in [0, 0.5), got {route.margin:g}")
+        return found
+
+    @cached_property
+    def optimise(self) -> dict[str, Descent]:
+        return self._descents("optimise", ("smoothing", "starts"))
+
+    @cached_property
+    def refine(self) -> dict[str, Descent]:
+        found = self._descents("refine", ("network",))
+        for name, route in found.items():
+            _known(f"refine.{name}.network: ", [route.network], self.amortise)
+        return found
+
+    @cached_property
+    def routes(self) -> dict[str, str]:
+        """The stage that solves for each route, by the route's name."""
+        found: dict[str, str] = {}
+        for stage in ("invert", "optimise", "refine"):
+            for name in getattr(self, stage):
+                if name in found or name == "networks" or not name.isidentifier():  # it names a folder
+                    raise UserError(f"{stage}.{name}: a route's name is its own, of letters, digits and _")
+                found[name] = stage
+        if not found:
+            raise UserError("routes: choose at least one, e.g. routes=[direct]")
+        return found
+
+    @cached_property
+    def compared(self) -> dict[str, str]:
+        """The routes that claims and figures of the two maps are about: the first of each kind."""
+        kinds = {"surrogate": self.invert, "direct": self.optimise, "hybrid": self.refine}
+        return {kind: next(iter(found)) for kind, found in kinds.items() if found}
+
+    def routes_of(self, stage: str) -> list[str]:
+        """The routes that a stage works for, one or all of them."""
+        names = list(getattr(self, stage))
+        only = self._only("route")
+        if only is not None:
+            _known("only.route: ", [only], names)
+        return names if only is None else [only]
+
+    def replicas_of(self, route: str, task: str) -> int:
+        """How many further networks the claims about a route's network ask for."""
+        asked = task in self.diagnose.tasks and "direct" in self.compared and "surrogate" in self.compared
+        return self.diagnose.replicas if asked and self.invert[self.compared["surrogate"]].network == route else 0
+
+    def find_maker(self, file: str) -> str:
+        """The stage that makes a file of a task."""
+        first, *rest = Path(file).parts
+        if first != "routes":
+            return {"data": "generate"}.get(first, first if rest[0] != "claims" else "diagnose")
+        if rest[0] == "networks":
+            return "train" if rest[1] in self.train else "amortise"
+        return self.routes.get(rest[0], "optimise")
+
+    def _rows(self, stage: str) -> dict[str, Any]:
+        rows: dict[str, Any] = self._plain(stage, dict[str, dict[str, Any]])
+        listed = self.tree.get("routes", {}).get(stage, list(rows))
+        if listed != list(rows):
+            raise UserError(f"routes.{stage}: follows from the routes; choose by routes=[...]")
+        return rows
+
+    def _descents(self, stage: str, own: Iterable[str]) -> dict[str, Descent]:
+        return {name: _descent(node, f"{stage}.{name}", own) for name, node in self._rows(stage).items()}
+
+    def _only(self, what: str) -> str | None:
+        only: str | None = self._plain("only", dict[str, str | None]).get(what)
+        return only
+
+    @cached_property
+    def published(self) -> str | None:
+        """The paper whose rows stand beside those of the run."""
+        name: str | None = self._plain("published", Literal["neural_adjoint"] | None)
+        return name
 
     @cached_property
     def hardware(self) -> Hardware:
@@ -244,21 +332,50 @@ class Settings:
 
 
 _ROOT = (
-    *("task", "data", "surrogate", "training", "hybrid", "solver", "smoothing", "diagnose", "hardware", "tracking"),
-    *("seed", "targets", "targets_sha256", "inputs", "only", "methods", "groups", "group", "sweep"),
+    *("task", "data", "surrogate", "training", "hybrid", "solver", "starts", "smoothing", "diagnose", "hardware"),
+    *("tracking", "seed", "targets", "targets_sha256", "inputs", "published"),
+    *("train", "invert", "optimise", "amortise", "refine", "routes"),
 )
 
 
-def _method(part: Mapping[str, Any], path: str) -> Method:
-    solver = build(part.get("solver"), Solver, f"{path}.solver")
-    _known(f"{path}.", part, ("forward", "dtype", "margin", "solver"))
-    forward = _value(f"{path}.forward", str, part.get("forward"))
-    dtype = _value(f"{path}.dtype", Literal["float32", "float64"], part.get("dtype"))
-    margin = _value(f"{path}.margin", float, part.get("margin"))
-    try:
-        return Method(forward, dtype, margin, solver)
-    except UserError as error:
-        raise UserError(_placed(path, str(error), part)) from error
+def _training(node: Mapping[str, Any], path: str) -> Training:
+    _known(f"{path}.", node, ("network", "training", "by_task"))
+
+    def parts(tree: Mapping[str, Any], path: str) -> tuple[SurrogateSettings, TrainingSettings]:
+        return (
+            build(tree.get("network"), SurrogateSettings, f"{path}.network"),
+            build(tree.get("training"), TrainingSettings, f"{path}.training"),
+        )
+
+    own: Mapping[str, Mapping[str, Any]] = _value(
+        f"{path}.by_task", dict[str, dict[str, dict[str, Any]]], node.get("by_task")
+    )
+    by_task = {}
+    for task, differing in own.items():
+        _known(f"{path}.by_task.{task}.", differing, ("network", "training"))
+        merged = {part: {**node[part], **differing.get(part, {})} for part in ("network", "training")}
+        by_task[task] = parts(merged, f"{path}.by_task.{task}")
+    return Training(*parts(node, path), by_task)
+
+
+def _descent(node: Mapping[str, Any], path: str, own: Iterable[str]) -> Descent:
+    allowed = ("solver", "dtype", *own)
+    _known(f"{path}.", node, allowed)
+    if missing := [name for name in allowed if name not in node]:
+        raise UserError(f"{path}.{missing[0]}: is missing")
+    given = {
+        name: _value(f"{path}.{name}", hint, node[name])
+        for name, hint in {"dtype": Literal["float32", "float64"], "margin": float, "network": str}.items()
+        if name in node
+    }
+    if "smoothing" in node:
+        given["smoothing"] = build(node["smoothing"], Smoothing, f"{path}.smoothing")
+    starts = node.get("starts", {"number": 1, "drawn_from": "prior"})
+    return Descent(
+        build(node["solver"], Solver, f"{path}.solver"),
+        starts=build(starts, StartsSettings, f"{path}.starts"),
+        **given,
+    )
 
 
 def build(node: Any, kind: type[T], path: str) -> T:

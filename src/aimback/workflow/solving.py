@@ -18,9 +18,9 @@ from aimback.data.targets import Targets, load_targets
 from aimback.runtime.project import ROOT
 from aimback.solve.continuation import solve_in_turn
 from aimback.solve.multistart import solve
-from aimback.solve.solver import Solver
 from aimback.solve.step import NotCompilable
 from aimback.workflow.progress import progress_bar
+from aimback.workflow.settings import Descent
 from aimback.workflow.stage import Job
 
 log = logging.getLogger(__name__)
@@ -32,59 +32,46 @@ Proposals = Callable[[Tensor, Tensor], Tensor]
 
 def solve_targets(
     job: Job,
+    route: Descent,
     forward: Counted,
     ledger: Ledger,
-    folder: str,
     about: str | None = None,
-    solver: Solver | None = None,
     propose: Proposals | None = None,
     before: Sequence[Linearised] = (),
 ) -> None:
-    """Invert `forward` at every valid target and write the solution and the ledger into `folder`.
+    """Invert `forward` at every valid target and write the solution and the ledger into the route's folder.
 
     Args:
         about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
-        solver: the one that is configured, where it is None.
-        propose: where the solver begins, if it takes its starts from the problem; None draws them as the task does.
+        propose: where the solver begins; None draws the starts as the route does.
         before: easier maps to descend through first, see `solve_in_turn`; with any, nothing is compiled.
     """
-    result = f"{folder}/solution.npz"
+    folder = f"routes/{job.route}"
     targets, again = load_targets(job.made("data/targets.npz"), job.task).only_valid().once()
-    with job.metered(result):
-        solution = solved(
-            job,
-            targets,
-            forward,
-            solver or job.settings.solver,
-            job.settings.hardware.torch_dtype,
-            about=about,
-            propose=propose,
-            before=before,
-        )
+    with job.metered(f"{folder}/solution.npz"):
+        solution = _solve(job, route, targets, forward, about, propose, before)
     # Who asks twice gets one answer twice.
-    save_solution(job.outputs / result, solution.of(again.to(solution.steps.device)), job.task)
+    save_solution(job.outputs / folder / "solution.npz", solution.of(again.to(solution.steps.device)), job.task)
     write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
 
 
-def solved(
+def _solve(
     job: Job,
+    route: Descent,
     targets: Targets,
     forward: Counted,
-    solver: Solver,
-    dtype: torch.dtype,
-    margin: float = 0.0,
-    about: str | None = None,
-    propose: Proposals | None = None,
-    before: Sequence[Linearised] = (),
+    about: str | None,
+    propose: Proposals | None,
+    before: Sequence[Linearised],
 ) -> Solution:
-    """Invert `forward` at every valid target; `margin` is left free at each wall of the box. The rest: see above."""
     task, hardware = job.task, job.settings.hardware
-    device = hardware.device()
-    targets = targets.only_valid()
+    device, dtype = hardware.device(), route.torch_dtype
     wanted, given = targets.targets.to(device, dtype), targets.conditions.to(device, dtype)
+    solver = dataclasses.replace(route.solver, starts=route.starts.number, starts_from=route.starts.drawn_from)
     starts = None
     if propose is not None:
         starts = propose(wanted, given)[:, None]
+        solver = dataclasses.replace(solver, starts=1, starts_from="prior")
     elif solver.starts_from == "prior":
         drawn = task.draw_starts(len(targets) * solver.starts, job.generator("prior starts"))
         starts = drawn.unflatten(0, (len(targets), solver.starts))
@@ -92,7 +79,7 @@ def solved(
     problem = InverseProblem(
         wanted,
         given,
-        task.box.shrunk(margin) if margin else task.box,
+        task.box.shrunk(route.margin) if route.margin else task.box,
         task.tolerance,
         float(torch.linalg.vector_norm(span)),
         starts,

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -26,16 +27,17 @@ from aimback.workflow.memory import check_memory
 from aimback.workflow.settings import Settings
 
 _SECONDS_FOR_AN_ORPHAN = 10.0
-# The stages that make a folder of another name than their own.
-_MAKERS = {"data": "generate", "surrogate": "train", "hybrid": "amortise", "replicas": "replicate"}
+# The stages with a turn for each of their routes.
+_OF_ROUTES = ("train", "invert", "optimise", "amortise", "refine")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One task's turn in a stage.
+    """The turn of one task, and where a stage works for routes of one route, in a stage.
 
     Attributes:
         name: the task's name.
+        route: the route's name; "" where the stage works for all of them at once.
         settings: the checked configuration.
         stage: the stage's name.
         root: where this run writes: `outputs` in the pipeline, a folder of its own by hand.
@@ -44,6 +46,7 @@ class Job:
     """
 
     name: str
+    route: str
     settings: Settings
     stage: str
     root: Path
@@ -60,23 +63,25 @@ class Job:
         return self.root / self.name
 
     @property
+    def turn(self) -> str:
+        """The job's name, which is that of DVC's stage."""
+        return f"{self.stage}@{self.name}" + (f"-{self.route}" if self.route else "")
+
+    @property
     def checkpoints(self) -> Path:
         """The folder for what a killed training goes on from; removed when all outputs are written, not before."""
-        return self.root / "checkpoints" / f"{self.stage}@{self.name}"
+        return self.root / "checkpoints" / self.turn
 
-    def made(self, file: str, variant: str = "") -> Path:
+    def made(self, file: str) -> Path:
         """A file that an earlier stage made of the task: in the first of `inputs` that has it.
-
-        Args:
-            variant: the folder of a run besides the main one, where there are several.
 
         Raises:
             UserError: it is nowhere, which only happens by hand: DVC runs the earlier stage first.
         """
-        places = [folder / variant / self.name / file for folder in self.settings.inputs]
+        places = [folder / self.name / file for folder in self.settings.inputs]
         found = next((place for place in places if place.exists()), None)
         if found is None:
-            maker = _MAKERS.get(part := Path(file).parts[0], part)
+            maker = self.settings.find_maker(file)
             raise UserError(
                 f"{places[0]}: there is no such file; make it by `python -m pipelines.{maker} task={self.name}`, give "
                 f"the folder that it writes to as inputs=[FOLDER], or run everything by `aimback task={self.name}`"
@@ -94,12 +99,11 @@ class Job:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     @contextlib.contextmanager
-    def metered(self, result: str, name: str = "") -> Iterator[None]:
+    def metered(self, result: str) -> Iterator[None]:
         """Note what the block takes: the work itself, without what is loaded and logged around it.
 
         Args:
             result: the file, below `outputs`, that the work is about to make.
-            name: of the meter; the stage's, where it has only one.
         """
         device = self.settings.hardware.device()
         if device.type == "cuda":
@@ -108,7 +112,7 @@ class Job:
         yield
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        self.measured[name or self.stage] = {
+        self.measured[self.stage + (f"-{self.route}" if self.route else "")] = {
             "seconds": time.perf_counter() - began,
             "peak_memory_bytes": peak_memory(device),
             "device": device_name(device),
@@ -138,8 +142,9 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
         check_memory(settings)
         root = Path(HydraConfig.get().runtime.output_dir)
         torch.set_num_threads(settings.hardware.threads)
-        for task in settings.tasks:
-            job = Job(task, settings, name, root)
+        routes = settings.routes_of(name) if name in _OF_ROUTES else [""]
+        for task, route in itertools.product(settings.tasks, routes):
+            job = Job(task, route, settings, name, root)
             with alone(job):
                 work(job)
                 job.write_meters()
@@ -159,7 +164,7 @@ def alone(job: Job) -> Iterator[None]:
         UserError: another process does, or the job's folder cannot be written, or what the job has read is another
             file at its end (a `dvc checkout` waits for no stage), so that its result would be recorded as made of that.
     """
-    lock = job.root / "locks" / f"{job.stage}@{job.name}"
+    lock = job.root / "locks" / job.turn
     for folder in (lock.parent, job.outputs):
         check_writable(folder)
     try:

@@ -1,0 +1,115 @@
+"""The measures of a route, by the names that metrics.json, MLflow and the report give them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from aimback.core.ledger import Ledger
+from aimback.core.problem import Solution, Status
+from aimback.data.targets import Targets
+from aimback.evaluate.exactness import FACTORS, Simulated, simulate_closely
+from aimback.evaluate.judge import Answers, find_outside, find_reachable
+from aimback.tasks.base import Task
+
+
+def measure(
+    task: Task,
+    targets: Targets,
+    solution: Solution,
+    truth: Simulated,
+    answers: Answers,
+    ledger: Ledger,
+    reachable: Tensor | None = None,
+) -> dict[str, object]:
+    """The metrics of a route by name; None where there is nothing to say (no start ever arrived).
+
+    Args:
+        reachable: which targets the misses are of, and the solved ones a share of, by `find_reachable` of all routes;
+            None goes by this one.
+    """
+    reachable = find_reachable([answers]) if reachable is None else reachable
+    rows = targets.valid
+    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
+    steps = solution.steps_to_tolerance
+    arrived = steps >= 0
+    measured: dict[str, object] = {}
+    measured |= _spread("miss", answers.miss[reachable])
+    measured |= _spread("miss_relative", answers.miss[reachable] / span)
+    measured |= _spread("believed_miss", answers.believed_miss[reachable])
+    if task.finer(FACTORS[0]) is not None:
+        measured |= _spread("simulation_error", truth.error[:, 0])
+    counts = answers.status.bincount(minlength=len(Status)).tolist()
+    many = int(reachable.sum())
+    measured["solved_fraction"] = counts[Status.SOLVED] / many if many else None
+    measured["arrived_fraction"] = float(arrived.double().mean())
+    measured |= _spread("steps_to_tolerance", steps[arrived].double(), ("median", "p90"))
+    curve = compute_r_t(truth)[:, 0]
+    for first in sorted({1, min(50, len(curve)), len(curve)}):
+        measured[f"r_{first}"] = _number(curve[first - 1])
+    outside = find_outside(task, answers.controls[rows])
+    # The r_1 that the route itself believes in.
+    believed = answers.believed_miss[rows].square() / truth.outcome.shape[-1]
+    measured["believed_r_1"] = _number(believed.mean())
+    measured["outside_fraction"] = float(outside.double().mean())
+    measured |= {"targets": len(targets), "reachable_targets": many, "starts": solution.controls.shape[1]}
+    # What r_T looks at beyond the one answer is no part of finding it, and stands beside the ledger.
+    measured |= {"candidates": len(curve), "resimulations": truth.miss.numel()}
+    measured |= asdict(ledger)
+    measured["status"] = {status.name.lower(): counts[status] for status in Status}
+    return measured
+
+
+def trace_descents(
+    task: Task, targets: Targets, solution: Solution, route: str, device: torch.device | str = "cpu"
+) -> list[tuple[object, ...]]:
+    """How the answer of the first targets came closer, step by step; rows of `CURVE_COLUMNS`.
+
+    The loss is the median squared believed miss relative to the outcome's span, what the solver
+    descends; the miss is the true one, re-simulated, with its 10 and 90 per cent quantiles.
+    """
+    history = solution.history
+    kept = history.believed_miss.shape[1]
+    valid = targets.only_valid()
+    pick = solution.best()[:kept], torch.arange(kept)
+    believed = history.believed_miss[:, pick[1], pick[0]].double()
+    controls = history.controls[:, pick[1], pick[0]]
+    steps = len(controls)
+    wanted, conditions = (part[:kept].repeat(steps, 1) for part in (valid.targets, valid.conditions))
+    miss = simulate_closely(task, controls.flatten(0, 1), conditions, wanted, device).miss.unflatten(0, (steps, kept))
+    span = torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower)
+    loss = (believed / span).square().nanquantile(0.5, dim=1)
+    low, middle, high = miss.nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
+    table = torch.stack([loss, middle, low, high], dim=1).tolist()
+    return [(route, step, *row) for step, row in enumerate(table)]
+
+
+def compute_r_t(truth: Simulated) -> Tensor:
+    """The published metric r_T for T = 1 ... n_candidates, and its quartiles, `(n_candidates, 3)`.
+
+    The mean over targets of the least squared re-simulated error among the T candidates that the
+    route ranks first, and the lower and upper quartile of it over targets; the squared error is the mean
+    over outcome dimensions, in raw units squared (Ren, Padilla, Malof 2020, equation 3).
+    """
+    squared = truth.miss.square() / truth.outcome.shape[-1]
+    least = squared.nan_to_num(nan=torch.inf, posinf=torch.inf).cummin(dim=1).values
+    ordered = least.sort(dim=0).values
+    last = len(ordered) - 1
+    # The nearest rank, as for every spread here: no arithmetic with infinities.
+    return torch.stack([least.mean(0), ordered[round(0.25 * last)], ordered[round(0.75 * last)]], dim=-1)
+
+
+def _spread(name: str, values: Tensor, parts: Sequence[str] = ("median", "p90", "max")) -> dict[str, float | None]:
+    quantile = {"median": 0.5, "p90": 0.9, "max": 1.0}
+    if len(values) == 0:
+        return {f"{name}_{part}": None for part in parts}
+    ordered = values.sort().values  # NaN last: a failed answer is the worst one, not a missing one
+    last = len(ordered) - 1
+    # The nearest rank: a value that was measured, and no arithmetic with infinities.
+    return {f"{name}_{part}": _number(ordered[round(quantile[part] * last)]) for part in parts}
+
+
+def _number(value: Tensor) -> float | None:
+    number = float(value)
+    return number if abs(number) < float("inf") else None

@@ -1,0 +1,139 @@
+"""The tables of results, written and read in one place: answers.csv, curves.csv, r_t.csv and history.csv."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aimback.core.errors import UserError
+from aimback.core.files import write_text
+from aimback.core.problem import Status
+from aimback.data.targets import Targets
+from aimback.evaluate.judge import Answers
+from aimback.tasks.base import Task
+
+Array: TypeAlias = NDArray[np.float64]
+
+CURVE_COLUMNS = ("route", "step", "loss", "miss", "miss_p10", "miss_p90")
+R_T_COLUMNS = ("route", "T", "mean", "q25", "q75")
+_ANSWER_COLUMNS = ("route", "target", "line", "status", "miss", "problem")
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """What became of one target by one route.
+
+    Attributes:
+        target: its number, from 0.
+        line: of the user's file; None for a drawn target.
+        miss: NaN where there is none.
+        problem: why the row is invalid; "" where it is not.
+    """
+
+    route: str
+    target: int
+    line: int | None
+    status: str
+    miss: float
+    problem: str
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV table, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def write_answers(path: Path, task: Task, targets: Targets, answers: Mapping[str, Answers]) -> None:
+    """Write every route's answers as a CSV table, a row a target and route, with full precision."""
+    header = ["route", "target", "line", "status"]
+    header += [f"wanted {axis.label}" for axis in task.outcomes.axes]
+    header += [axis.label for axis in (*task.conditions.axes, *task.box.axes, *task.outcomes.axes)]
+    header += ["miss", "believed_miss", "problem"]
+    rows: list[Sequence[object]] = []
+    for route, answer in answers.items():
+        table = torch.cat(
+            [targets.targets, targets.conditions, answer.controls, answer.outcome]
+            + [part[:, None] for part in (answer.miss, answer.believed_miss)],
+            dim=1,
+        ).tolist()
+        for index, (line, status) in enumerate(zip(targets.lines.tolist(), answer.status.tolist(), strict=True)):
+            numbers = ["" if math.isnan(number) else repr(number) for number in table[index]]
+            rows.append([route, index, line or "", Status(status).name.lower(), *numbers, targets.problems[index]])
+    write_table(path, header, rows)
+
+
+def write_r_t(path: Path, curves: Mapping[str, Tensor]) -> None:
+    """Write the metric r_T of every route, `(n_candidates, 3)` each; a cell is empty where it is infinite."""
+    rows = [
+        (route, count, *("" if math.isinf(value) else value for value in row))
+        for route, curve in curves.items()
+        for count, row in enumerate(curve.tolist(), 1)
+    ]
+    write_table(path, R_T_COLUMNS, rows)
+
+
+def read_answers(path: Path) -> list[AnswerRow]:
+    """The rows of answers.csv, without what was computed beside the miss.
+
+    Raises:
+        UserError: as for every table, the file is missing or damaged.
+    """
+    return [
+        AnswerRow(
+            row["route"],
+            int(row["target"]),
+            int(row["line"]) if row["line"] else None,
+            row["status"],
+            _number(row["miss"]),
+            row["problem"],
+        )
+        for row in _rows(path, _ANSWER_COLUMNS)
+    ]
+
+
+def read_by_route(path: Path, columns: Sequence[str]) -> dict[str, Array]:
+    """Numbers by route, `(n_rows, n_columns - 1)`, NaN where a cell is empty; `columns` are those of the table."""
+    found: dict[str, list[list[float]]] = {}
+    for row in _rows(path, columns):
+        found.setdefault(row[columns[0]], []).append([_number(row[column]) for column in columns[1:]])
+    return {route: np.array(rows) for route, rows in found.items()}
+
+
+def read_columns(path: Path) -> dict[str, Array]:
+    """A table of numbers alone, by column; NaN where a cell is empty."""
+    rows = _rows(path, ())
+    return {name: np.array([_number(row[name]) for row in rows]) for name in rows[0]} if rows else {}
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, restkey="")
+            if missing := [column for column in columns if column not in (reader.fieldnames or ())]:
+                raise ValueError(f"there is no column {missing[0]!r}")
+            rows: list[Mapping[str, str]] = list(reader)
+        for row in rows:
+            if None in row.values() or "" in row:
+                raise ValueError("a row has another number of cells than the header")
+            for column in columns:
+                if column not in ("route", "line", "status", "problem"):
+                    _number(row[column])
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run `dvc repro` to make it anew") from error
+    return rows
+
+
+def _number(cell: str) -> float:
+    return float(cell) if cell else math.nan
