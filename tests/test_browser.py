@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import launched, needs_chromium
-from made_up import CLAIMS, HYBRID, METERS, meter, metrics, pictures, result
+from made_up import CLAIMS, METERS, meter, metrics, pictures, result
 
 from aimback.core.box import Axis
-from aimback.evaluate.routes import ROUTES
 from aimback.report import evidence, interactive, stills, views
 from aimback.report.page import write_report
 
@@ -21,18 +20,16 @@ def page_file(tmp_path_factory):
     """A page of made-up results of three routes, with figures of every kind."""
     folder = tmp_path_factory.mktemp("page")
     figures, panels = draw(folder)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(ROUTES, "hybrid", HYBRID)
-        numbers = (
-            metrics(0.5, 0.02, 4000),
-            metrics(1.0, 1e-14, 9000),
-            METERS | {"amortise": meter(1), "refine": meter(1)},
-        )
-        some = [
-            result(*numbers, metrics(0.9, 1e-9, 10), name=name, claims=CLAIMS, figures=figures, panels=panels)
-            for name in TASKS
-        ]
-        write_report(some, page=folder / "index.html", markdown=folder / "report.md", costs=folder / "costs.json")
+    numbers = (
+        metrics(0.5, 0.02, 4000),
+        metrics(1.0, 1e-14, 9000),
+        METERS | {"amortise-hybrid": meter(1), "refine-hybrid": meter(1)},
+    )
+    some = [
+        result(*numbers, metrics(0.9, 1e-9, 10), name=name, claims=CLAIMS, figures=figures, panels=panels)
+        for name in TASKS
+    ]
+    write_report(some, page=folder / "index.html", markdown=folder / "report.md", costs=folder / "costs.json")
     return folder / "index.html"
 
 

@@ -4,25 +4,26 @@ import csv
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from aimback.core.errors import UserError
 from aimback.core.ledger import Ledger
 from aimback.core.problem import History, Solution, StartStatus, Status
 from aimback.data.targets import Targets
 from aimback.evaluate.exactness import Simulated
-from aimback.evaluate.judge import (
-    CANDIDATES,
+from aimback.evaluate.judge import CANDIDATES, find_reachable, judge, resimulate
+from aimback.evaluate.metrics import compute_r_t, measure, trace_descents
+from aimback.evaluate.tables import (
     CURVE_COLUMNS,
-    curves,
-    find_reachable,
-    judge,
-    measures,
-    r_t,
-    r_t_rows,
-    resimulate,
-    save_answers,
+    R_T_COLUMNS,
+    AnswerRow,
+    read_answers,
+    read_by_route,
+    write_answers,
+    write_r_t,
 )
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -110,16 +111,27 @@ def test_r_t_by_hand() -> None:
     solution = told(controls, [[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]], [[A, A, A], [A, A, A]])
     truth = resimulate(TASK, wanted(5.0, 5.0), solution)
     expected = torch.tensor([[2.125, 0.25, 4.0], [0.625, 0.25, 1.0], [0.5, 0.0, 1.0]], dtype=T)
-    torch.testing.assert_close(r_t(truth), expected, rtol=0, atol=1e-12)
-    assert r_t_rows("direct", truth)[0] == ("direct", 1, *r_t(truth)[0].tolist())
+    torch.testing.assert_close(compute_r_t(truth), expected, rtol=0, atol=1e-12)
 
 
-def test_a_failed_candidate_leaves_a_gap_in_r_t() -> None:
+def test_a_failed_candidate_leaves_a_gap_in_r_t(tmp_path: Path) -> None:
     """The one candidate ranked first never lands: r_1 is infinite and its cells stay empty."""
     exact = torch.zeros(1, 2, dtype=T)
     missed = torch.tensor([[math.inf, 0.5]], dtype=T)
     truth = Simulated(torch.tensor([[[math.inf], [5.5]]], dtype=T), missed, exact, exact)
-    assert r_t_rows("direct", truth) == [("direct", 1, "", "", ""), ("direct", 2, 0.25, 0.25, 0.25)]
+    write_r_t(tmp_path / "r_t.csv", {"direct": compute_r_t(truth)})
+    assert (tmp_path / "r_t.csv").read_text() == "route,T,mean,q25,q75\ndirect,1,,,\ndirect,2,0.25,0.25,0.25\n"
+    read = read_by_route(tmp_path / "r_t.csv", R_T_COLUMNS)["direct"]
+    np.testing.assert_array_equal(read, [[1, math.nan, math.nan, math.nan], [2, 0.25, 0.25, 0.25]])
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "route,T,mean\n", "route,T,mean,q25,q75\na,1,x,0,0\n", "route,T,mean,q25,q75\na,1\n", "\0"], ids=repr
+)
+def test_a_damaged_table_is_one_line(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "t.csv").write_text(damage)
+    with pytest.raises(UserError, match="t.csv: cannot be read"):
+        read_by_route(tmp_path / "t.csv", R_T_COLUMNS)
 
 
 def test_a_hit_from_outside_the_box_is_no_solution() -> None:
@@ -130,7 +142,7 @@ def test_a_hit_from_outside_the_box_is_no_solution() -> None:
     targets = wanted(lands)
     truth = resimulate(TASK, targets, solution)
     answers = judge(TASK, targets, solution, truth)
-    assert measures(TASK, targets, solution, truth, answers, Ledger())["outside_fraction"] == 1.0
+    assert measure(TASK, targets, solution, truth, answers, Ledger())["outside_fraction"] == 1.0
 
 
 def test_only_the_candidates_ranked_first_are_simulated_again() -> None:
@@ -145,7 +157,7 @@ def measured(misses: list[float]) -> dict[str, object]:
     targets = wanted(*[5.0] * len(misses))
     truth = resimulate(TASK, targets, solution)
     ledger = Ledger(simulations=7, evaluations=9, gradients=5, training_examples=3)
-    return measures(TASK, targets, solution, truth, judge(TASK, targets, solution, truth), ledger)
+    return measure(TASK, targets, solution, truth, judge(TASK, targets, solution, truth), ledger)
 
 
 def test_measures_by_hand() -> None:
@@ -175,7 +187,7 @@ def test_what_cannot_be_solved_is_not_counted() -> None:
     reachable = find_reachable(answers)
     assert reachable.tolist() == [True, False, False, True, True]
     for solution, answer in zip((knows, believes), answers, strict=True):
-        result = measures(TASK, targets, solution, truth, answer, Ledger(), reachable)
+        result = measure(TASK, targets, solution, truth, answer, Ledger(), reachable)
         assert result["solved_fraction"] == pytest.approx(2 / 3)
         assert (result["targets"], result["reachable_targets"]) == (5, 3)
         assert result["miss_max"] == pytest.approx(0.5)
@@ -185,14 +197,14 @@ def test_where_no_start_arrived_there_are_no_steps_to_tell() -> None:
     solution = told([[flat_shot(4.0)]], [[1.0]], [[S]])
     targets = wanted(5.0)
     truth = resimulate(TASK, targets, solution)
-    result = measures(TASK, targets, solution, truth, judge(TASK, targets, solution, truth), Ledger())
+    result = measure(TASK, targets, solution, truth, judge(TASK, targets, solution, truth), Ledger())
     assert result["steps_to_tolerance_median"] is None
     assert result["arrived_fraction"] == 0
 
 
 def test_curves_re_simulate_every_step() -> None:
     solution = told([[flat_shot(5.0)]], [[0.0]], [[A]])
-    rows = curves(TASK, wanted(5.0), solution, "direct")
+    rows = trace_descents(TASK, wanted(5.0), solution, "direct")
     assert [len(row) for row in rows] == [len(CURVE_COLUMNS)] * 2
     speed, angle = (0.5 * value for value in flat_shot(5.0))
     begun = abs(speed**2 * math.sin(2 * angle) / TASK.gravity - 5.0)
@@ -206,12 +218,15 @@ def test_answers_are_written_to_the_last_digit(tmp_path: Path) -> None:
     targets = wanted(5.0, math.nan)
     solution = told([[flat_shot(5.0)]], [[0.0]], [[A]])
     answers = judge(TASK, targets, solution, resimulate(TASK, targets, solution))
-    save_answers(tmp_path / "a.csv", TASK, targets, {"direct": answers})
+    write_answers(tmp_path / "a.csv", TASK, targets, {"direct": answers})
     with (tmp_path / "a.csv").open() as file:
         first, second = csv.DictReader(file)
     assert float(first["speed [m/s]"]) == flat_shot(5.0)[0]
     assert (first["status"], first["line"], first["wanted distance [m]"]) == ("solved", "2", "5.0")
     assert (second["status"], second["miss"], second["problem"]) == ("invalid_input", "", "line 3: not a number")
+    read, invalid = read_answers(tmp_path / "a.csv")
+    assert read == AnswerRow("direct", 0, 2, "solved", float(answers.miss[0]), "")
+    assert (invalid.line, invalid.problem, math.isnan(invalid.miss)) == (3, "line 3: not a number", True)
 
 
 def test_no_false_solved_among_many() -> None:

@@ -28,7 +28,12 @@ from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm
 
 PNG = b"\x89PNG\r\n\x1a\n"
-TRAINING = {"step": [1, 2, 3], "train_loss": [1.0, 0.1, 0.02], "validation_loss": [math.nan, 0.2, 0.03]}
+TRAINING = {
+    "step": np.array([1.0, 2.0, 3.0]),
+    "train_loss": np.array([1.0, 0.1, 0.02]),
+    "validation_loss": np.array([math.nan, 0.2, 0.03]),
+}
+COMPARED = {"surrogate": "surrogate", "direct": "direct", "hybrid": "hybrid"}
 SOLVER = LevenbergMarquardt(starts=4, max_steps=20)
 
 
@@ -91,6 +96,7 @@ class Drawn:
             surrogate=Skewed(self.task),
             targets=self.targets,
             solutions=self.solutions,
+            compared=COMPARED,
             misses=self.misses,
             r_t={route: np.array([[1, 1e-3, 1e-4, 1e-2], [2, 1e-4, 0.0, np.nan]]) for route in self.solutions},
             training=TRAINING,
@@ -167,7 +173,7 @@ def test_the_drawn_descent_tells_belief_from_truth(cannon):
 
 def test_surfaces_are_those_of_the_two_maps(cannon):
     task = cannon.task
-    landscape = views.view_landscape(task, Skewed(task), cannon.targets, cannon.solutions, 5)
+    landscape = views.view_landscape(task, Skewed(task), cannon.targets, cannon.solutions, COMPARED, 5)
     true, network = landscape.surfaces
     # speed across, angle up: at 10 m/s and 45 degrees the vacuum range is v^2 / g
     assert true.outcome[2, 4] == pytest.approx(100 / task.gravity)
@@ -179,7 +185,7 @@ def test_surfaces_are_those_of_the_two_maps(cannon):
 
 def test_one_control_gives_curves(slope):
     task = slope.task
-    landscape = views.view_landscape(task, Skewed(task), slope.targets, slope.solutions, 9)
+    landscape = views.view_landscape(task, Skewed(task), slope.targets, slope.solutions, COMPARED, 9)
     true, network = landscape.surfaces
     assert true.loss.shape == network.loss.shape == (9,)
     assert np.isinf(true.loss[0])
@@ -197,7 +203,7 @@ def numbers(values):
 
 def test_the_interactive_surface_is_the_loss_and_the_descents_lie_on_it(cannon):
     task = cannon.task
-    landscape = views.view_landscape(task, Skewed(task), cannon.targets, cannon.solutions, 161)
+    landscape = views.view_landscape(task, Skewed(task), cannon.targets, cannon.solutions, COMPARED, 161)
     true, _ = json.loads(interactive.to_json(interactive.surfaces(landscape)))
     surface, *lines = true["data"]
     np.testing.assert_allclose(numbers(surface["z"]), landscape.surfaces[0].loss[::2, ::2], rtol=1e-6)

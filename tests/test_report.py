@@ -9,13 +9,13 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import CLAIMS, HYBRID, METERS, claim, meter, metrics, result, write_claims
+from made_up import CLAIMS, METERS, ROUTES, claim, meter, metrics, result, write_claims
 
 from aimback.core.errors import UserError
-from aimback.evaluate.routes import ROUTES, Route
 from aimback.report.costs import break_even_targets, costs_of, repaid_at, route_metrics
 from aimback.report.figures import KINDS, figures_of
 from aimback.report.page import note, write_report
+from aimback.report.published import parse_published, published_rows
 from aimback.report.result import Unsolved, read_result
 from aimback.report.tables import findings, interval, over_seeds, summary, table
 from aimback.report.text import DASH, factor, listed, number, percent
@@ -23,25 +23,8 @@ from aimback.report.verdict import lead, name_rows, ranking, verdict, winner
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
+TWO = {route: ROUTES[route] for route in ("surrogate", "direct")}
 PNG = b"\x89PNG\r\n\x1a\n"
-TWO = {
-    "surrogate": Route("invert", {"seconds_generate": "generate", "seconds_train": "train"}),
-    "direct": Route("optimise", {}),
-}
-
-
-@pytest.fixture
-def two(monkeypatch):
-    """Only the two routes that were there first."""
-    monkeypatch.setattr("aimback.evaluate.routes.ROUTES", TWO)
-    for module in ("costs", "page", "result", "tables", "verdict"):
-        monkeypatch.setattr(f"aimback.report.{module}.ROUTES", TWO)
-
-
-@pytest.fixture
-def three(monkeypatch):
-    """All three routes, whether or not the third is there already."""
-    monkeypatch.setitem(ROUTES, "hybrid", HYBRID)
 
 
 def direct_wins():
@@ -65,7 +48,6 @@ def test_from_break_even_on_the_surrogate_costs_no_more(fixed, surrogate, direct
         assert targets == 0 or fixed + (targets - 1) * surrogate >= (targets - 1) * direct - slack
 
 
-@pytest.mark.usefixtures("two")
 class TestTwoRoutes:
     def test_who_solves_more_wins(self):
         assert winner(direct_wins()) == "direct"
@@ -85,9 +67,9 @@ class TestTwoRoutes:
         both = metrics(1.0, 1e-3, 4000), metrics(1.0, 1e-9, 9000)
         assert winner(result(*both)) == "direct"
         assert lead(result(*both)) == "3.7 times faster in all than surrogate"
-        cheap = METERS | {"optimise": meter(100.0)}
+        cheap = METERS | {"optimise-direct": meter(100.0)}
         assert winner(result(*both, cheap)) == "surrogate"
-        alike = METERS | {"optimise": meter(11.5)}
+        alike = METERS | {"optimise-direct": meter(11.5)}
         assert winner(result(*both, alike)) is None
         assert "a tie by the rule" in verdict(result(*both, alike))
 
@@ -98,7 +80,9 @@ class TestTwoRoutes:
 
     def test_what_was_not_measured_is_a_dash_and_not_a_guess(self):
         unmeasured = result(
-            metrics(1.0, 1e-3, 4000), metrics(1.0, 1e-9, 9000), {k: v for k, v in METERS.items() if k != "train"}
+            metrics(1.0, 1e-3, 4000),
+            metrics(1.0, 1e-9, 9000),
+            {k: v for k, v in METERS.items() if k != "train-surrogate"},
         )
         assert winner(unmeasured) is None
         assert "not timed" in verdict(unmeasured)
@@ -115,10 +99,9 @@ class TestTwoRoutes:
         assert direct["seconds_train"] == 0.0
 
 
-THREE_METERS = METERS | {"amortise": meter(4.0), "refine": meter(1.0)}
+THREE_METERS = METERS | {"amortise-hybrid": meter(4.0), "refine-hybrid": meter(1.0)}
 
 
-@pytest.mark.usefixtures("three")
 class TestThreeRoutes:
     def all(self, surrogate, direct, hybrid, meters=THREE_METERS):
         shares = surrogate, direct, hybrid
@@ -135,16 +118,16 @@ class TestThreeRoutes:
         # The surrogate route takes 11 s, the direct one 3 s, the hybrid one 5 s.
         assert winner(self.all(0.5, 1.0, 0.995)) == "direct"
         assert ranking(self.all(0.5, 1.0, 0.995)) == ["direct", "hybrid", "surrogate"]
-        slow = THREE_METERS | {"optimise": meter(20.0)}
+        slow = THREE_METERS | {"optimise-direct": meter(20.0)}
         assert winner(self.all(1.0, 1.0, 1.0, slow)) == "hybrid"
         assert ranking(self.all(1.0, 1.0, 1.0, slow)) == ["hybrid", "surrogate", "direct"]
         # A route that misses more than the others may be untimed without leaving the rest undecided.
-        untimed = {name: value for name, value in THREE_METERS.items() if name != "invert"}
+        untimed = {name: value for name, value in THREE_METERS.items() if name != "invert-surrogate"}
         assert winner(self.all(0.5, 1.0, 1.0, untimed)) == "direct"
         assert winner(self.all(1.0, 1.0, 1.0, untimed)) is None
 
     def test_a_tie_of_the_front_is_a_tie(self):
-        alike = THREE_METERS | {"optimise": meter(5.5)}
+        alike = THREE_METERS | {"optimise-direct": meter(5.5)}
         assert winner(self.all(0.5, 1.0, 1.0, alike)) is None
         said = verdict(self.all(0.5, 1.0, 1.0, alike))
         assert "a tie by the rule: the hybrid route solves 100 %" in said
@@ -168,7 +151,7 @@ class TestThreeRoutes:
         assert route_metrics(found, "hybrid")["break_even_targets"] == 200
         assert "break_even_targets" not in route_metrics(found, "direct")
         assert costs_of(found, "hybrid")["seconds_generate"] == 0.0
-        never = self.all(1.0, 1.0, 1.0, THREE_METERS | {"refine": meter(3.0)})
+        never = self.all(1.0, 1.0, 1.0, THREE_METERS | {"refine-hybrid": meter(3.0)})
         assert costs_of(never, "hybrid")["break_even"] == "never"
 
     def test_tables_have_a_column_a_route(self):
@@ -210,7 +193,6 @@ def rows(*unsolved):
     ]
 
 
-@pytest.mark.usefixtures("two")
 class TestUsersTargets:
     """Of seven rows four are invalid and two out of reach; the direct route solves the last, the surrogate does not."""
 
@@ -262,11 +244,36 @@ class TestUsersTargets:
 
 
 def test_a_factor_of_misses_is_told_only_where_one_is_no_hit():
-    said = verdict(result(metrics(1.0, 2.0, 1), metrics(1.0, 1e-9, 1), METERS | {"invert": meter(0.1)}))
+    said = verdict(result(metrics(1.0, 2.0, 1), metrics(1.0, 1e-9, 1), METERS | {"invert-surrogate": meter(0.1)}))
     assert "over 10^9 times" in said
     both = verdict(result(metrics(1.0, 9e-3, 1), metrics(1.0, 1e-14, 1)))
     assert "(both are hits; " in both
     assert "10^1" not in both
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_single_route_is_told_of_alone(tmp_path, route):
+    one = result(metrics(1, 1, 1), metrics(1, 1, 1), routes={route: ROUTES[route]}, metrics={route: metrics(0.5, 1, 2)})
+    assert verdict(one).startswith(f"cannon_vacuum, the {route} route alone solves 50 % of 100 targets within 0.01 m.")
+    assert repaid_at(one, route) is None
+    assert f'<th scope="col" class="{route}">{route}</th>' in written(tmp_path, [one])[0]
+
+
+def test_routes_of_any_name_have_their_colours_and_stand_beside_published_rows(tmp_path):
+    routes = {"first": ROUTES["surrogate"], "second": ROUTES["surrogate"], "third": ROUTES["direct"]}
+    of_paper = [row for row in published_rows() if row.task == "sine_wave"]
+    measured = {route: metrics(1, 1, 1, r_1=0.125) for route in routes}
+    some = result(metrics(1, 1, 1), metrics(1, 1, 1), routes=routes, metrics=measured, published=of_paper)
+    page, markdown = written(tmp_path, [some])
+    assert all(f"--{route}-line: #" in page for route in routes)
+    assert "| NA, published | 0.0011 | 1.7e-06 |" in markdown and "| second, measured | 0.125 | — |" in markdown
+    assert "Ren, Padilla, Malof, NeurIPS 2020" in page
+
+
+@pytest.mark.parametrize("damage", ["a,b\n1,2\n", "task,method,r_1,r_50,validation_mse,source\nt,m,-1,,,s\n"])
+def test_published_rows_are_checked(damage):
+    with pytest.raises(UserError, match="published line 2"):
+        parse_published(damage)
 
 
 def test_the_simulators_own_error_is_in_the_verdict():
@@ -286,13 +293,13 @@ def test_the_worst_route_tells_the_error(tmp_path, greatest, said):
     }
     measured["surrogate"] |= {"simulation_error_max": greatest}
     paths["metrics"].write_text(json.dumps(measured))
-    found = read_result("cannon_drag", CannonDrag(), **paths)
+    found = read_result("cannon_drag", CannonDrag(), ROUTES, **paths)
     assert said in found.caution
     assert bool(found.caution) is bool(said)
 
 
 def test_costs_are_valid_json_and_never_is_said_in_words(tmp_path):
-    never = result(metrics(1.0, 1e-3, 1), metrics(1.0, 1e-3, 1), METERS | {"optimise": meter(0.5, "cuda")})
+    never = result(metrics(1.0, 1e-3, 1), metrics(1.0, 1e-3, 1), METERS | {"optimise-direct": meter(0.5, "cuda")})
     written(tmp_path, [never])
 
     def refuse(constant):
@@ -315,12 +322,13 @@ def files(folder, answers, figures=()):
     (folder / "answers.csv").write_text(answers, encoding="utf-8")
     (folder / "meters").mkdir()
     (folder / "weights").write_bytes(b"new")
-    for stage, made in (("train", b"new"), ("invert", b"restored since")):
+    for stage, made in (("train-surrogate", b"new"), ("invert-surrogate", b"restored since")):
         of = {"result": "weights", "result_sha256": hashlib.sha256(made).hexdigest()}
         (folder / "meters" / f"{stage}.json").write_text(json.dumps(meter(9.0) | of))
     places = {"metrics": "metrics.json", "answers": "answers.csv", "meters": "meters"}
-    places |= {"diagnosis": "diagnose", "figures": "figures", "panels": "interactive", "results": "."}
-    return {name: folder / place for name, place in places.items()}
+    places |= {"figures": "figures", "panels": "interactive", "results": "."}
+    claims = folder / "claims"
+    return {name: folder / place for name, place in places.items()} | {"diagnosis": claims if claims.is_dir() else None}
 
 
 HOSTILE = "line 3: '<script>alert(1)</script>|[x](y)' is no number"
@@ -336,7 +344,7 @@ ANSWERS = (
 
 
 def read(folder, **changes):
-    return read_result("cannon_vacuum", CannonVacuum(), **(files(folder, ANSWERS, ["loss", "surfaces"]) | changes))
+    return read_result("cannon_vacuum", CannonVacuum(), TWO, **(files(folder, ANSWERS, ["loss", "surfaces"]) | changes))
 
 
 def test_what_is_not_solved_is_listed_with_its_line(tmp_path):
@@ -347,11 +355,11 @@ def test_what_is_not_solved_is_listed_with_its_line(tmp_path):
         ("line 2", "surrogate", "missed"),
     ]
     assert [figure.name for figure in figures_of(found, tmp_path)] == ["surfaces", "loss"]
-    assert set(found.meters) == {"train"}, "the meter of a result that is no longer there says nothing"
+    assert set(found.meters) == {"train-surrogate"}, "the meter of a result that is no longer there says nothing"
 
 
 def test_claims_come_back_as_they_were_written(tmp_path):
-    write_claims(tmp_path / "diagnose")
+    write_claims(tmp_path / "claims")
     assert list(read(tmp_path).claims) == CLAIMS
 
 
@@ -365,8 +373,8 @@ def test_without_claims_the_page_says_so(tmp_path):
 
 @pytest.mark.parametrize("damage", ["verdict", "seeds", "says"])
 def test_a_damaged_claim_is_named(tmp_path, damage):
-    write_claims(tmp_path / "diagnose")
-    file = tmp_path / "diagnose" / ("claims.json" if damage == "says" else "metrics.json")
+    write_claims(tmp_path / "claims")
+    file = tmp_path / "claims" / ("claims.json" if damage == "says" else "metrics.json")
     content = json.loads(file.read_text())
     if damage == "verdict":
         content["C2"]["verdict"] = "perhaps"
@@ -474,7 +482,7 @@ def test_a_damaged_file_is_named(tmp_path, content):
     paths = files(tmp_path, ANSWERS)
     paths["metrics"].write_text(content)
     with pytest.raises(UserError, match=r"metrics\.json"):
-        read_result("cannon_vacuum", CannonVacuum(), **paths)
+        read_result("cannon_vacuum", CannonVacuum(), TWO, **paths)
 
 
 def test_figures_of_every_place_have_something_to_say():

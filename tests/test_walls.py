@@ -13,7 +13,7 @@ OURS = {module_name(file): file for file in SOURCES}
 # From the ground up: a room imports itself and what stands before it.
 ROOMS = (
     *("core", "runtime", "autodiff", "tasks", "solve", "compile", "data", "learn", "evaluate", "diagnose", "report"),
-    *("contest", "tracking", "workflow"),
+    *("tracking", "workflow"),
 )
 
 # What only these may import; a folder stands for everything in it.
@@ -28,7 +28,7 @@ AT_THE_RIM = {
     "pytorch_lightning": ["src/aimback/learn"],
     "lightning_fabric": ["src/aimback/learn"],
     "lightning": [],
-    "matplotlib": ["src/aimback/report", "src/aimback/contest/figures.py"],
+    "matplotlib": ["src/aimback/report"],
     "PIL": ["src/aimback/report/sweep.py"],
     "plotly": ["src/aimback/report/interactive.py"],
     "pickle": [],
@@ -86,7 +86,7 @@ def test_what_belongs_at_the_rim_stays_there(package: str) -> None:
 def test_a_stage_that_trains_nothing_does_not_import_lightning() -> None:
     training = PACKAGES["aimback"] / "learn" / "fit.py"
     users = [file.stem for file in PACKAGES["pipelines"].glob("*.py") if training in closure(file)]
-    assert sorted(users) == ["amortise", "quality", "replicate", "train"]
+    assert sorted(users) == ["amortise", "train"]
 
 
 def test_no_module_is_called_utils() -> None:

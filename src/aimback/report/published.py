@@ -1,7 +1,6 @@
 """What the field has published on the same tasks, as typed rows; the numbers lie in one CSV file with their source."""
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -48,11 +47,6 @@ def parse_published(text: str) -> tuple[Published, ...]:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"published line {line}: needs names, numbers above 0 and a source, got {row}") from error
     return tuple(rows)
-
-
-def find_published(rows: Sequence[Published], task: str, method: str) -> Published | None:
-    """The row of a method on a task; None where there is none."""
-    return next((row for row in rows if (row.task, row.method) == (task, method)), None)
 
 
 def _positive(cell: str) -> float | None:
