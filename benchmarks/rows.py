@@ -27,11 +27,14 @@ class _Row(nn.Module):
         return (result,) if isinstance(result, Tensor) else result
 
 
-def fused(function: Callable[..., Tensor | tuple[Tensor, ...]], *example: Tensor) -> Callable[[Tensor], Tensor]:
+def fused(
+    function: Callable[..., Tensor | tuple[Tensor, ...]], *example: Tensor, optimise: bool = True
+) -> Callable[[Tensor], Tensor]:
     """Compile a function of tensors `(rows, ...)`, none of whose rows depends on another one.
 
     Args:
         example: what it takes; the first row is looked at.
+        optimise: see `Compiler`.
 
     Returns:
         The function of all numbers that it takes of a row, as columns `(numbers, rows)`; it returns such columns.
@@ -43,7 +46,7 @@ def fused(function: Callable[..., Tensor | tuple[Tensor, ...]], *example: Tensor
         text = written(_Row(function), row)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.so"
-        build(_FRAME, text, row[0].dtype, path)
+        build(_FRAME, text, row[0].dtype, path, optimise)
         apply = ctypes.CDLL(str(path)).apply_to_rows
 
     def fused_function(columns: Tensor) -> Tensor:

@@ -117,8 +117,10 @@ def moved(a: Tensor, b: Tensor) -> list[Tensor]:
     ]
 
 
-def checked(function: Callable[[Tensor, Tensor], list[Tensor]], a: Tensor, b: Tensor, **close: float) -> None:
-    program = fused(lambda *pair: tuple(function(*pair)), a, b)
+def checked(
+    function: Callable[[Tensor, Tensor], list[Tensor]], a: Tensor, b: Tensor, *, optimise: bool = False, **close: float
+) -> None:
+    program = fused(lambda *pair: tuple(function(*pair)), a, b, optimise=optimise)
     with torch.no_grad():
         expected = columns_of(*[part.to(a.dtype) for part in function(a, b)])
     torch.testing.assert_close(program(columns_of(a, b)), expected, equal_nan=True, **close)
@@ -131,7 +133,8 @@ def test_operations(dtype: torch.dtype) -> None:
     pairs = torch.cat([pairs, 3 * drawn]).to(dtype)
     a, b = pairs.unbind(-1)
     rounding = 4 * torch.finfo(dtype).eps
-    checked(numbers, a, b, rtol=rounding, atol=0)
+    # torch rounds a product that is added once; only an optimising compiler does so too.
+    checked(numbers, a, b, optimise=True, rtol=rounding, atol=0)
     checked(flags, a, b, rtol=0, atol=0)
     checked(moved, a, b, rtol=0, atol=0)
     tame = (pairs.abs() < 100).all(-1)

@@ -60,7 +60,7 @@ def _advance() -> Advance:
 
 
 def _real(advance: Advance, folder: Path) -> bytes:
-    Compiler(folder, "")(advance)
+    Compiler(folder, "", optimise=False)(advance)
     (made,) = folder.glob("*.so")
     return made.read_bytes()
 
@@ -68,7 +68,7 @@ def _real(advance: Advance, folder: Path) -> bytes:
 def _answer(advance: Advance, folder: Path) -> torch.Tensor:
     unit = torch.full((_ROWS, len(advance.problem.box)), 0.4, dtype=torch.float64)
     front = advance.begin(advance.problem.targets, advance.problem.conditions, unit)
-    best: torch.Tensor = Compiler(folder, "")(advance)(front, 20, _ROWS).best
+    best: torch.Tensor = Compiler(folder, "", optimise=False)(advance)(front, 20, _ROWS).best
     return best
 
 
@@ -92,7 +92,7 @@ def _fork(advance: Advance, place: Path, whole: bytes, expected: torch.Tensor, s
     try:
         chance = random.Random(seed)
 
-        def write(_frame: Path, _step: str, _dtype: torch.dtype, path: Path) -> None:
+        def write(_frame: Path, _step: str, _dtype: torch.dtype, path: Path, _optimise: bool) -> None:
             with path.open("wb") as file:
                 for half in (whole[: len(whole) // 2], whole[len(whole) // 2 :]):
                     time.sleep(chance.uniform(0, _SECONDS))

@@ -62,10 +62,13 @@ class Compiler:
     Args:
         folder: where programs are kept. They are machine code, and are run: nobody else may write there.
         about: what the forward map computes, in words that differ where it does (see `identity`).
+        optimise: whether the C++ compiler optimises. Without, it takes a tenth of the time and its program
+            runs slower: for tests, which compile much and compute little.
     """
 
     folder: Path
     about: str
+    optimise: bool = True
 
     def __call__(self, advance: Advance) -> Program:
         """The same steps, compiled: some seconds the first time, milliseconds after.
@@ -88,7 +91,7 @@ class Compiler:
         try:
             with tempfile.TemporaryDirectory() as place:
                 made = Path(place) / "program.so"
-                _compile(advance, made)
+                _compile(advance, made, self.optimise)
                 return _Program(_loaded(self._keep(made, key)), count)
         except OSError as error:
             raise NotCompilable(f"its program cannot be made or loaded: {error}") from error
@@ -114,7 +117,7 @@ class Compiler:
         like = problem.targets
         bounds = tuple((axis.lower, axis.upper) for axis in problem.box.axes)
         scales = (problem.tolerance, problem.scale, like.shape[1], problem.conditions.shape[1], str(like.dtype))
-        return _hashed(self.about, repr(advance.solver), bounds, scales)
+        return _hashed(self.about, self.optimise, repr(advance.solver), bounds, scales)
 
 
 @functools.cache
@@ -180,7 +183,7 @@ class _Traced(nn.Module):
         return (*front.tensors(), goes_on, why)
 
 
-def _compile(advance: Advance, path: Path) -> None:
+def _compile(advance: Advance, path: Path, optimise: bool) -> None:
     """Trace a step of one row, write it out and compile the solve to `path`."""
     row = _example(advance)
     try:
@@ -201,14 +204,15 @@ def _compile(advance: Advance, path: Path) -> None:
         "PLACE": sum(columns[2:4]),
     }
     constants = "".join(f"constexpr int {name} = {number};\n" for name, number in numbers.items())
-    build(_SOLVE, constants + step, row.unit.dtype, path)
+    build(_SOLVE, constants + step, row.unit.dtype, path, optimise)
 
 
-def build(frame: Path, step: str, dtype: torch.dtype, path: Path) -> None:
+def build(frame: Path, step: str, dtype: torch.dtype, path: Path, optimise: bool = True) -> None:
     """Compile a C++ file that includes cpp.h, for this processor, into the library `path`.
 
     Args:
         step: what it finds as STEP, see `cpp.written`.
+        optimise: see `Compiler`.
 
     Raises:
         NotCompilable: there is no compiler, or it fails.
@@ -219,13 +223,14 @@ def build(frame: Path, step: str, dtype: torch.dtype, path: Path) -> None:
         raise NotCompilable("there is no C++ compiler: install g++ or name one in CXX")
     found = torch.backends.cpu.get_cpu_capability()
     capability = found if found in _INSTRUCTIONS else "DEFAULT"
+    level = "-O0" if not optimise else "-O2" if step.count("\n") > _LONG else "-O3"
     torch_folder = Path(torch.__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "step.h"
         source.write_text(step, encoding="utf-8")
         done = subprocess.run(
             [
-                *[compiler, "-std=c++20", "-shared", "-fPIC", "-O2" if step.count("\n") > _LONG else "-O3"],
+                *[compiler, "-std=c++20", "-shared", "-fPIC", level],
                 *[*_ARITHMETIC, *_INSTRUCTIONS.get(capability, [])],
                 *[f"-DCPU_CAPABILITY_{capability}", f"-DCPU_CAPABILITY={capability}"],
                 *[f"-DSCALAR={_C_NAMES[dtype]}", f'-DSTEP="{source}"'],
