@@ -1,6 +1,7 @@
 """Which first-party files a file imports, read from the source: nothing is executed."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from aimback.runtime.project import ROOT
 PACKAGES = {"aimback": ROOT / "src" / "aimback", "pipelines": ROOT / "pipelines"}
 
 
-def imported_modules(file: Path) -> set[str]:
+@functools.cache
+def imported_modules(file: Path) -> frozenset[str]:
     """Dotted names that are imported anywhere in a file, except for type checkers only.
 
     `from a import b` gives both "a" and "a.b": b may be a module.
     """
-    names = set()
+    names: set[str] = set()
     for node in _executed(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -22,7 +24,7 @@ def imported_modules(file: Path) -> set[str]:
             assert node.level == 0, f"{file}: relative import"
             assert node.module is not None
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def closure(*files: Path) -> set[Path]:

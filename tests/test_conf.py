@@ -1,10 +1,11 @@
 """Every option of conf/ can be built, what cannot is refused in one line, and dvc.yaml tells the truth."""
 
 import copy
+import functools
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import hydra
 import pytest
 import yaml
 from imports import closure
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from aimback.core.errors import UserError
 from aimback.runtime.project import ROOT
@@ -32,10 +33,16 @@ OPTIONS = sorted(
 )
 
 
-@pytest.fixture
-def compose() -> Iterator[Any]:
+@functools.cache
+def composed(*overrides: str) -> DictConfig:
+    """Each takes Hydra a tenth of a second, and many tests ask for the same."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield lambda *overrides: Settings(hydra.compose("config", list(overrides)))
+        return hydra.compose("config", list(overrides))
+
+
+@pytest.fixture
+def compose() -> Callable[..., Settings]:
+    return lambda *overrides: Settings(composed(*overrides))
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -290,9 +290,8 @@ def test_a_missing_group_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert entry._missing("data/default").startswith("conf/data/default.yaml: there is no such file; ")
 
 
-@pytest.mark.parametrize("word", [b"seed=\xff", b"seed=\x1b[31m", b"task=nosuch"])
-def test_a_stage_as_a_command(word: bytes) -> None:
-    command = [os.fsencode(sys.executable), b"-m", b"pipelines.generate", word]
+def test_a_stage_as_a_command() -> None:
+    command = [os.fsencode(sys.executable), b"-m", b"pipelines.generate", b"seed=\xff\x1b[31m"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.decode().splitlines()
