@@ -17,9 +17,11 @@ import torch
 from rich.progress import Progress
 
 from aimback.core.errors import UserError
+from aimback.data.dataset import save_dataset, simulate_dataset
 from aimback.runtime.ending import ending
 from aimback.runtime.locks import locked
 from aimback.runtime.project import ROOT
+from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.workflow import stage
 from aimback.workflow.progress import Bar
 from aimback.workflow.stage import Job, alone
@@ -163,8 +165,10 @@ def test_a_disk_too_small_for_the_data_set_is_told_before_the_work(
 def test_on_a_full_disk_a_stage_leaves_nothing_that_looks_finished(
     folder: Path, on_a_disk_of: Callable[[str], tuple[str, ...]]
 ) -> None:
-    made = start("generate", folder / "made", "task=cannon_vacuum", "data.examples=100", "data.targets=5")
-    assert made.communicate(timeout=120)[1] == "" and made.returncode == 0
+    task = CannonVacuum()
+    data = simulate_dataset(task, 100, 0.2, torch.Generator().manual_seed(0))
+    (folder / "made" / "cannon_vacuum" / "data").mkdir(parents=True)
+    save_dataset(folder / "made" / "cannon_vacuum" / "data" / "dataset.npz", data, task)
     overrides = ("task=cannon_vacuum", f"inputs=[{folder / 'made'}]", "training.max_epochs=1")
     # Room for what Hydra writes, and not for some thousand weights.
     child = start("train", folder / "disk", *overrides, "surrogate.hidden_width=256", before=on_a_disk_of("64k"))
