@@ -1,6 +1,6 @@
 # `make repro` and `make test` set everything up when run first; nothing but Python, make and git is needed.
 .DEFAULT_GOAL := repro
-.PHONY: install repro verify contest test check lock ui clean
+.PHONY: install repro verify contest test test-all check lock ui clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,8 +37,13 @@ contest: $(STAMP) ## the Neural-Adjoint benchmark; its size stands in benchmarks
 	@python -m aimback.runtime.doctor benchmarks/neural_adjoint
 	cd benchmarks/neural_adjoint && dvc repro
 
-test: $(STAMP) ## all tests, as many files at a time as there are cores
-	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+PYTEST := pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test: $(STAMP) ## the tests of every day, as many files at a time as there are cores
+	$(PYTEST) -m 'not slow'
+
+test-all: $(STAMP) ## the slow ones too: whole pipelines, campaigns, programs as optimised as users have them
+	$(PYTEST)
 
 check: $(STAMP) ## style and types
 	ruff check .

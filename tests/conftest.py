@@ -20,7 +20,17 @@ _LEFT_BEHIND = shutil.ignore_patterns(
 )
 
 
+# Workers take whole files in the order of collection. Those of minutes come first, or one worker would wait at the end
+# for the other.
+_LONGEST_FIRST = (
+    *("test_pipeline", "test_training", "test_compiled", "test_browser", "test_mlflow_ui", "test_tracking"),
+    *("test_honesty", "test_experiments", "test_faults", "test_campaigns", "test_hybrid", "test_diagnose_landscape"),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
