@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_ode import dop853
-from test_trebuchet import DEGREE, INTERCHANGED, oracle
+from problems import DEGREE, INTERCHANGED, dop853, oracle
 from torch import Tensor
 
 from aimback.core.box import Axis, Box, axis

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from problems import Off
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
@@ -249,7 +250,7 @@ def test_passing_by_the_target_counts_as_being_there() -> None:
 
 
 def test_paths_do_not_depend_on_how_many_are_followed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = made(CannonVacuum(), [Shifted(CannonVacuum(), 0.005)], draw_targets(CannonVacuum(), 8, generator("t")))
+    subject = made(CannonVacuum(), [Off(CannonVacuum(), 0.005)], draw_targets(CannonVacuum(), 8, generator("t")))
     targets, starts = subject.targets, descents.even_starts(subject, 8)
     together = descents.steps_to_hit(subject, subject.networks[0], targets, subject.solver, starts)
     monkeypatch.setattr(descents, "HISTORY_ROWS", 9)
@@ -260,7 +261,7 @@ def test_paths_do_not_depend_on_how_many_are_followed_at_once(monkeypatch: pytes
 def test_the_ladder_is_gradient_descent_by_each_size() -> None:
     task = CannonVacuum()
     settings = replace(SETTINGS, step_sizes=[0.03, 0.3])
-    subject = made(task, [Shifted(task, 0.005)], draw_targets(task, 8, generator("t")), settings=settings)
+    subject = made(task, [Off(task, 0.005)], draw_targets(task, 8, generator("t")), settings=settings)
     ladder = descents.gradient_ladder(subject)
     assert descents.gradient_ladder(subject) is ladder
     for row, size in enumerate(settings.step_sizes):
@@ -355,20 +356,6 @@ def test_without_a_hybrid_route_there_is_no_warm_start() -> None:
     assert claim.verdict == "undecided" and claim.number.value is None and pictures == {}
 
 
-class Shifted:
-    """A task as a network that errs everywhere by the same."""
-
-    def __init__(self, task: Task, by: float) -> None:
-        self.task, self.by = task, by
-
-    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        return self.task(controls, conditions) + self.by
-
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        outcome, jacobian = self.task.linearise(controls, conditions)
-        return outcome + self.by, jacobian
-
-
 @pytest.mark.parametrize(
     "task",
     [
@@ -387,7 +374,7 @@ class Shifted:
 def test_every_task_comes_to_a_verdict_and_twice_to_the_same(task: Task, starts_from: str) -> None:
     settings = replace(SETTINGS, targets=2, starts=1, basin_points=3, max_steps=2, step_sizes=[0.1, 0.3])
     solver = LevenbergMarquardt(starts=4)  # so that nothing is left for which a task searches its reach
-    subject = made(task, [Shifted(task, 3 * task.tolerance)], draw_targets(task, 3, generator("t")), solver, settings)
+    subject = made(task, [Off(task, 3 * task.tolerance)], draw_targets(task, 3, generator("t")), solver, settings)
     subject = replace(subject, solver=replace(solver, starts_from=starts_from))
     for examine in (misbelief.examine, iterations.examine, basins.examine):
         claim, pictures = examine(subject)

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_ode import dop853
-from test_trebuchet import DEGREE, INTERCHANGED, OWN, oracle
+from problems import DEGREE, INTERCHANGED, OWN, dop853, oracle
 from torch import Tensor
 
 from aimback.core.problem import InverseProblem, Status

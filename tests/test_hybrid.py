@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Repository
+from problems import seeded
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
@@ -71,10 +72,6 @@ class Made(Task):
         x1, x2 = controls.split(1, dim=-1)
         row = torch.cat([torch.full_like(x1, self.factor), self.power * x2 ** (self.power - 1)], dim=-1)
         return self(controls, conditions), torch.where(x1 > self.edge, torch.nan, row)[:, None, :]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def train(work_dir: Path, task=None, ledger=None, seed=0, live=None, **settings):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import solve_ivp
+from problems import dop853
 from torch import Tensor
 from torchdiffeq import odeint_event
 
@@ -54,35 +54,6 @@ def test_grid_is_graded(rate: float) -> None:
         # Neither the first step outruns the decay nor the last one the settled motion.
         assert rate * float(steps[0]) < 1
         assert float(steps[-1]) < 4 * 0.2
-
-
-def dop853(task: CannonDrag, speed: float, angle: float, wind: float) -> tuple[float, float]:
-    """Landing distance and time by SciPy at a tolerance far below ours."""
-
-    def flight(_: float, state: np.ndarray) -> list[float]:
-        along, up = state[2] - wind, state[3]
-        air = math.hypot(along, up)
-        return [state[2], state[3], -task.drag * air * along, -task.gravity - task.drag * air * up]
-
-    def ground(_: float, state: np.ndarray) -> float:
-        return float(state[1])
-
-    ground.terminal, ground.direction = True, -1
-    start = [0.0, task.launch_height, speed * math.cos(angle), speed * math.sin(angle)]
-    # Steps short of any flight, or SciPy sees no sign change of a short hop.
-    hop = 0.01 * (speed * math.sin(angle) + math.sqrt(task.launch_height)) / task.gravity + 1e-9
-    flown = solve_ivp(
-        flight,
-        (0, 100),
-        start,
-        method="DOP853",
-        rtol=1e-13,
-        atol=1e-13,
-        events=ground,
-        first_step=min(hop, 0.1 / (task.drag * (speed + abs(wind)) + 1e-9)),  # a longer one may overflow
-        max_step=1000 * hop,
-    )
-    return float(flown.y_events[0][0][0]), float(flown.t_events[0][0])
 
 
 @pytest.mark.parametrize("launch_height", [0.0, 2.0])

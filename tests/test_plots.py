@@ -9,6 +9,7 @@ import pytest
 import torch
 from made_up import pictures
 from PIL import Image
+from problems import Off
 
 from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
@@ -37,20 +38,6 @@ COMPARED = {"surrogate": "surrogate", "direct": "direct", "hybrid": "hybrid"}
 SOLVER = LevenbergMarquardt(starts=4, max_steps=20)
 
 
-class Skewed:
-    """Stands for a network: the simulator, off by a little."""
-
-    def __init__(self, task):
-        self.task = task
-
-    def __call__(self, controls, conditions):
-        return self.task(controls, conditions) * 1.01 + 0.02
-
-    def linearise(self, controls, conditions):
-        outcome, jacobian = self.task.linearise(controls, conditions)
-        return outcome * 1.01 + 0.02, jacobian * 1.01
-
-
 class Slope(Task):
     """A task with one control, a condition, and no answer below a tenth: the outcome is x² + wind."""
 
@@ -74,7 +61,7 @@ class Drawn:
         self.targets = draw_targets(task, 12, torch.Generator().manual_seed(0))
         span = views.span_of(task)
         problem = InverseProblem(self.targets.targets, self.targets.conditions, task.box, task.tolerance, span)
-        forwards = {"surrogate": Skewed(task), "direct": task, "hybrid": task}
+        forwards = {"surrogate": Off(task, 0.02, 1.01), "direct": task, "hybrid": task}
         self.solutions = {
             route: solve(forward, problem, SOLVER, torch.Generator().manual_seed(1))
             for route, forward in forwards.items()
@@ -93,7 +80,7 @@ class Drawn:
             folder / "interactive",
             "made_up",
             task or self.task,
-            surrogate=Skewed(self.task),
+            surrogate=Off(self.task, 0.02, 1.01),
             targets=self.targets,
             solutions=self.solutions,
             compared=COMPARED,
@@ -173,7 +160,7 @@ def test_the_drawn_descent_tells_belief_from_truth(cannon):
 
 def test_surfaces_are_those_of_the_two_maps(cannon):
     task = cannon.task
-    landscape = views.view_landscape(task, Skewed(task), cannon.targets, cannon.solutions, COMPARED, 5)
+    landscape = views.view_landscape(task, Off(task, 0.02, 1.01), cannon.targets, cannon.solutions, COMPARED, 5)
     true, network = landscape.surfaces
     # speed across, angle up: at 10 m/s and 45 degrees the vacuum range is v^2 / g
     assert true.outcome[2, 4] == pytest.approx(100 / task.gravity)
@@ -185,7 +172,7 @@ def test_surfaces_are_those_of_the_two_maps(cannon):
 
 def test_one_control_gives_curves(slope):
     task = slope.task
-    landscape = views.view_landscape(task, Skewed(task), slope.targets, slope.solutions, COMPARED, 9)
+    landscape = views.view_landscape(task, Off(task, 0.02, 1.01), slope.targets, slope.solutions, COMPARED, 9)
     true, network = landscape.surfaces
     assert true.loss.shape == network.loss.shape == (9,)
     assert np.isinf(true.loss[0])
@@ -203,7 +190,7 @@ def numbers(values):
 
 def test_the_interactive_surface_is_the_loss_and_the_descents_lie_on_it(cannon):
     task = cannon.task
-    landscape = views.view_landscape(task, Skewed(task), cannon.targets, cannon.solutions, COMPARED, 161)
+    landscape = views.view_landscape(task, Off(task, 0.02, 1.01), cannon.targets, cannon.solutions, COMPARED, 161)
     true, _ = json.loads(interactive.to_json(interactive.surfaces(landscape)))
     surface, *lines = true["data"]
     np.testing.assert_allclose(numbers(surface["z"]), landscape.surfaces[0].loss[::2, ::2], rtol=1e-6)
@@ -219,7 +206,9 @@ def test_the_interactive_surface_is_the_loss_and_the_descents_lie_on_it(cannon):
 
 
 def test_the_sweep_follows_the_target(cannon):
-    seen = sweep.view_sweep(cannon.task, Skewed(cannon.task), cannon.targets, SOLVER, torch.Generator().manual_seed(0))
+    seen = sweep.view_sweep(
+        cannon.task, Off(cannon.task, 0.02, 1.01), cannon.targets, SOLVER, torch.Generator().manual_seed(0)
+    )
     direct, surrogate = seen.sides
     assert direct.loss.shape == (sweep.FRAMES, 61, 61)
     assert direct.miss.max() < 1e-6
@@ -233,7 +222,9 @@ def test_the_sweep_follows_the_target(cannon):
 
 def test_the_sweep_goes_with_any_solver(slope):
     solver = GradientDescent(starts=2, max_steps=500)
-    seen = sweep.view_sweep(slope.task, Skewed(slope.task), slope.targets, solver, torch.Generator().manual_seed(0))
+    seen = sweep.view_sweep(
+        slope.task, Off(slope.task, 0.02, 1.01), slope.targets, solver, torch.Generator().manual_seed(0)
+    )
     assert seen.sides[0].loss.shape == (sweep.FRAMES, 61)
     assert len(seen.sides[0].paths) <= 41  # cut short: it is a picture
 

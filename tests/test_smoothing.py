@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Repository
+from problems import seeded
 from torch import Tensor
 
 from aimback.autodiff.dual import linearise, linearise_by_autograd
@@ -32,10 +33,6 @@ from aimback.tasks.robotic_arm import RoboticArm
 T = torch.float64
 ORDERS: tuple[Order, ...] = ("zeroth", "first")
 LADDER = (0.1, 0.03, 0.01)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 class Map:

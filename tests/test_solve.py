@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from problems import Affine, Poisoned, seeded
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
 from aimback.core.ledger import Counted, Ledger
-from aimback.core.problem import InverseProblem, Linearised, Solution, StartStatus
+from aimback.core.problem import InverseProblem, Solution, StartStatus
 from aimback.solve.adam import Adam
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.gradient_descent import GradientDescent
@@ -30,10 +31,6 @@ STEPPERS: dict[str, Solver] = {
 }
 SOLVERS = STEPPERS | {"cma_es": CmaEs(starts=4)}
 SPAN = 10.2
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def vacuum_problem(targets: Tensor, tolerance: float = 0.01) -> InverseProblem:
@@ -106,17 +103,6 @@ def test_a_start_on_the_saddle_stalls_and_is_never_called_arrived() -> None:
     solution = solve(AtRest(), vacuum_problem(torch.full((1, 1), 5.0, dtype=T)), FromRest(), seeded())
     assert solution.start_status.unique().tolist() == [StartStatus.STALLED]
     assert solution.steps.unique().tolist() == [0]
-
-
-class Poisoned:
-    """A cannon that answers NaN, or no event, in a part of the box."""
-
-    def __init__(self, task: Linearised, poison: float, above: float) -> None:
-        self.task, self.poison, self.above = task, poison, above
-
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        outcome, jacobian = self.task.linearise(controls, conditions)
-        return torch.where(controls[..., :1] > self.above, self.poison, outcome), jacobian
 
 
 @pytest.mark.parametrize("name", STEPPERS)
@@ -259,16 +245,11 @@ def test_damped_step_solves_its_normal_equations(outcomes: int, controls: int) -
 
 def test_active_set_reaches_the_constrained_minimum() -> None:
     """|(x, y) - (2, 0.3)| over the unit square: x stops on its bound, y still gets home."""
-
-    class Identity:
-        def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-            # Sheared, so that clamping x alone would leave y wrong.
-            shear = torch.tensor([[1.0, 0.0], [0.9, 1.0]], dtype=T)
-            return controls @ shear.T, shear.expand(*controls.shape[:-1], 2, 2)
-
+    # Sheared, so that clamping x alone would leave y wrong.
+    shear = Affine(torch.tensor([[1.0, 0.0], [0.9, 1.0]], dtype=T))
     box = Box([Axis("x", "", 0, 1), Axis("y", "", 0, 1)])
     problem = InverseProblem(torch.tensor([[2.0, 1.2]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-9, 1.0)
-    solution = solve(Identity(), problem, LevenbergMarquardt(), seeded())
+    solution = solve(shear, problem, LevenbergMarquardt(), seeded())
     expected = torch.tensor([1.0, 0.3], dtype=T).expand(1, 8, 2)
     torch.testing.assert_close(solution.controls, expected, rtol=0, atol=1e-6)
     assert solution.start_status.unique().tolist() == [StartStatus.STALLED]
@@ -287,19 +268,11 @@ def test_cma_es_asks_for_values_only() -> None:
 def test_cma_es_outlives_failed_simulations() -> None:
     """Half of the box answers NaN: the runs go round it, and one that sees nothing else says so."""
     task = CannonVacuum()
-
-    class Poisoned:
-        def __init__(self, above: float) -> None:
-            self.above = above
-
-        def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-            return torch.where(controls[..., :1] > self.above, math.nan, task(controls, conditions))
-
     problem = vacuum_problem(torch.tensor([[1.0], [2.0]], dtype=T))
-    solution = solve(Poisoned(5.0), problem, CmaEs(starts=4), seeded())
+    solution = solve(Poisoned(task, math.nan, 5.0), problem, CmaEs(starts=4), seeded())
     assert bool((solution.start_status == StartStatus.ARRIVED).any(1).all())
     assert bool((solution.controls[solution.start_status == StartStatus.ARRIVED][:, 0] <= 5).all())
-    nowhere = solve(Poisoned(-1.0), problem, CmaEs(starts=4), seeded())
+    nowhere = solve(Poisoned(task, math.nan, -1.0), problem, CmaEs(starts=4), seeded())
     assert nowhere.start_status.unique().tolist() == [StartStatus.NOT_FINITE]
 
 
@@ -318,20 +291,13 @@ def test_starts_of_the_problem_are_where_the_paths_begin() -> None:
         solve(task, problem, Adam(starts=4, starts_from="prior"), seeded())
 
 
-class Line:
-    """The outcome is the one control: an inverse problem whose answer is its target."""
-
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        return controls.clone(), torch.ones(*controls.shape, 1, dtype=controls.dtype)
-
-
 @pytest.mark.parametrize(("boundary", "answer"), [(None, 1.0), (0.0, 1.5), (0.2, 1.4), (10.0, 1.0)])
 def test_soft_walls_hold_by_their_price(boundary: float | None, answer: float) -> None:
     """Least (x - 1.5)^2 + price * (x - 1)+ lies at 1.5 - price / 2, but not inside the box."""
     box = Box([Axis("x", "", 0.0, 1.0)])
     problem = InverseProblem(torch.tensor([[1.5]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-3, 1.0)
     solver = Adam(starts=4, max_steps=600, step_size=0.1, decay=0.98, boundary=boundary)
-    solution = solve(Line(), problem, solver, seeded())
+    solution = solve(Affine(torch.eye(1, dtype=T)), problem, solver, seeded())
     torch.testing.assert_close(solution.controls, torch.full((1, 4, 1), answer, dtype=T), rtol=0, atol=1e-3)
     expected = torch.full((1, 4), 1.5 - answer, dtype=T)
     torch.testing.assert_close(solution.believed_miss, expected, rtol=0, atol=1e-3)

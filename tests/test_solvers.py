@@ -1,10 +1,11 @@
 """Gauss-Newton, L-BFGS and the quadratic solver: closed-form answers, closest approaches, faces, dead ends."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from problems import Affine, Poisoned, seeded
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
@@ -29,10 +30,6 @@ SOLVERS: dict[str, Solver] = {"gauss_newton": GaussNewton(), "lbfgs": Lbfgs(), "
 OF_MANY = ["gauss_newton", "lbfgs"]  # outcomes
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def square(dimensions: int = 2) -> Box:
     return Box([Axis(f"x{index}", "", 0.0, 1.0) for index in range(dimensions)])
 
@@ -46,19 +43,6 @@ def posed(
 
 def aimed(task: Linearised, problem: InverseProblem, solver: Solver) -> Solution:
     return solve(task, problem, solver, seeded())
-
-
-@dataclass(frozen=True)
-class Affine:
-    """outcome = matrix controls."""
-
-    matrix: Tensor
-
-    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        return controls @ self.matrix.T
-
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        return self(controls, conditions), self.matrix.expand(*controls.shape[:-1], *self.matrix.shape)
 
 
 class Differentiated:
@@ -281,18 +265,13 @@ def test_rows_alone_give_the_bits_of_the_batch(name: str) -> None:
 def test_a_failing_trial_is_refused_and_a_failing_start_is_named(name: str, poison: float, status: StartStatus) -> None:
     """The cannon answers nothing above 8 m/s: whoever begins below goes round it, whoever begins there ends there."""
     task = CannonVacuum()
-
-    class Poisoned:
-        def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-            outcome, jacobian = task.linearise(controls, conditions)
-            return torch.where(controls[..., :1] > 8.0, poison, outcome), jacobian
-
+    forward = Poisoned(task, poison, 8.0)
     starts = torch.tensor([[[9.0, 0.7], [3.0, 0.1], [7.0, 1.5]]], dtype=T)
     solver = replace(SOLVERS[name], starts=3, starts_from="prior")
-    solution = aimed(Poisoned(), posed([[6.0]], task.box, 0.01, starts), solver)  # type: ignore[arg-type]
+    solution = aimed(forward, posed([[6.0]], task.box, 0.01, starts), solver)
     assert solution.start_status.tolist() == [[status, StartStatus.ARRIVED, StartStatus.ARRIVED]]
     others = replace(solver, starts=2)
-    without = aimed(Poisoned(), posed([[6.0]], task.box, 0.01, starts[:, 1:]), others)  # type: ignore[arg-type]
+    without = aimed(forward, posed([[6.0]], task.box, 0.01, starts[:, 1:]), others)
     torch.testing.assert_close(solution.controls[:, 1:], without.controls, rtol=0, atol=0)
 
 

@@ -1,34 +1,23 @@
 """The trebuchet against its published numbers, an oracle of tight tolerance, and its own limits."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import solve_ivp
+from problems import DEGREE, INTERCHANGED, OWN, oracle
 from torch import Tensor
 
 from aimback.autodiff.dual import linearise_by_autograd
 from aimback.core.errors import UserError
 from aimback.tasks.trebuchet import Trebuchet
 from aimback.tasks.trebuchet_motion import (
-    ARM,
-    ARM_INERTIA,
-    DRAG,
-    GRAVITY,
-    HANGER,
     LONG_ARM,
     PIVOT_HEIGHT,
-    POUND,
-    PROJECTILE,
-    SHORT_ARM,
     SLING,
-    WEIGHT_INERTIA,
 )
 
 T = torch.float64
-DEGREE = math.pi / 180
 
 # The published shot: wind in m/s, angle in degrees, weight in lb.
 SHOT = (-2.0, 45.0, 200.0)
@@ -96,88 +85,7 @@ def test_the_published_shot(exact: Trebuchet, program: Trebuchet) -> None:
     assert gradient(exact, *SHOT) == pytest.approx((4.012993, -1.002376, 0.067381), abs=2e-6)
 
 
-# Against SciPy, with equations put up another way: mass matrix and constraint force, solved by LAPACK.
-
-
-def swing_rates(state: np.ndarray, weight: float, inertias: tuple[float, float], on_ground: bool) -> np.ndarray:
-    (a, h, s), (da, dh, ds) = state[:3], state[3:]
-    heavy, centre = weight * POUND, (LONG_ARM - SHORT_ARM) / 2
-    ah, as_ = heavy * SHORT_ARM * HANGER, PROJECTILE * LONG_ARM * SLING
-    mass = np.array(
-        [
-            [0, ah * math.cos(a - h), as_ * math.cos(a - s)],
-            [ah * math.cos(a - h), inertias[1] + heavy * HANGER**2, 0],
-            [as_ * math.cos(a - s), 0, PROJECTILE * SLING**2],
-        ]
-    )
-    mass[0, 0] = inertias[0] + ARM * centre**2 + heavy * SHORT_ARM**2 + PROJECTILE * LONG_ARM**2
-    turning = ARM * centre + PROJECTILE * LONG_ARM - heavy * SHORT_ARM
-    force = GRAVITY * np.array(
-        [turning * math.sin(a), -heavy * HANGER * math.sin(h), PROJECTILE * SLING * math.sin(s)]
-    ) + np.array(
-        [
-            -ah * math.sin(a - h) * dh**2 - as_ * math.sin(a - s) * ds**2,
-            ah * math.sin(a - h) * da**2,
-            as_ * math.sin(a - s) * da**2,
-        ]
-    )
-    if on_ground:  # one more unknown, the ground's push, keeps the projectile's height
-        slope = np.array([LONG_ARM * math.sin(a), 0, SLING * math.sin(s)])
-        bend = -LONG_ARM * math.cos(a) * da**2 - SLING * math.cos(s) * ds**2
-        mass = np.block([[mass, slope[:, None]], [slope[None], np.zeros((1, 1))]])
-        force = np.append(force, bend)
-    return np.concatenate([state[3:], np.linalg.solve(mass, force)])
-
-
-def until(rates: Callable[..., object], start: np.ndarray, event: Callable[..., float], **options: float) -> np.ndarray:
-    def crossing(time: float, state: np.ndarray) -> float:
-        return event(state)
-
-    crossing.terminal, crossing.direction = True, -1
-    solved = solve_ivp(
-        lambda _, state: rates(state), (0, 60), start, "DOP853", events=crossing, rtol=1e-12, atol=1e-12, **options
-    )
-    found: np.ndarray = solved.y_events[0][0]
-    return found
-
-
-def oracle(wind: float, degrees: float, weight: float, inertias: tuple[float, float]) -> float:
-    """The distance by SciPy's DOP853 at a tolerance of 1e-12, all three events located by it."""
-    angle = degrees * DEGREE
-    arm = math.pi / 2 + math.asin(PIVOT_HEIGHT / LONG_ARM)
-
-    def ground_push(state: np.ndarray) -> float:
-        """The constraint force: by the last unknown of the system with the ground."""
-        return float(swing_rates(state, weight, inertias, on_ground=True)[-1])
-
-    def velocity(state: np.ndarray) -> np.ndarray:
-        a, _, s, da, _, ds = state
-        return np.array(
-            [
-                -LONG_ARM * math.cos(a) * da - SLING * math.cos(s) * ds,
-                -LONG_ARM * math.sin(a) * da - SLING * math.sin(s) * ds,
-            ]
-        )
-
-    def turn(state: np.ndarray) -> float:
-        along, up = velocity(state)
-        return math.sin(math.atan2(up, along) - angle)
-
-    def flight(state: np.ndarray) -> list[float]:
-        along, up = state[2] - wind, state[3]
-        air = DRAG * math.hypot(along, up)
-        return [state[2], state[3], -air * along, -GRAVITY - air * up]
-
-    start = np.array([arm, 0, 3 * math.pi / 2, 0, 0, 0])
-    lifted = until(lambda s: swing_rates(s, weight, inertias, True)[:6], start, ground_push, max_step=0.02)
-    thrown = until(lambda s: swing_rates(s, weight, inertias, False), lifted, turn, max_step=0.02)
-    x = -LONG_ARM * math.sin(thrown[0]) - SLING * math.sin(thrown[2])
-    y = LONG_ARM * math.cos(thrown[0]) + SLING * math.cos(thrown[2])
-    landed = until(flight, np.array([x, y, *velocity(thrown)]), lambda state: state[1] + PIVOT_HEIGHT)
-    return float(landed[0])
-
-
-INTERCHANGED, OWN = (WEIGHT_INERTIA, ARM_INERTIA), (ARM_INERTIA, WEIGHT_INERTIA)
+# Against SciPy, see `problems.oracle`.
 
 
 def drawn(task: Trebuchet, count: int) -> list[tuple[float, float, float]]:
