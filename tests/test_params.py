@@ -16,6 +16,7 @@ from aimback.runtime.ending import ending
 from aimback.runtime.project import CONF, ROOT
 from aimback.workflow import compose, entry, params, ui
 from aimback.workflow.params import read_mapping, read_params
+from aimback.workflow.settings import Settings
 from pipelines import publish
 
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
@@ -274,15 +275,19 @@ def test_any_other_command_line_goes_to_hydra() -> None:
         ),
         ("hardware=quantum", "hardware=quantum: there is no such choice; choose one of auto, cpu, gpu\n"),
         ("tsk=cannon_drag", "tsk: unknown key; did you mean task?\n"),
+        ("surogate.learning_rate=1", "did you mean surrogate.learning_rate?"),
+        ("+surrogate.learning_rat=1", "did you mean surrogate.learning_rate?"),
+        ("seed=${seed}", "seed"),
+        ("seed=[1", ""),
     ],
 )
-def test_a_choice_that_is_not_there_gives_the_choices(
+def test_a_wrong_command_line_is_one_line_that_gives_the_choices(
     ends: Any, monkeypatch: pytest.MonkeyPatch, choice: str, says: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["check", choice])
-    code, complaints = ends(entry.entry(lambda cfg: None))
+    code, complaints = ends(entry.entry(lambda cfg: Settings(cfg).check()))
     assert code == 2
-    assert says in complaints and complaints.count("\n") == 1
+    assert complaints.startswith("error: ") and says in complaints and complaints.count("\n") == 1
 
 
 def test_a_missing_group_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -59,10 +59,11 @@ def repository(made: tuple[Repository, Finished]) -> Iterator[Repository]:
     """The same repository; afterwards it is put back to its commit."""
     repository, _ = made
     yield repository
-    repository.git("reset", "--quiet", "--hard")
-    repository.git("clean", "--quiet", "--force", "-d")
-    repository.run("dvc", "checkout", "--force", "--quiet").ok()
-    assert repository.git("status", "--porcelain") == ""
+    if repository.git("status", "--porcelain"):  # an output that has changed has changed dvc.lock
+        repository.git("reset", "--quiet", "--hard")
+        repository.git("clean", "--quiet", "--force", "-d")
+        repository.run("dvc", "checkout", "--force", "--quiet").ok()
+        assert repository.git("status", "--porcelain") == ""
 
 
 def test_everything_runs_and_writes_what_it_says(made: tuple[Repository, Finished]) -> None:
@@ -117,10 +118,17 @@ def test_a_run_by_hand_touches_nothing_that_dvc_tracks(repository: Repository) -
     assert status.split() == ["publish:", "always", "changed"]
 
 
-def test_an_edit_of_one_task_runs_that_task(repository: Repository) -> None:
+def test_an_edit_of_one_task_asks_for_that_task(repository: Repository) -> None:
     repository.set("conf/task/cannon_drag.yaml", "  launch_height", 0.5)
+    repository.run("pipelines.compose").ok()
+    changed = json.loads(repository.run("dvc", "status", "--json").ok().printed)
+    assert sorted(changed) == sorted([*of(("cannon_drag",)), "publish"])
+
+
+def test_an_edit_runs_what_depends_on_it(repository: Repository) -> None:
+    repository.set("conf/diagnose/default.yaml", "points", 15)
     edited = repository.run("dvc", "repro").ok()
-    assert sorted(edited.stages()) == sorted(["compose", *of(("cannon_drag",)), "publish"])
+    assert sorted(edited.stages()) == sorted(["compose", *of(TASKS, ("diagnose", "report")), "publish"])
     repository.git("checkout", "--quiet", "conf")
     # Back again: DVC has it all in its cache, and MLflow has this state already.
     assert sorted(repository.run("dvc", "repro").ok().stages()) == ["compose", "publish"]
@@ -150,10 +158,15 @@ def test_the_list_of_tasks_counts_in_the_very_next_run(repository: Repository) -
     assert list(yaml.safe_load((repository.root / "params.yaml").read_text())["task"]) == ["cannon_vacuum"]
 
 
-def test_overrides_by_dvc(repository: Repository) -> None:
+def test_overrides_by_dvc_also_where_it_is_killed(repository: Repository) -> None:
     overrides = ("task=cannon_vacuum", "solver=adam", "solver.max_steps=3", "tracking=off")
-    done = repository.run("dvc", "exp", "run", *(f"--set-param={override}" for override in overrides)).ok()
-    assert sorted(done.stages()) == sorted(["compose", *of(("cannon_vacuum",), SOLVING), "publish"])
+    experiment = ("dvc", "exp", "run", *(f"--set-param={override}" for override in overrides))
+    solution = repository.root / "outputs/cannon_vacuum/invert/solution.npz"
+    repository.run_and_kill(*experiment, when=lambda: not solution.exists())  # dvc removes it before it runs the stage
+    repository.run("aimback.runtime.doctor").ok()
+    done = repository.run(*experiment).ok()
+    assert "invert@cannon_vacuum" in done.stages() and solution.exists()
+    assert set(done.stages()) <= {"compose", *of(("cannon_vacuum",), SOLVING), "publish"}
     params = yaml.safe_load((repository.root / "params.yaml").read_text())
     assert params["solver"]["_target_"].endswith("Adam")
     assert params["solver"]["max_steps"] == 3
@@ -165,21 +178,10 @@ def test_overrides_by_dvc(repository: Repository) -> None:
     assert "damping" in (repository.root / "params.yaml").read_text()
 
 
-def test_an_experiment_that_was_killed_runs_again(repository: Repository) -> None:
-    experiment = ("dvc", "exp", "run", "-S", "task=cannon_vacuum", "-S", "solver.max_steps=4", "-S", "tracking=off")
-    solution = repository.root / "outputs/cannon_vacuum/invert/solution.npz"
-    repository.run_and_kill(*experiment, when=lambda: not solution.exists())  # dvc removes it before it runs the stage
-    repository.run("aimback.runtime.doctor").ok()
-    done = repository.run(*experiment).ok()
-    assert "invert@cannon_vacuum" in done.stages() and solution.exists()
-    assert yaml.safe_load((repository.root / "params.yaml").read_text())["solver"]["max_steps"] == 4
-
-
 @pytest.mark.parametrize(
     ("override", "says"),
     [
         ("surrogate.learning_rate=abc", "error: surrogate.learning_rate: must be a valid number, got 'abc'"),
-        ("data.targets=0", "error: data.targets: must be a whole number from 1 to 100,000,000, got 0"),
         ("targets=nowhere.csv", "error: targets: there is no file 'nowhere.csv'"),
     ],
 )
@@ -199,11 +201,23 @@ def test_a_wrong_override_is_refused_and_nothing_is_lost(repository: Repository,
     assert repository.git("status", "--porcelain") == ""
 
 
-def test_a_run_that_is_killed_leaves_nothing_to_be_committed(repository: Repository) -> None:
+def answers(repository: Repository) -> dict[str, tuple[Any, Any]]:
+    """The controls and what became of each start, of every route to a vacuum's targets."""
+    found = {}
+    for route in ROUTES.values():
+        with np.load(repository.root / "outputs" / "cannon_vacuum" / route.solving / "solution.npz") as file:
+            found[route.solving] = file["controls"], file["start_status"]
+    return found
+
+
+def test_a_run_that_is_killed_leaves_nothing_to_be_committed_and_compiled_finds_the_same(
+    repository: Repository,
+) -> None:
     (repository.root / "README.md").write_text("staged\n")
     repository.git("add", "README.md")
     (repository.root / "README.md").write_text("edited since\n")
-    asked = ("aimback.workflow.run", "task=cannon_vacuum", "solver.max_steps=5", "tracking=off")
+    plain = answers(repository)
+    asked = ("aimback.workflow.run", "task=cannon_vacuum", "hardware.compile=on", "tracking=off")
     solution = repository.root / "outputs/cannon_vacuum/invert/solution.npz"
     repository.run_and_kill(*asked, when=lambda: not solution.exists())
     status = set(repository.git("status", "--porcelain").splitlines())
@@ -214,6 +228,14 @@ def test_a_run_that_is_killed_leaves_nothing_to_be_committed(repository: Reposit
     # It is an experiment like those that `dvc exp run` makes.
     name = done.printed.partition("saved as: ")[2].split()[0]
     assert name in repository.run("dvc", "exp", "list", "--name-only").ok().printed
+    # Every route finds what it finds uncompiled.
+    assert len(list((repository.root / "outputs" / "compiled").glob("*.so"))) == len(ROUTES)
+    for name, (controls, status) in answers(repository).items():
+        before, status_before = plain[name]
+        same = status == status_before
+        assert same.mean() > 0.9
+        np.testing.assert_allclose(controls[same], before[same], rtol=1e-4, atol=1e-4, err_msg=name)
+    assert not any((repository.root / "outputs" / "compiled").glob("[.]*"))
 
 
 def test_another_task_and_a_users_targets_for_one_run(repository: Repository) -> None:
@@ -246,27 +268,6 @@ def test_an_experiment_in_a_copy_finds_targets_that_git_does_not_track(repositor
     assert repository.git("status", "--porcelain", "--untracked-files=no") == ""
 
 
-def test_every_route_finds_the_same_compiled(repository: Repository) -> None:
-    folder = repository.root / "outputs" / "cannon_vacuum"
-
-    def answers() -> dict[str, tuple[Any, Any]]:
-        found = {}
-        for route in ROUTES.values():
-            with np.load(folder / route.solving / "solution.npz") as file:
-                found[route.solving] = file["controls"], file["start_status"]
-        return found
-
-    plain = answers()
-    repository.run("aimback.workflow.run", "task=cannon_vacuum", "hardware.compile=on", "tracking=off").ok()
-    assert len(list((repository.root / "outputs" / "compiled").glob("*.so"))) == len(ROUTES)
-    for name, (controls, status) in answers().items():
-        before, status_before = plain[name]
-        same = status == status_before
-        assert same.mean() > 0.9
-        np.testing.assert_allclose(controls[same], before[same], rtol=1e-4, atol=1e-4, err_msg=name)
-    assert not any((repository.root / "outputs" / "compiled").glob("[.]*"))
-
-
 def test_without_git(made: tuple[Repository, Finished], tmp_path: Path) -> None:
     original, _ = made
     plain = Repository(tmp_path / "archive", git=False)
@@ -280,11 +281,11 @@ def test_without_git(made: tuple[Repository, Finished], tmp_path: Path) -> None:
     around.root = tmp_path
     around.git("init", "--quiet")
     around.git("commit", "--quiet", "--allow-empty", "--message", "theirs")
-    done = plain.run("aimback.workflow.run", "task=cannon_vacuum", "solver.max_steps=2", "tracking=off").ok()
+    done = plain.run("aimback.workflow.run", "task=cannon_vacuum", "diagnose.points=13", "tracking=off").ok()
     assert around.git("for-each-ref").count("\n") == 1
-    assert "optimise@cannon_vacuum" in done.stages()
+    assert sorted(done.stages()) == sorted(["compose", *of(("cannon_vacuum",), ("diagnose", "report")), "publish"])
     assert (plain.root / "conf/config.yaml").read_bytes() == before
-    assert yaml.safe_load((plain.root / "params.yaml").read_text())["solver"]["max_steps"] == 2
+    assert yaml.safe_load((plain.root / "params.yaml").read_text())["diagnose"]["points"] == 13
     assert (plain.root / "outputs/report/index.html").is_file()
 
 
@@ -366,20 +367,3 @@ def test_commands_explain_themselves(repository: Repository) -> None:
         "aimback.workflow.run", "-sc", "query=bash", env={"COMP_LINE": "aimback solver=", "COMP_POINT": "99"}
     )
     assert "solver=adam" in completed.ok().printed.split()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["surogate.learning_rate=1"], "did you mean surrogate.learning_rate?"),
-        (["+surrogate.learning_rat=1"], "did you mean surrogate.learning_rate?"),
-        (["solver=adamm"], "solver=adamm: there is no such choice; did you mean adam?"),
-        (["seed=${seed}"], "seed"),
-        (["seed=[1"], ""),
-    ],
-)
-def test_a_wrong_command_line_is_one_line(repository: Repository, arguments: list[str], says: str) -> None:
-    refused = repository.run("pipelines.optimise", "task=cannon_drag", *arguments)
-    assert refused.code == 2
-    (line,) = refused.stderr.splitlines()
-    assert line.startswith("error: ") and says in line
