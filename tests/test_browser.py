@@ -129,6 +129,7 @@ def test_the_surfaces_are_three_dimensional_and_turn_together(visit):
     assert place.locator("p").all_inner_texts()[0] == "the simulator itself; target 1 m"
 
 
+@pytest.mark.slow
 def test_only_a_few_three_dimensional_figures_live_at_once(visit):
     page = visit()
     for task in TASKS:
@@ -163,7 +164,7 @@ def test_figures_follow_the_theme_at_once(visit):
     assert all(one != other for one, other in zip(light, dark, strict=True))
 
 
-@pytest.mark.parametrize("width", [360, 420, 1200])
+@pytest.mark.parametrize("width", [360, pytest.param(420, marks=pytest.mark.slow), 1200])
 def test_the_page_does_not_scroll_sideways(visit, width):
     page = visit(viewport={"width": width, "height": 800}, has_touch=width < 1000)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
