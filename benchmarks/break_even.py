@@ -20,6 +20,7 @@ from aimback.learn.surrogate import Surrogate
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.report.costs import break_even_targets
 from aimback.solve.multistart import solve
+from aimback.solve.starts import draw_evenly
 from aimback.tasks.base import Task
 from aimback.workflow.settings import Settings
 from benchmarks.figures import plot_break_even
@@ -127,7 +128,7 @@ def break_even_by_price(
     return "\n\n".join(
         [
             f"cannon_drag, speed and angle, all settings the pipeline's own: {first.data.examples} examples, "
-            f"{first.solver.starts} starts a target. A dearer simulator does every evaluation so "
+            f"{first.starts.number} starts a target. A dearer simulator does every evaluation so "
             f"many times. Times a target are those of {targets} at once. Share of these "
             f"targets within {task.tolerance:g} m when simulated again: {shares}.",
             table(head, rows),
@@ -155,7 +156,8 @@ def trained(task: Task, examples: Any, settings: Settings, rounds: int) -> Kind:
 
 def _solve(forward: Linearised, task: Task, targets: Targets, settings: Settings) -> Solution:
     span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span)
+    starts = draw_evenly(len(targets), settings.starts.number, len(task.box), torch.Generator().manual_seed(2))
+    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span, starts)
     return solve(forward, problem, settings.solver, torch.Generator().manual_seed(2))
 
 

@@ -14,6 +14,7 @@ from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.starts import draw_evenly
 from aimback.solve.step import Advance
 from aimback.tasks.cannon_drag import CannonDrag
 from benchmarks.cannon import FINE_STEPS
@@ -53,11 +54,13 @@ class _Work:
         targets, wind = draw_work(cannon, MANY)
         self.span = float(self.task.outcomes.upper - self.task.outcomes.lower)
         self.targets, self.wind = torch.from_numpy(targets)[:, None], torch.from_numpy(wind)[:, None]
-        self.solver = LevenbergMarquardt(starts=1, precision=PRECISION)
+        self.solver = LevenbergMarquardt(precision=PRECISION)
 
     def problem(self, count: int) -> InverseProblem:
         targets, wind = self.targets[:count], self.wind[:count]
-        return InverseProblem(targets, wind, self.forward.box, 2 * PRECISION * self.span, self.span)
+        box = self.forward.box
+        starts = draw_evenly(count, 1, len(box), torch.Generator().manual_seed(1))
+        return InverseProblem(targets, wind, box, 2 * PRECISION * self.span, self.span, starts)
 
     def solve(self, count: int, compiler: Any = None, ledger: Ledger | None = None) -> None:
         forward = self.forward if ledger is None else Counted(self.forward, ledger, simulates=True)

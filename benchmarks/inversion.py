@@ -15,6 +15,7 @@ from aimback.solve.adam import Adam
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
+from aimback.solve.starts import draw_evenly
 from benchmarks.break_even import settings_of, trained
 from benchmarks.rounds import in_turns, one_core, ratio
 from benchmarks.tables import number, table
@@ -37,7 +38,8 @@ def second_order_against_adam() -> str:
     network = trained(task, examples, settings, 1).surrogate
     wanted = draw_targets(task, _TARGETS, torch.Generator().manual_seed(1))
     span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-    problem = InverseProblem(wanted.targets, wanted.conditions, task.box, task.tolerance, span)
+    starts = draw_evenly(_TARGETS, _STARTS, len(task.box), torch.Generator().manual_seed(2))
+    problem = InverseProblem(wanted.targets, wanted.conditions, task.box, task.tolerance, span, starts)
 
     def inverted(solver: Solver, compiler: Compiler | None = None) -> float:
         """The median over targets of the best start's miss, by the network's own word."""
@@ -45,9 +47,9 @@ def second_order_against_adam() -> str:
         return float(solution.believed_miss.amin(-1).median())
 
     with one_core(), tempfile.TemporaryDirectory() as folder:
-        adam = Adam(starts=_STARTS, max_steps=_STEPS, precision=_FINEST)
+        adam = Adam(max_steps=_STEPS, precision=_FINEST)
         reached = inverted(adam)
-        second = LevenbergMarquardt(starts=_STARTS, precision=max(_FINEST, reached / span))
+        second = LevenbergMarquardt(precision=max(_FINEST, reached / span))
         compiler = Compiler(Path(folder), "mlp")
         ways = {
             f"Adam, {_STEPS} steps": partial(inverted, adam),

@@ -37,6 +37,7 @@ def main(job: Job) -> None:
                     for kind, route in compared.items()
                 },
                 solver=job.settings.solver,
+                starts=job.settings.starts,
                 generator=lambda purpose: job.generator(f"diagnose: {purpose}"),
                 settings=settings,
                 device=device,

@@ -9,7 +9,9 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from aimback.core.problem import Linearised
+from aimback.core.box import Box
+from aimback.core.problem import InverseProblem, Linearised
+from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.trebuchet_motion import (
     ARM,
@@ -73,6 +75,23 @@ class Off:
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         outcome, jacobian = self.task.linearise(controls, conditions)
         return outcome * self.factor + self.by, jacobian * self.factor
+
+
+def pose(
+    targets: Tensor,
+    conditions: Tensor,
+    box: Box,
+    tolerance: float,
+    scale: float,
+    starts: Tensor | int = 8,
+    seed: int = 0,
+) -> InverseProblem:
+    """A problem with starts in the units of the box, or with so many a target, drawn evenly."""
+    number = starts if isinstance(starts, int) else 0
+    unit = (
+        box.to_unit(starts) if isinstance(starts, Tensor) else draw_evenly(len(targets), number, len(box), seeded(seed))
+    )
+    return InverseProblem(targets, conditions, box, tolerance, scale, unit)
 
 
 # ---- references, by SciPy

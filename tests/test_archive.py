@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from problems import pose
 
 from aimback.core.errors import UserError
-from aimback.core.problem import InverseProblem
 from aimback.data.archive import Stored, read_arrays, write_arrays
 from aimback.data.dataset import load_dataset, save_dataset, simulate_dataset
 from aimback.data.identity import identity
@@ -34,8 +34,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     targets = draw_targets(TASK, 6, generator)
     save_dataset(folder / "dataset.npz", simulate_dataset(TASK, 20, 0.2, generator), TASK)
     save_targets(folder / "targets.npz", targets, TASK)
-    problem = InverseProblem(targets.targets, targets.conditions, TASK.box, TASK.tolerance, 10.0)
-    solution = solve(TASK, problem, GaussNewton(starts=2, max_steps=3), generator)
+    problem = pose(targets.targets, targets.conditions, TASK.box, TASK.tolerance, 10.0, 2)
+    solution = solve(TASK, problem, GaussNewton(max_steps=3), generator)
     save_solution(folder / "solution.npz", solution, TASK)
     return folder
 

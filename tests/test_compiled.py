@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from problems import pose
 from torch import Tensor
 
 from aimback.autodiff import ode
@@ -51,12 +52,12 @@ from aimback.tasks.trebuchet import Trebuchet
 
 NO_COMPILER = shutil.which("g++") is None and shutil.which("clang++") is None
 SOLVERS = [
-    Adam(starts=2, max_steps=50),
-    GaussNewton(starts=2),
-    GradientDescent(starts=2, max_steps=30),
-    Lbfgs(starts=2),
-    LevenbergMarquardt(starts=2),
-    Quadratic(starts=2),
+    Adam(max_steps=50),
+    GaussNewton(),
+    GradientDescent(max_steps=30),
+    Lbfgs(),
+    LevenbergMarquardt(),
+    Quadratic(),
 ]
 needs_compiler = pytest.mark.skipif(NO_COMPILER, reason="there is no C++ compiler")
 # What is translated is the same, and the C++ compiler takes a tenth of the time.
@@ -106,13 +107,13 @@ class Drop(Toss):
         return lambda state: (state[1], -0.03 * speed * state[1] - 9.81), lambda state: state[0]
 
 
-def asked(task: Any, count: int) -> InverseProblem:
+def asked(task: Any, count: int, starts: int = 3) -> InverseProblem:
     """Targets of which some lie out of reach."""
     generator = torch.Generator().manual_seed(3)
     conditions = task.conditions.sample(count, generator)
     targets = 1.5 * task(task.box.sample(count, generator), conditions)
     span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-    return InverseProblem(targets, conditions, task.box, task.tolerance, span)
+    return pose(targets, conditions, task.box, task.tolerance, span, starts, 5)
 
 
 def solved(task: Any, problem: InverseProblem, solver: Solver, compiler: Compiler | None) -> tuple[Solution, Ledger]:
@@ -133,7 +134,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["closed form", "integrated, optimised", "searched"],
 )
 def test_a_compiled_solve_gives_the_answers_of_the_interpreted_one(task: Any, optimise: bool, folder: Path) -> None:
-    solver = LevenbergMarquardt(starts=3)
+    solver = LevenbergMarquardt()
     problem, compiler = asked(task, 900), Compiler(folder, type(task).__name__, optimise)
     plain, plain_ledger = solved(task, problem, solver, None)
     fast, fast_ledger = solved(task, problem, solver, compiler)
@@ -164,7 +165,7 @@ def test_a_compiled_solve_gives_the_answers_of_the_interpreted_one(task: Any, op
 @needs_compiler
 def test_no_bit_of_a_row_depends_on_its_company(folder: Path) -> None:
     """Alone or among others, in one thread or in three, in one block or in many; as optimised as users have it."""
-    task, solver = Toss(), LevenbergMarquardt(starts=1)
+    task, solver = Toss(), LevenbergMarquardt()
     problem, compiler = asked(task, 333), Compiler(folder, "Toss")
     advance = Advance(task, problem, solver)
     unit = torch.rand(333, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -202,8 +203,8 @@ class Torn(Toss):
 @needs_compiler
 @pytest.mark.parametrize("max_steps", [1, 2, 60])
 def test_starts_end_alike_however_they_end(folder: Path, max_steps: int) -> None:
-    task, solver = Torn(), GradientDescent(starts=2, max_steps=max_steps)
-    problem = asked(Toss(), 300)
+    task, solver = Torn(), GradientDescent(max_steps=max_steps)
+    problem = asked(Toss(), 300, 2)
     plain, _ = solved(task, problem, solver, None)
     fast, _ = solved(task, problem, solver, Unoptimised(folder, "Torn"))
     found = plain.start_status.unique().tolist()
@@ -221,7 +222,7 @@ def test_in_single_precision(folder: Path) -> None:
     task = CannonVacuum()
     precise = asked(task, 200)
     problem = replace(precise, targets=precise.targets.float(), conditions=precise.conditions.float())
-    solver = LevenbergMarquardt(starts=3, precision=1e-5)
+    solver = LevenbergMarquardt(precision=1e-5)
     plain, _ = solved(task, problem, solver, None)
     fast, _ = solved(task, problem, solver, Unoptimised(folder, "CannonVacuum"))
     assert fast.controls.dtype == fast.believed_miss.dtype == torch.float32
@@ -243,8 +244,8 @@ def test_networks(activation: str, folder: Path) -> None:
     surrogate = network(activation)
     box = Box([axis("a", "", [0.0, 1.0]), axis("b", "", [0.0, 1.0])])
     points = box.sample(200, torch.Generator().manual_seed(3))
-    problem = InverseProblem(surrogate(points, points[:, :0]), points[:, :0], box, 1e-3, 1.0)
-    solver = LevenbergMarquardt(starts=2)
+    problem = pose(surrogate(points, points[:, :0]), points[:, :0], box, 1e-3, 1.0, 2, 5)
+    solver = LevenbergMarquardt()
     plain, _ = solved(surrogate, problem, solver, None)
     fast, _ = solved(surrogate, problem, solver, Unoptimised(folder, activation))
     arrived = (plain.start_status == StartStatus.ARRIVED) & (fast.start_status == StartStatus.ARRIVED)
@@ -257,9 +258,7 @@ def test_networks(activation: str, folder: Path) -> None:
 def test_wide_layers_are_left_to_products_of_matrices(tmp_path: Path) -> None:
     wide = network("tanh", width=300)
     box = Box([axis("a", "", [0.0, 1.0]), axis("b", "", [0.0, 1.0])])
-    problem = InverseProblem(
-        torch.zeros(3, 2, dtype=torch.float64), torch.zeros(3, 0, dtype=torch.float64), box, 1.0, 1.0
-    )
+    problem = pose(torch.zeros(3, 2, dtype=torch.float64), torch.zeros(3, 0, dtype=torch.float64), box, 1.0, 1.0)
     assert wide.wide
     with pytest.raises(NotCompilable, match="90000 weights"):
         solved(wide, problem, GradientDescent(), Compiler(tmp_path, ""))
@@ -280,7 +279,7 @@ def test_wide_layers_are_left_to_products_of_matrices(tmp_path: Path) -> None:
     ids=lambda part: "" if isinstance(part, bool) else type(part).__name__,
 )
 def test_every_solver(task: Any, solver: Solver, optimise: bool, folder: Path) -> None:
-    problem = asked(task, 100)
+    problem = asked(task, 100, 2)
     plain, _ = solved(task, problem, solver, None)
     fast, _ = solved(task, problem, solver, Compiler(folder, type(task).__name__, optimise))
     same = plain.start_status == fast.start_status
@@ -423,7 +422,7 @@ def test_processes_that_compile_the_same_at_once_all_end_well() -> None:
 
 @needs_compiler
 def test_a_program_is_compiled_once_and_for_one_purpose(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, solver = CannonVacuum(), LevenbergMarquardt(starts=3)
+    task, solver = CannonVacuum(), LevenbergMarquardt()
     advance = Advance(task, asked(task, 40), solver)
     compiler = Unoptimised(folder, "CannonVacuum")
     compiler(advance)
@@ -436,7 +435,7 @@ def test_a_program_is_compiled_once_and_for_one_purpose(folder: Path, monkeypatc
     others = [
         (replace(compiler, about="CannonVacuum on the moon"), advance),
         (replace(compiler, optimise=True), advance),
-        (compiler, replace(advance, solver=LevenbergMarquardt(starts=3, damping=0.5))),
+        (compiler, replace(advance, solver=LevenbergMarquardt(damping=0.5))),
         (compiler, replace(advance, problem=replace(advance.problem, tolerance=0.5))),
         (compiler, replace(advance, problem=asked(CannonVacuum(speed=[0.0, 9.0]), 40))),
     ]

@@ -89,8 +89,8 @@ def test_presets_change_what_they_say(compose: Any) -> None:
         ("data.examples=0", "data.examples: must be a whole number from 10 to"),
         ("data.validation_fraction=1", "data.validation_fraction: between 0 and 1"),
         ("data.targets=-3", "data.targets: must be a whole number from 1 to"),
-        ("solver.starts=0", "solver.starts: must be a whole number from 1 to"),
-        ("solver.starts=true", "solver.starts: must be a valid integer"),
+        ("starts.number=0", "starts.number: must be greater than or equal to 1, got 0"),
+        ("starts.number=true", "starts.number: must be a valid integer"),
         ("solver.precision=inf", "solver.precision: must be a finite number"),
         ("smoothing.samples=3", "smoothing.samples: must be even"),
         ("smoothing.sigmas=[0.01,0.1]", "smoothing.sigmas: in (0, 1], the widest first"),
@@ -161,7 +161,7 @@ def test_every_whole_number_has_an_upper_bound(compose: Any, option: str) -> Non
     [
         ({"data.examples": 10**8}, "data.examples"),
         ({"data.targets": 10**8}, "data.targets"),
-        ({"solver.starts": 65536, "data.targets": 10**5}, "solver.starts"),
+        ({"starts.number": 65536, "data.targets": 10**5}, "starts.number"),
         ({"surrogate.hidden_width": 65536}, "surrogate.hidden_width"),
         ({"surrogate.hidden_width": 4096, "surrogate.hidden_layers": 256}, "surrogate.hidden_width"),
         ({"training.batch_size": 10**6, "data.examples": 10**6, "surrogate.hidden_width": 1024}, "training.batch_size"),
@@ -185,7 +185,7 @@ STRANGE = [
     *("a\nb\r\nc", "\x1b[31mred\x1b[0m", "\x00\x07", "x" * 10_000, "\u2028", "\udcff", 10**5000, [["x" * 99] * 99]),
     *({"a": "\n" * 999}, b"bytes", float("nan")),
 ]
-KEYS = ("solver.starts", "solver._target_", "hardware.dtype", "task", "data", "tracking.enabled", "seed")
+KEYS = ("starts.number", "solver._target_", "hardware.dtype", "task", "data", "tracking.enabled", "seed")
 
 
 def test_a_wrong_value_is_one_line_whatever_it_holds(compose: Any) -> None:

@@ -19,6 +19,7 @@ from aimback.diagnose.settings import DiagnoseSettings
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.solver import Solver
+from aimback.solve.starts import Starts
 from aimback.tasks.ball_with_wall import BallWithWall
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.base import Task
@@ -31,8 +32,18 @@ from aimback.tasks.trebuchet import Trebuchet
 
 T = torch.float64
 TOLERANCE = 0.01
+STARTS = Starts(number=4, drawn_from="box")
 SETTINGS = DiagnoseSettings(
-    replicas=0, targets=8, starts=4, points=9, basin_points=31, planes=1, max_steps=60, step_sizes=[0.1], resamples=200
+    tasks=[],
+    replicas=0,
+    targets=8,
+    starts=4,
+    points=9,
+    basin_points=31,
+    planes=1,
+    max_steps=60,
+    step_sizes=[0.1],
+    resamples=200,
 )
 Curve = Callable[[Tensor], Tensor]
 
@@ -92,10 +103,10 @@ def made(
         wanted = Targets(
             torch.tensor(wanted, dtype=T)[:, None], torch.zeros(count, 0, dtype=T), torch.zeros(count), ("",) * count
         )
-    solver = solver or LevenbergMarquardt(starts=4)
-    subject = Subject(task, networks, wanted, {}, solver, generator, settings, torch.device("cpu"))  # type: ignore[arg-type]
+    solver = solver or LevenbergMarquardt()
+    subject = Subject(task, networks, wanted, {}, solver, STARTS, generator, settings, torch.device("cpu"))  # type: ignore[arg-type]
     solutions = {
-        name: subject.solve(forward, wanted, solver, "run")
+        name: subject.solve(forward, wanted, solver, "run", STARTS)
         for name, forward in (("surrogate", networks[0]), ("direct", subject.task))
     }
     return replace(subject, solutions=solutions)
@@ -239,7 +250,7 @@ def test_networks_that_disagree_leave_it_undecided() -> None:
 
 def test_passing_by_the_target_counts_as_being_there() -> None:
     # It ends 0.05 beyond the target, after 1 % steps through the tolerance.
-    subject = made(line(), [shifted(0.05)], [0.5], GradientDescent(starts=4, step_size=0.01, max_steps=400))
+    subject = made(line(), [shifted(0.05)], [0.5], GradientDescent(step_size=0.01, max_steps=400))
     subject = replace(subject, settings=replace(SETTINGS, max_steps=400))
     beyond = torch.tensor([[[0.8], [0.2]]], dtype=T)
     steps = descents.steps_to_hit(
@@ -290,7 +301,7 @@ def test_the_basin_of_the_higher_hill_begins_in_the_valley(controls: int) -> Non
     solution = 0.937553  # where the hills reach 1.2
     assert float(hills(torch.tensor([solution], dtype=T), torch.zeros(0))) == pytest.approx(1.2, abs=1e-4)
     across = OfX(lambda x: 1.2 + 2 * (x - solution), lambda x: torch.full_like(x, 2.0), controls)
-    descent = GradientDescent(starts=4, step_size=0.003, max_steps=400)
+    descent = GradientDescent(step_size=0.003, max_steps=400)
     settings = replace(SETTINGS, max_steps=400, step_sizes=[0.003])
     claim, pictures = basins.examine(made(hills, [across], [1.2] * 2, descent, settings))
     line_of_starts = torch.linspace(0, 1, 31, dtype=T)
@@ -370,12 +381,12 @@ def test_without_a_hybrid_route_there_is_no_warm_start() -> None:
     ],
     ids=lambda task: type(task).__name__,
 )
-@pytest.mark.parametrize("starts_from", ["box", "prior"])
-def test_every_task_comes_to_a_verdict_and_twice_to_the_same(task: Task, starts_from: str) -> None:
+@pytest.mark.parametrize("drawn_from", ["box", "prior"])
+def test_every_task_comes_to_a_verdict_and_twice_to_the_same(task: Task, drawn_from: str) -> None:
     settings = replace(SETTINGS, targets=2, starts=1, basin_points=3, max_steps=2, step_sizes=[0.1, 0.3])
-    solver = LevenbergMarquardt(starts=4)  # so that nothing is left for which a task searches its reach
+    solver = LevenbergMarquardt()  # so that nothing is left for which a task searches its reach
     subject = made(task, [Off(task, 3 * task.tolerance)], draw_targets(task, 3, generator("t")), solver, settings)
-    subject = replace(subject, solver=replace(solver, starts_from=starts_from))
+    subject = replace(subject, starts=Starts(number=4, drawn_from=drawn_from))
     for examine in (misbelief.examine, iterations.examine, basins.examine):
         claim, pictures = examine(subject)
         again, same = examine(replace(subject))

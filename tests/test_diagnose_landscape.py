@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from problems import pose
 from torch import Tensor
 
 from aimback.autodiff.dual import linearise_by_autograd
 from aimback.core.box import Axis, Box
-from aimback.core.problem import InverseProblem, Linearised
+from aimback.core.problem import Linearised
 from aimback.data.targets import Targets, draw_targets
 from aimback.diagnose import all_claims, conditioning, gradients, landscape, minima, roughness
 from aimback.diagnose.all_claims import Examination
@@ -23,6 +24,7 @@ from aimback.diagnose.dead_ends import Mesh, basins
 from aimback.diagnose.settings import DiagnoseSettings
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm
@@ -32,7 +34,9 @@ from aimback.workflow.settings import build
 T = torch.float64
 TASKS = sorted((Path(__file__).parents[1] / "conf" / "task").glob("*.yaml"))
 EXAMINATIONS = [module.examine for module in (roughness, minima, conditioning, gradients)]
+STARTS = Starts(number=8, drawn_from="box")
 SETTINGS = DiagnoseSettings(
+    tasks=[],
     replicas=1,
     targets=8,
     starts=8,
@@ -87,10 +91,10 @@ def subject(task: Task, *networks: Linearised, targets: Any, settings: DiagnoseS
         count = len(wanted)
         targets = Targets(wanted, torch.zeros(count, 0, dtype=T), torch.zeros(count), ("",) * count)
     solver = LevenbergMarquardt()
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, 1.0)
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, 1.0, seed=sum(b"answers"))
     answer = solve(task, problem, solver, seeded("answers"))
     solutions = {"surrogate": answer, "direct": answer}
-    return Subject(task, networks or (task,), targets, solutions, solver, seeded, settings, torch.device("cpu"))
+    return Subject(task, networks or (task,), targets, solutions, solver, STARTS, seeded, settings, torch.device("cpu"))
 
 
 # --- C3 -----------------------------------------------------------------------------------------------------------
@@ -340,7 +344,7 @@ def test_share_of_negative_curvature(sign: float) -> None:
     task = one(lambda x, y: sign * (x * x + y * y))
     about = subject(task, targets=[sign] * 8)
     claim, _ = conditioning.examine(about)
-    descents = about.solve(task, about.targets, LevenbergMarquardt(starts=8), "conditioning: starts")
+    descents = about.solve(task, about.targets, LevenbergMarquardt(), "conditioning: starts", STARTS)
     path = descents.history.controls
     moving = torch.arange(len(path))[:, None, None] < descents.steps
     inside = path[moving].square().sum(-1) < 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from problems import pose
 from torch import Tensor
 
 from aimback.core.errors import UserError
@@ -231,14 +232,13 @@ def test_answers_are_written_to_the_last_digit(tmp_path: Path) -> None:
 
 def test_no_false_solved_among_many() -> None:
     """30 % of the targets out of reach: none is called solved, all others are."""
-    from aimback.core.problem import InverseProblem
     from aimback.solve.levenberg_marquardt import LevenbergMarquardt
     from aimback.solve.multistart import solve
 
     reachable: Tensor = torch.linspace(0.05, 10.15, 700, dtype=T)
     distances = torch.cat([reachable, torch.linspace(10.25, 30, 300, dtype=T)])
     targets = wanted(*distances.tolist())
-    problem = InverseProblem(targets.targets, targets.conditions, TASK.box, TASK.tolerance, 10.0)
+    problem = pose(targets.targets, targets.conditions, TASK.box, TASK.tolerance, 10.0)
     solution = solve(TASK, problem, LevenbergMarquardt(), torch.Generator().manual_seed(0))
     answers = judge(TASK, targets, solution, resimulate(TASK, targets, solution))
     assert bool((answers.status[:700] == Status.SOLVED).all())

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from problems import DEGREE, INTERCHANGED, OWN, dop853, oracle
+from problems import DEGREE, INTERCHANGED, OWN, dop853, oracle, pose
 from torch import Tensor
 
-from aimback.core.problem import InverseProblem, Status
+from aimback.core.problem import Status
 from aimback.data.targets import Targets, draw_targets
 from aimback.evaluate.exactness import SMALL_ERROR, error_note, simulate_closely, simulation_error
 from aimback.evaluate.judge import Answers, judge, resimulate
@@ -25,8 +25,8 @@ T = torch.float64
 def answered(task: Task, targets: Targets) -> Answers:
     """What becomes of the targets by the direct route."""
     span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span)
-    solution = solve(task, problem, LevenbergMarquardt(starts=4), torch.Generator().manual_seed(1))
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, span, 4, 1)
+    solution = solve(task, problem, LevenbergMarquardt(), torch.Generator().manual_seed(1))
     return judge(task, targets, solution, resimulate(task, targets, solution))
 
 

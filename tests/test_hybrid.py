@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Repository
-from problems import seeded
+from problems import pose, seeded
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
 from aimback.core.ledger import Counted, Ledger
-from aimback.core.problem import InverseProblem, Solution, StartStatus
+from aimback.core.problem import Solution, StartStatus
 from aimback.data.targets import Targets, draw_targets
 from aimback.learn import fit
 from aimback.learn import proposer as network
@@ -86,10 +86,9 @@ def train(work_dir: Path, task=None, ledger=None, seed=0, live=None, **settings)
 def refined(task, targets: Targets, starts: Tensor, solver: Solver, ledger: Ledger, tolerated=True) -> Solution:
     """As the stage `refine` does it."""
     span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-    solver = dataclasses.replace(solver, starts=1, starts_from="prior")
     if tolerated:
         solver = dataclasses.replace(solver, precision=task.tolerance / span)
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span, starts[:, None])
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, span, starts[:, None])
     return solve(Counted(task, ledger, simulates=True), problem, solver, seeded())
 
 
@@ -315,7 +314,7 @@ def test_a_proposal_within_tolerance_takes_no_step_and_costs_one_simulation() ->
     targets = draw_targets(task, 60, seeded(2))
     exact = solve(
         task,
-        InverseProblem(targets.targets, targets.conditions, task.box, 0.01, 10.0),
+        pose(targets.targets, targets.conditions, task.box, 0.01, 10.0),
         LevenbergMarquardt(),
         seeded(),
     )

@@ -22,6 +22,7 @@ from aimback.data.dataset import simulate_dataset
 from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.starts import draw_evenly
 from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
@@ -30,7 +31,8 @@ torch.set_num_threads(1)
 task, folder = CannonDrag(), Path(sys.argv[1])
 data = simulate_dataset(task, 2000, 0.1, torch.Generator().manual_seed(0))
 targets, given = data.outcomes[:200], data.conditions[:200]
-problem = InverseProblem(targets, given, task.box, 0.01, 9.0)
+starts = draw_evenly(200, 8, 2, torch.Generator().manual_seed(1))
+problem = InverseProblem(targets, given, task.box, 0.01, 9.0, starts)
 direct = solve(task, problem, LevenbergMarquardt(), torch.Generator().manual_seed(1))
 settings = SurrogateSettings(16, 2), TrainingSettings(256, 30)
 network, history = train_surrogate(data, task, *settings, 0, "cpu", folder / "work")

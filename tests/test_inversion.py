@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from problems import pose
 
-from aimback.core.problem import InverseProblem, Status
+from aimback.core.problem import Status
 from aimback.data.targets import Targets, draw_targets
 from aimback.evaluate.judge import Answers, judge, r_t, resimulate
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
@@ -21,8 +22,8 @@ def answered(task: Task, targets: Targets, starts: int = 16) -> tuple[Answers, f
     generator = torch.Generator().manual_seed(1)
     guesses = task.draw_starts(len(targets) * starts, generator).unflatten(0, (len(targets), starts))
     span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span, guesses)
-    solution = solve(task, problem, LevenbergMarquardt(starts=starts, starts_from="prior"), generator)
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, span, guesses)
+    solution = solve(task, problem, LevenbergMarquardt(), generator)
     truth = resimulate(task, targets, solution)
     return judge(task, targets, solution, truth), float(r_t(truth)[0, 0])
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import Finished, Repository
-
 from aimback.evaluate.routes import ROUTES
+from conftest import Finished, Repository
 
 TASKS = ("cannon_vacuum", "cannon_drag")
 SOLVING = ("invert", "optimise", "refine", "evaluate", "diagnose", "report")
@@ -38,7 +37,7 @@ def shrink(repository: Repository) -> None:
     repository.set("conf/hybrid/default.yaml", "targets", 256)
     repository.set("conf/hybrid/default.yaml", "validation_targets", 64)
     repository.set("conf/hybrid/default.yaml", "max_epochs", 3)
-    repository.set("conf/solver/levenberg_marquardt.yaml", "starts", 2)
+    repository.set("conf/starts/box.yaml", "number", 2)
     for name, value in {"replicas": 1, "targets": 4, "starts": 2, "points": 17, "basin_points": 5}.items():
         repository.set("conf/diagnose/default.yaml", name, value)
 

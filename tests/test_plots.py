@@ -9,11 +9,10 @@ import pytest
 import torch
 from made_up import pictures
 from PIL import Image
-from problems import Off
+from problems import Off, pose
 
 from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
-from aimback.core.problem import InverseProblem
 from aimback.data.archive import read_arrays, write_arrays
 from aimback.data.targets import draw_targets
 from aimback.report import evidence, interactive, stills, sweep, views
@@ -35,7 +34,7 @@ TRAINING = {
     "validation_loss": np.array([math.nan, 0.2, 0.03]),
 }
 COMPARED = {"surrogate": "surrogate", "direct": "direct", "hybrid": "hybrid"}
-SOLVER = LevenbergMarquardt(starts=4, max_steps=20)
+SOLVER = LevenbergMarquardt(max_steps=20)
 
 
 class Slope(Task):
@@ -60,7 +59,7 @@ class Drawn:
         self.task, self.folder = task, folder
         self.targets = draw_targets(task, 12, torch.Generator().manual_seed(0))
         span = views.span_of(task)
-        problem = InverseProblem(self.targets.targets, self.targets.conditions, task.box, task.tolerance, span)
+        problem = pose(self.targets.targets, self.targets.conditions, task.box, task.tolerance, span, 4, 1)
         forwards = {"surrogate": Off(task, 0.02, 1.01), "direct": task, "hybrid": task}
         self.solutions = {
             route: solve(forward, problem, SOLVER, torch.Generator().manual_seed(1))
@@ -221,7 +220,7 @@ def test_the_sweep_follows_the_target(cannon):
 
 
 def test_the_sweep_goes_with_any_solver(slope):
-    solver = GradientDescent(starts=2, max_steps=500)
+    solver = GradientDescent(max_steps=500)
     seen = sweep.view_sweep(
         slope.task, Off(slope.task, 0.02, 1.01), slope.targets, solver, torch.Generator().manual_seed(0)
     )

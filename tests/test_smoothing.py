@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import Repository
-from problems import seeded
+from problems import pose, seeded
 from torch import Tensor
 
 from aimback.autodiff.dual import linearise, linearise_by_autograd
 from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
 from aimback.core.ledger import Counted, Ledger
-from aimback.core.problem import InverseProblem, Linearised, Solution, StartStatus
+from aimback.core.problem import Linearised, Solution, StartStatus
 from aimback.data.solution import load_solution
 from aimback.data.targets import draw_targets, load_targets
 from aimback.solve import smoothed
@@ -200,8 +200,8 @@ def descended(
     """The true miss of the direct route's answer from one start, and all it says of it."""
     span = float((task.outcomes.upper - task.outcomes.lower).item())
     targets, none = rows(target)
-    problem = InverseProblem(targets, none, task.box, task.tolerance, span, rows(start)[0][None])
-    solver = LevenbergMarquardt(starts=1, starts_from="prior")
+    problem = pose(targets, none, task.box, task.tolerance, span, rows(start)[0][None])
+    solver = LevenbergMarquardt()
     generator = seeded()
     maps = [Smoothed(task, task.box, sigma, 32, order, generator) for sigma in sigmas]
     solution = solve_in_turn([*maps, task], problem, solver, seeded())
@@ -235,10 +235,10 @@ def share_solved(task: Task, sigmas: tuple[float, ...], order: Order, starts: in
     """Of 200 targets that can be hit."""
     targets = draw_targets(task, 200, seeded(1))
     span = float((task.outcomes.upper - task.outcomes.lower).item())
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span)
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, span, starts, 3)
     generator = seeded(2)
     maps = [Smoothed(task, task.box, sigma, 32, order, generator) for sigma in sigmas]
-    solution = solve_in_turn([*maps, task], problem, LevenbergMarquardt(starts=starts), seeded(3))
+    solution = solve_in_turn([*maps, task], problem, LevenbergMarquardt(), seeded(3))
     return float((solution.believed_miss.amin(1) <= task.tolerance).double().mean())
 
 
@@ -259,7 +259,7 @@ def test_what_the_remedies_are_worth() -> None:
 def test_a_single_descent_in_turn_is_that_descent() -> None:
     task = CannonDrag()
     targets = draw_targets(task, 20, seeded(1))
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, 10.0)
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, 10.0, seed=3)
     alone = solve(task, problem, LevenbergMarquardt(), seeded(3))
     in_turn = solve_in_turn([task], problem, LevenbergMarquardt(), seeded(3))
     for name in ("controls", "believed_miss", "start_status", "steps", "steps_to_tolerance"):
@@ -270,16 +270,16 @@ def test_the_last_map_decides_and_all_steps_count() -> None:
     """The first map is off by 0.3 on purpose: only a warm start is taken from it."""
     off, right = Map(lambda x, _: x * x + 0.3), Map(lambda x, _: x * x)
     targets, none = rows(0.49, 0.64)
-    problem = InverseProblem(targets, none, line(), 1e-3, 1.0)
+    problem = pose(targets, none, line(), 1e-3, 1.0, 2)
     told: list[tuple[int, int]] = []
     ways = [
-        solve_in_turn(maps, problem, LevenbergMarquardt(starts=2), seeded(), lambda *counts: told.append(counts))
+        solve_in_turn(maps, problem, LevenbergMarquardt(), seeded(), lambda *counts: told.append(counts))
         for maps in ([off, right], [right])
     ]
     solution, plain = ways
     torch.testing.assert_close(solution.controls.square(), targets[:, None].expand(2, 2, 1), rtol=0, atol=1e-6)
     assert bool((solution.start_status == StartStatus.ARRIVED).all())
-    first = solve(off, problem, LevenbergMarquardt(starts=2, precision=1e-3), seeded())
+    first = solve(off, problem, LevenbergMarquardt(precision=1e-3), seeded())
     assert bool((solution.steps_to_tolerance > first.steps).all())
     assert bool((solution.steps >= solution.steps_to_tolerance).all())
     # The path: the first map's steps with its start, then the second's with its own first look.
@@ -294,7 +294,7 @@ def test_the_last_map_decides_and_all_steps_count() -> None:
 def test_a_map_that_fails_leaves_the_start_where_it_was() -> None:
     failing, right = Map(lambda x, _: x * math.nan), Map(lambda x, _: x * x)
     targets, none = rows(0.49)
-    problem = InverseProblem(targets, none, line(), 1e-3, 1.0)
+    problem = pose(targets, none, line(), 1e-3, 1.0)
     through, plain = (
         solve_in_turn(maps, problem, LevenbergMarquardt(), seeded()) for maps in ([failing, right], [right])
     )
@@ -309,7 +309,7 @@ def test_the_direct_route_takes_the_remedy_that_is_configured(tmp_path: Path) ->
     """And none where none is asked for; twice the same is the same bytes."""
     repository = Repository(tmp_path, git=False)
     made = "outputs/by_hand/made"
-    common = ["task=bouncing_ball", "data.examples=20", "data.targets=50", "solver.starts=1"]
+    common = ["task=bouncing_ball", "data.examples=20", "data.targets=50", "starts.number=1"]
     repository.run("pipelines.generate", *common, f"hydra.run.dir={made}").ok()
 
     def optimised(name: str, *overrides: str) -> tuple[dict[str, int], float, bytes]:

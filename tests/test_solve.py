@@ -3,10 +3,11 @@
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from problems import Affine, Poisoned, seeded
+from problems import Affine, Poisoned, pose, seeded
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
@@ -19,7 +20,7 @@ from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt, _damped_step
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Memory, Solver
-from aimback.solve.starts import stratified_starts
+from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -29,12 +30,12 @@ STEPPERS: dict[str, Solver] = {
     "adam": Adam(),
     "gradient_descent": GradientDescent(),
 }
-SOLVERS = STEPPERS | {"cma_es": CmaEs(starts=4)}
+SOLVERS = STEPPERS | {"cma_es": CmaEs()}
 SPAN = 10.2
 
 
-def vacuum_problem(targets: Tensor, tolerance: float = 0.01) -> InverseProblem:
-    return InverseProblem(targets, torch.zeros(len(targets), 0, dtype=T), CannonVacuum().box, tolerance, SPAN)
+def vacuum_problem(targets: Tensor, tolerance: float = 0.01, starts: int = 8) -> InverseProblem:
+    return pose(targets, torch.zeros(len(targets), 0, dtype=T), CannonVacuum().box, tolerance, SPAN, starts)
 
 
 def fields(solution: Solution) -> list[Tensor]:
@@ -58,7 +59,7 @@ def test_every_reachable_target_is_hit(name: str) -> None:
 def test_levenberg_marquardt_arrives_to_rounding_in_few_steps() -> None:
     task = CannonDrag()
     controls, conditions = task.box.sample(200, seeded(1)), task.conditions.sample(200, seeded(2))
-    problem = InverseProblem(task(controls, conditions), conditions, task.box, 0.01, 9.0)
+    problem = pose(task(controls, conditions), conditions, task.box, 0.01, 9.0)
     solution = solve(task, problem, SOLVERS["levenberg_marquardt"], seeded())
     best = solution.believed_miss.min(1).values
     assert float(best.median()) / 9.0 < 1e-12
@@ -69,7 +70,7 @@ def test_levenberg_marquardt_arrives_to_rounding_in_few_steps() -> None:
 def test_starts_and_answers_stay_in_the_box(name: str) -> None:
     task = CannonVacuum(speed=[2.0, 4.0], angle=[0.2, 0.5])
     targets = torch.tensor([[0.0], [0.7], [50.0]], dtype=T)
-    problem = InverseProblem(targets, torch.zeros(3, 0, dtype=T), task.box, 0.01, 1.0)
+    problem = pose(targets, torch.zeros(3, 0, dtype=T), task.box, 0.01, 1.0)
     solution = solve(task, problem, SOLVERS[name], seeded())
     assert bool(task.box.contains(solution.controls).all())
     assert bool(task.box.contains(solution.history.controls).all())
@@ -131,12 +132,11 @@ def test_targets_do_not_influence_each_other(name: str) -> None:
     targets = task(controls, conditions)
     targets[3:] = 99.0
 
-    starts = task.box.from_unit(stratified_starts(12, 4, 2, seeded()))
+    starts = task.box.from_unit(draw_evenly(12, 4, 2, seeded()))
 
     def solved(count: int) -> Solution:
-        problem = InverseProblem(targets[:count], conditions[:count], task.box, 0.01, 9.0, starts[:count])
-        # Fewer targets would draw other starts: the problem brings the same ones.
-        solver = replace(SOLVERS[name], max_steps=25, starts=4, starts_from="prior")
+        problem = pose(targets[:count], conditions[:count], task.box, 0.01, 9.0, starts[:count])
+        solver = replace(SOLVERS[name], max_steps=25)
         return solve(task, problem, solver, seeded())
 
     all_of_them, three = solved(12), solved(3)
@@ -196,7 +196,7 @@ def test_both_routes_give_equal_bits_for_the_same_map() -> None:
     """Law 1: if the surrogate is the simulator, there is no difference."""
     task = CannonDrag()
     controls, conditions = task.box.sample(20, seeded(1)), task.conditions.sample(20, seeded(2))
-    problem = InverseProblem(task(controls, conditions), conditions, task.box, 0.01, 9.0)
+    problem = pose(task(controls, conditions), conditions, task.box, 0.01, 9.0)
     ledgers = Ledger(), Ledger()
     direct = solve(Counted(task, ledgers[0], simulates=True), problem, LevenbergMarquardt(), seeded(4))
     surrogate = solve(Counted(task, ledgers[1], simulates=False), problem, LevenbergMarquardt(), seeded(4))
@@ -217,7 +217,7 @@ def test_the_ledger_counts_what_is_spent() -> None:
 def test_history_begins_at_the_start_and_ends_at_the_answer() -> None:
     problem = vacuum_problem(torch.linspace(1, 9, 5, dtype=T)[:, None])
     solution = solve(CannonVacuum(), problem, LevenbergMarquardt(), seeded())
-    start = CannonVacuum().box.from_unit(stratified_starts(5, 8, 2, seeded()))
+    start = CannonVacuum().box.from_unit(draw_evenly(5, 8, 2, seeded()))
     torch.testing.assert_close(solution.history.controls[0], start)
     torch.testing.assert_close(solution.history.controls[-1], solution.controls, rtol=0, atol=0)
     assert len(solution.history.controls) == int(solution.steps.max()) + 1
@@ -226,7 +226,7 @@ def test_history_begins_at_the_start_and_ends_at_the_answer() -> None:
 
 
 def test_starts_fill_every_stratum_once() -> None:
-    starts = stratified_starts(50, 4, 3, seeded())
+    starts = draw_evenly(50, 4, 3, seeded())
     strata = (starts * 4).floor().sort(dim=1).values
     torch.testing.assert_close(strata, torch.arange(4.0, dtype=T)[None, :, None].expand(50, 4, 3))
     assert not torch.equal(starts[0], starts[1])
@@ -249,7 +249,7 @@ def test_active_set_reaches_the_constrained_minimum() -> None:
     # Sheared, so that clamping x alone would leave y wrong.
     shear = Affine(torch.tensor([[1.0, 0.0], [0.9, 1.0]], dtype=T))
     box = Box([Axis("x", "", 0, 1), Axis("y", "", 0, 1)])
-    problem = InverseProblem(torch.tensor([[2.0, 1.2]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-9, 1.0)
+    problem = pose(torch.tensor([[2.0, 1.2]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-9, 1.0)
     solution = solve(shear, problem, LevenbergMarquardt(), seeded())
     expected = torch.tensor([1.0, 0.3], dtype=T).expand(1, 8, 2)
     torch.testing.assert_close(solution.controls, expected, rtol=0, atol=1e-6)
@@ -259,8 +259,8 @@ def test_active_set_reaches_the_constrained_minimum() -> None:
 def test_cma_es_asks_for_values_only() -> None:
     task, ledger = CannonDrag(), Ledger()
     controls, conditions = task.box.sample(10, seeded(1)), task.conditions.sample(10, seeded(2))
-    problem = InverseProblem(task(controls, conditions), conditions, task.box, 0.01, 9.0)
-    solution = solve(Counted(task, ledger, simulates=True), problem, CmaEs(starts=2, population=6), seeded())
+    problem = pose(task(controls, conditions), conditions, task.box, 0.01, 9.0, 2)
+    solution = solve(Counted(task, ledger, simulates=True), problem, CmaEs(population=6), seeded())
     assert ledger.gradients == 0
     assert ledger.simulations == 6 * int(solution.steps.sum())
     assert bool((solution.believed_miss.min(1).values < 1e-6).all())
@@ -269,11 +269,11 @@ def test_cma_es_asks_for_values_only() -> None:
 def test_cma_es_outlives_failed_simulations() -> None:
     """Half of the box answers NaN: the runs go round it, and one that sees nothing else says so."""
     task = CannonVacuum()
-    problem = vacuum_problem(torch.tensor([[1.0], [2.0]], dtype=T))
-    solution = solve(Poisoned(task, math.nan, 5.0), problem, CmaEs(starts=4), seeded())
+    problem = vacuum_problem(torch.tensor([[1.0], [2.0]], dtype=T), starts=4)
+    solution = solve(Poisoned(task, math.nan, 5.0), problem, CmaEs(), seeded())
     assert bool((solution.start_status == StartStatus.ARRIVED).any(1).all())
     assert bool((solution.controls[solution.start_status == StartStatus.ARRIVED][:, 0] <= 5).all())
-    nowhere = solve(Poisoned(task, math.nan, -1.0), problem, CmaEs(starts=4), seeded())
+    nowhere = solve(Poisoned(task, math.nan, -1.0), problem, CmaEs(), seeded())
     assert nowhere.start_status.unique().tolist() == [StartStatus.NOT_FINITE]
 
 
@@ -281,23 +281,21 @@ def test_starts_of_the_problem_are_where_the_paths_begin() -> None:
     task = CannonVacuum()
     starts = task.box.sample(6, seeded(5)).unflatten(0, (2, 3))
     starts[0, 0] = torch.tensor([12.0, -0.3], dtype=T)
-    problem = InverseProblem(torch.full((2, 1), 5.0, dtype=T), torch.zeros(2, 0, dtype=T), task.box, 0.01, SPAN, starts)
-    walled = solve(task, problem, Adam(starts=3, starts_from="prior"), seeded())
+    problem = pose(torch.full((2, 1), 5.0, dtype=T), torch.zeros(2, 0, dtype=T), task.box, 0.01, SPAN, starts)
+    walled = solve(task, problem, Adam(), seeded())
     expected = starts.clone()
     expected[0, 0] = torch.tensor([10.0, 0.0], dtype=T)
     torch.testing.assert_close(walled.history.controls[0], expected)
-    soft = solve(task, problem, Adam(starts=3, starts_from="prior", boundary=1.0, max_steps=1), seeded())
+    soft = solve(task, problem, Adam(boundary=1.0, max_steps=1), seeded())
     torch.testing.assert_close(soft.history.controls[0], starts)
-    with pytest.raises(UserError, match="brings fewer"):
-        solve(task, problem, Adam(starts=4, starts_from="prior"), seeded())
 
 
 @pytest.mark.parametrize(("boundary", "answer"), [(None, 1.0), (0.0, 1.5), (0.2, 1.4), (10.0, 1.0)])
 def test_soft_walls_hold_by_their_price(boundary: float | None, answer: float) -> None:
     """Least (x - 1.5)^2 + price * (x - 1)+ lies at 1.5 - price / 2, but not inside the box."""
     box = Box([Axis("x", "", 0.0, 1.0)])
-    problem = InverseProblem(torch.tensor([[1.5]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-3, 1.0)
-    solver = Adam(starts=4, max_steps=600, step_size=0.1, decay=0.98, boundary=boundary)
+    problem = pose(torch.tensor([[1.5]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-3, 1.0, 4)
+    solver = Adam(max_steps=600, step_size=0.1, decay=0.98, boundary=boundary)
     solution = solve(Affine(torch.eye(1, dtype=T)), problem, solver, seeded())
     torch.testing.assert_close(solution.controls, torch.full((1, 4, 1), answer, dtype=T), rtol=0, atol=1e-3)
     expected = torch.full((1, 4), 1.5 - answer, dtype=T)
@@ -312,8 +310,8 @@ def test_steps_shrink_on_a_plateau() -> None:
             return torch.zeros_like(controls), torch.ones(*controls.shape, 1, dtype=controls.dtype)
 
     box = Box([Axis("x", "", 0.0, 1.0)])
-    problem = InverseProblem(torch.tensor([[1.0]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-3, 1.0)
-    solver = Adam(starts=1, max_steps=9, step_size=0.1, decay=1.0, plateau_patience=2, boundary=0.0)
+    problem = pose(torch.tensor([[1.0]], dtype=T), torch.zeros(1, 0, dtype=T), box, 1e-3, 1.0, 1)
+    solver = Adam(max_steps=9, step_size=0.1, decay=1.0, plateau_patience=2, boundary=0.0)
     path = solve(Hopeless(), problem, solver, seeded()).history.controls[:, 0, 0, 0]
     expected = torch.tensor([0.1] * 3 + [0.05] * 3 + [0.025] * 3, dtype=T)
     torch.testing.assert_close(path.diff(), expected, rtol=1e-6, atol=0)
@@ -322,7 +320,6 @@ def test_steps_shrink_on_a_plateau() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LevenbergMarquardt(starts=0), "^starts: must be a whole number from 1 to 65,536, got 0"),
         (lambda: LevenbergMarquardt(damping=0.0), "damping: must be positive"),
         (lambda: Adam(max_steps=0), "max_steps: must be a whole number from 1 to"),
         (lambda: Adam(decay=1.5), "decay: must lie in"),
@@ -330,7 +327,6 @@ def test_steps_shrink_on_a_plateau() -> None:
         (lambda: Adam(plateau_patience=-1), "plateau_patience: must be a whole number from 0 to"),
         (lambda: Adam(plateau_factor=1.0), "plateau_factor: must lie between"),
         (lambda: Adam(boundary=-1.0), "boundary: must be null, or finite and not negative"),
-        (lambda: Adam(starts_from="nowhere"), "starts_from: must be one of box, prior"),
         (lambda: CmaEs(population=2), "population: must be 0, or a whole number from 4 to"),
         (lambda: CmaEs(step_size=0.0), "step_size: must be positive"),
         (lambda: GradientDescent(step_size=-1.0), "step_size: must be positive"),
@@ -343,18 +339,28 @@ def test_settings_out_of_range_are_named(make: object, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "conditions", "message"),
+    ("changes", "message"),
     [
-        (torch.zeros(3, dtype=T), torch.zeros(3, 0, dtype=T), "must be"),
-        (torch.zeros(3, 1, dtype=T), torch.zeros(2, 0, dtype=T), "must be"),
-        (torch.zeros(3, 1, dtype=T), torch.zeros(3, 0), "must agree"),
-        (torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 0, dtype=torch.int64), "floating"),
-        (torch.full((3, 1), math.nan, dtype=T), torch.zeros(3, 0, dtype=T), "finite"),
+        ({"targets": torch.zeros(3, dtype=T)}, "must be"),
+        ({"conditions": torch.zeros(2, 0, dtype=T)}, "must be"),
+        ({"conditions": torch.zeros(3, 0)}, "must agree"),
+        (
+            {"targets": torch.zeros(3, 1, dtype=torch.int64), "conditions": torch.zeros(3, 0, dtype=torch.int64)},
+            "floating",
+        ),
+        ({"targets": torch.full((3, 1), math.nan, dtype=T)}, "finite"),
+        ({"tolerance": 0.0}, "tolerance and scale must be positive"),
+        ({"starts": torch.zeros(2, 8, 2)}, r"starts must be .* for 3 targets and 2 controls, got \(2, 8, 2\)"),
+        ({"starts": torch.zeros(3, 0, 2)}, "starts must be"),
+        ({"starts": torch.zeros(3, 8, 1)}, "starts must be"),
+        ({"starts": torch.zeros(3, 2)}, "starts must be"),
+        ({"starts": torch.full((3, 8, 2), math.inf)}, "starts must be finite"),
     ],
 )
-def test_a_problem_is_checked_at_the_door(targets: Tensor, conditions: Tensor, message: str) -> None:
+def test_a_problem_is_checked_at_the_door(changes: dict[str, Any], message: str) -> None:
+    problem = vacuum_problem(torch.zeros(3, 1, dtype=T))
     with pytest.raises(UserError, match=message):
-        InverseProblem(targets, conditions, CannonVacuum().box, 0.01, 1.0)
+        replace(problem, **changes)
 
 
 def test_an_answer_may_be_given_twice() -> None:

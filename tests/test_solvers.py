@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import Affine, Poisoned, seeded
+from problems import Affine, Poisoned, pose, seeded
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
@@ -34,11 +34,9 @@ def square(dimensions: int = 2) -> Box:
     return Box([Axis(f"x{index}", "", 0.0, 1.0) for index in range(dimensions)])
 
 
-def posed(
-    targets: list[list[float]], box: Box, tolerance: float = 1e-9, starts: Tensor | None = None
-) -> InverseProblem:
+def posed(targets: list[list[float]], box: Box, tolerance: float = 1e-9, starts: Tensor | int = 8) -> InverseProblem:
     count = len(targets)
-    return InverseProblem(torch.tensor(targets, dtype=T), torch.zeros(count, 0, dtype=T), box, tolerance, 1.0, starts)
+    return pose(torch.tensor(targets, dtype=T), torch.zeros(count, 0, dtype=T), box, tolerance, 1.0, starts)
 
 
 def aimed(task: Linearised, problem: InverseProblem, solver: Solver) -> Solution:
@@ -77,7 +75,7 @@ def test_the_vacuum_cannon_is_aimed_by_galileos_parabola(name: str) -> None:
     """At a given angle the speed is sqrt(g d / sin 2a): a box of one point in the angle leaves no choice."""
     task = CannonVacuum(angle=[0.6, 0.6 + 1e-12])
     targets = torch.linspace(0.5, 9.0, 12, dtype=T)[:, None]
-    problem = InverseProblem(targets, torch.zeros(12, 0, dtype=T), task.box, 0.01, 10.2)
+    problem = pose(targets, torch.zeros(12, 0, dtype=T), task.box, 0.01, 10.2)
     solution = aimed(task, problem, SOLVERS[name])
     assert solution.start_status.unique().tolist() == [StartStatus.ARRIVED]
     expected = torch.sqrt(9.80665 * targets / math.sin(1.2)).expand(12, 8)
@@ -88,7 +86,7 @@ def test_the_vacuum_cannon_is_aimed_by_galileos_parabola(name: str) -> None:
 def test_drag_and_four_controls_are_solved_to_rounding_in_few_steps(name: str) -> None:
     for task in (CannonDrag(), Ballistics()):
         controls, conditions = task.box.sample(100, seeded(1)), task.conditions.sample(100, seeded(2))
-        problem = InverseProblem(task(controls, conditions), conditions, task.box, 0.01, 9.0)
+        problem = pose(task(controls, conditions), conditions, task.box, 0.01, 9.0)
         solution = aimed(task, problem, SOLVERS[name])
         best = solution.controls[torch.arange(100), solution.best()]
         assert float((task(best, conditions) - problem.targets).abs().max()) < 1e-8
@@ -100,7 +98,7 @@ def test_the_arm_is_led_to_its_point(name: str) -> None:
     task = RoboticArm()
     conditions = torch.zeros(100, 0, dtype=T)
     targets = task(task.box.sample(100, seeded(1)), conditions)
-    solution = aimed(task, InverseProblem(targets, conditions, task.box, 0.01, 3.0), SOLVERS[name])
+    solution = aimed(task, pose(targets, conditions, task.box, 0.01, 3.0), SOLVERS[name])
     best = solution.controls[torch.arange(100), solution.best()]
     assert float((task(best, conditions) - targets).abs().max()) < 1e-8
 
@@ -110,7 +108,7 @@ def test_the_step_to_a_plane_is_the_orthogonal_projection(name: str) -> None:
     """Of all solutions of a x = b the one nearest to the start: x + a (b - a x) / |a|^2, in one step."""
     a = torch.tensor([[0.3, -0.5, 0.9]], dtype=T)
     starts = 0.4 + 0.2 * torch.rand(1, 5, 3, generator=seeded(), dtype=T)
-    solver = replace(SOLVERS[name], starts=5, starts_from="prior", precision=1e-15)
+    solver = replace(SOLVERS[name], precision=1e-15)
     solution = aimed(Affine(a), posed([[0.4]], square(3), starts=starts), solver)
     expected = starts + a * (0.4 - starts @ a.T) / a.square().sum()
     torch.testing.assert_close(solution.controls, expected, rtol=0, atol=1e-14)
@@ -206,7 +204,7 @@ def test_a_start_without_slope_stalls_where_it_is(name: str) -> None:
     """At speed 0 every derivative of the distance vanishes; the start beside it goes on."""
     task = CannonVacuum()
     starts = torch.tensor([[[0.0, 0.7], [0.0, 0.0], [5.0, 0.7]]], dtype=T)
-    solver = replace(SOLVERS[name], starts=3, starts_from="prior")
+    solver = SOLVERS[name]
     solution = aimed(task, posed([[5.0]], task.box, 0.01, starts), solver)
     stalled, arrived = StartStatus.STALLED, StartStatus.ARRIVED
     assert solution.start_status.tolist() == [[stalled, stalled, arrived]]
@@ -242,11 +240,11 @@ def test_rows_alone_give_the_bits_of_the_batch(name: str) -> None:
     targets[::3] = 99.0
     starts = task.box.sample(4 * 3, seeded(3)).unflatten(0, (4, 3))
     starts[:, 0, 0] = 0.0
-    solver = replace(SOLVERS[name], starts=3, starts_from="prior", max_steps=25)
-    whole = aimed(task, InverseProblem(targets, conditions, task.box, 0.01, 9.0, starts), solver)
+    solver = replace(SOLVERS[name], max_steps=25)
+    whole = aimed(task, pose(targets, conditions, task.box, 0.01, 9.0, starts), solver)
     for row in range(4):
         for start in range(3):
-            one = InverseProblem(
+            one = pose(
                 targets[row : row + 1],
                 conditions[row : row + 1],
                 task.box,
@@ -254,7 +252,7 @@ def test_rows_alone_give_the_bits_of_the_batch(name: str) -> None:
                 9.0,
                 starts[row : row + 1, start : start + 1],
             )
-            alone = aimed(task, one, replace(solver, starts=1))
+            alone = aimed(task, one, solver)
             for field in ("controls", "believed_miss", "start_status", "steps"):
                 ours, theirs = getattr(alone, field)[0, 0], getattr(whole, field)[row, start]
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -267,11 +265,10 @@ def test_a_failing_trial_is_refused_and_a_failing_start_is_named(name: str, pois
     task = CannonVacuum()
     forward = Poisoned(task, poison, 8.0)
     starts = torch.tensor([[[9.0, 0.7], [3.0, 0.1], [7.0, 1.5]]], dtype=T)
-    solver = replace(SOLVERS[name], starts=3, starts_from="prior")
+    solver = SOLVERS[name]
     solution = aimed(forward, posed([[6.0]], task.box, 0.01, starts), solver)
     assert solution.start_status.tolist() == [[status, StartStatus.ARRIVED, StartStatus.ARRIVED]]
-    others = replace(solver, starts=2)
-    without = aimed(forward, posed([[6.0]], task.box, 0.01, starts[:, 1:]), others)
+    without = aimed(forward, posed([[6.0]], task.box, 0.01, starts[:, 1:]), solver)
     torch.testing.assert_close(solution.controls[:, 1:], without.controls, rtol=0, atol=0)
 
 
@@ -307,7 +304,6 @@ def test_a_step_inside_ends_exactly_on_the_bounds_it_meets() -> None:
         (lambda: GaussNewton(length=0.0), "length: must be positive"),
         (lambda: Quadratic(length=math.inf), "length: must be positive and finite"),
         (lambda: Lbfgs(pairs=0), "pairs: must be a whole number from 1 to"),
-        (lambda: Lbfgs(starts=0), "starts: must be a whole number from 1 to"),
     ],
 )
 def test_settings_out_of_range_are_named(make: object, message: str) -> None:

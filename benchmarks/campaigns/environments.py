@@ -119,6 +119,7 @@ from aimback.data.dataset import simulate_dataset
 from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.starts import draw_evenly
 from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
@@ -129,11 +130,12 @@ task, folder = CannonDrag(), Path(sys.argv[1])
 data = simulate_dataset(task, 1000, 0.1, torch.Generator().manual_seed(0))
 settings = SurrogateSettings(16, 2), TrainingSettings(256, 5)
 network, history = train_surrogate(data, task, *settings, 0, "cpu", folder / "work")
-problem = InverseProblem(data.outcomes[:100], data.conditions[:100], task.box, 0.01, 9.0)
+starts = draw_evenly(100, 2, 2, torch.Generator().manual_seed(1))
+problem = InverseProblem(data.outcomes[:100], data.conditions[:100], task.box, 0.01, 9.0, starts)
 made = {f"weight of {name}": weight.contiguous() for name, weight in network.state_dict().items()}
 made["losses"] = torch.tensor([row[2:] for row in history], dtype=torch.float64)
 for name, forward in (("direct", task), ("surrogate", network.double())):
-    made[name] = solve(forward, problem, LevenbergMarquardt(2), torch.Generator().manual_seed(1)).controls.contiguous()
+    made[name] = solve(forward, problem, LevenbergMarquardt(), torch.Generator().manual_seed(1)).controls.contiguous()
 save_file({**made, "outcomes": data.outcomes}, folder / "made.safetensors")
 with aimback.report.canvas.new_figure(folder / "made.png", (2, 2)) as figure:
     figure.add_subplot().plot(made["losses"])

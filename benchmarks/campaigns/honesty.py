@@ -13,6 +13,7 @@ from aimback.evaluate.judge import judge, resimulate
 from aimback.runtime.project import CONF
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
+from aimback.solve.starts import draw_evenly
 from aimback.tasks.base import Task
 from aimback.workflow.settings import build
 
@@ -77,7 +78,8 @@ def answers(name: str, count: int) -> Answered | None:
     if targets is None:
         return None
     span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span)
+    starts = draw_evenly(len(targets), 8, len(task.box), torch.Generator().manual_seed(1))
+    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span, starts)
     solution = solve(task, problem, solver, torch.Generator().manual_seed(1))
     judged = judge(task, targets, solution, resimulate(task, targets, solution))
     again = torch.linalg.vector_norm(

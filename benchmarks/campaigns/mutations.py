@@ -22,6 +22,7 @@ from aimback.data.targets import Targets, draw_targets, load_targets, read_targe
 from aimback.runtime.project import CONF
 from aimback.solve.gauss_newton import GaussNewton
 from aimback.solve.multistart import solve
+from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.workflow.entry import composing
 from aimback.workflow.settings import Settings
@@ -226,8 +227,9 @@ def _sound_files(folder: Path) -> list[tuple[Path, Callable[..., Any], Callable[
     data, targets = folder / "dataset.npz", draw_targets(task, 6, generator)
     save_dataset(data, simulate_dataset(task, 20, 0.2, generator), task)
     save_targets(folder / "targets.npz", targets, task)
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, 10.0)
-    save_solution(folder / "solution.npz", solve(task, problem, GaussNewton(starts=2, max_steps=3), generator), task)
+    starts = draw_evenly(6, 2, len(task.box), generator)
+    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, 10.0, starts)
+    save_solution(folder / "solution.npz", solve(task, problem, GaussNewton(max_steps=3), generator), task)
 
     def whole_dataset(loaded: Dataset) -> bool:
         parts = [(loaded.controls, 2), (loaded.conditions, 1), (loaded.outcomes, 1)]

@@ -17,6 +17,7 @@ from aimback.data.targets import Targets, draw_targets
 from aimback.evaluate.judge import judge, resimulate
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.starts import draw_evenly
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.trebuchet import Trebuchet
@@ -44,8 +45,10 @@ def tried(name: str, number: int) -> Counter[str]:
         return Counter({"refused": 1})
     asked = _asked(task, targets, number)
     span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-    problem = InverseProblem(asked.targets, asked.conditions, task.box, task.tolerance, span)
-    solution = solve(task, problem, LevenbergMarquardt(starts=4), torch.Generator().manual_seed(number))
+    generator = torch.Generator().manual_seed(number)
+    starts = draw_evenly(len(asked), 4, len(task.box), generator)
+    problem = InverseProblem(asked.targets, asked.conditions, task.box, task.tolerance, span, starts)
+    solution = solve(task, problem, LevenbergMarquardt(), generator)
     answers = judge(task, asked, solution, resimulate(task, asked, solution))
     by_own_steps = (task(answers.controls, asked.conditions) - asked.targets)[:, 0].abs() <= task.tolerance
     truth = [reference(*shot) for shot in zip(answers.controls.tolist(), asked.conditions.tolist(), strict=True)]

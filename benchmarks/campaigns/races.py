@@ -55,7 +55,8 @@ def _advance() -> Advance:
     task = CannonVacuum()
     controls = task.box.sample(_ROWS, torch.Generator().manual_seed(0))
     targets = task(controls, controls[:, :0])
-    problem = InverseProblem(targets, controls[:, :0], task.box, task.tolerance, 1.0)
+    starts = task.box.to_unit(controls)[:, None]
+    problem = InverseProblem(targets, controls[:, :0], task.box, task.tolerance, 1.0, starts)
     return Advance(task, problem, LevenbergMarquardt())
 
 

@@ -16,7 +16,7 @@ _SMALL = {
     "conf/data/default.yaml": {"examples": 500, "targets": 20},
     "conf/training/default.yaml": {"max_epochs": 20},
     "conf/surrogate/mlp.yaml": {"hidden_width": 8},
-    "conf/solver/levenberg_marquardt.yaml": {"starts": 2},
+    "conf/starts/box.yaml": {"number": 2},
     "conf/diagnose/default.yaml": {"replicas": 1, "points": 21, "basin_points": 7, "targets": 4, "resamples": 100},
 }
 

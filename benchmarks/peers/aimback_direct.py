@@ -18,6 +18,7 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.quadratic import Quadratic
 from aimback.solve.solver import Solver
+from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
 from benchmarks.cannon import FINE_STEPS, Aim, Array, Cannon
 
@@ -86,8 +87,8 @@ def _fresh_compiler() -> Compiler:
 def _aim_from_guess(
     cannon: Cannon, forward: OneSpeed, task: CannonDrag, compiler: Compiler | None, targets: Array, wind: Array
 ) -> Array:
-    starts = torch.from_numpy(cannon.first_angle(targets))[:, None, None]
-    solver = Quadratic(starts=1, precision=PRECISION, starts_from="prior")
+    starts = forward.box.to_unit(torch.from_numpy(cannon.first_angle(targets))[:, None, None])
+    solver = Quadratic(precision=PRECISION)
     return _solved(forward, task, solver, targets, wind, compiler, starts)
 
 
@@ -99,7 +100,9 @@ def _aim(
     wind: Array,
     compiler: Compiler | None = None,
 ) -> Array:
-    return _solved(forward, task, LevenbergMarquardt(starts=starts, precision=PRECISION), targets, wind, compiler)
+    generator = torch.Generator().manual_seed(1)
+    unit = draw_evenly(len(targets), starts, len(forward.box), generator)
+    return _solved(forward, task, LevenbergMarquardt(precision=PRECISION), targets, wind, compiler, unit)
 
 
 def _solved(
@@ -109,7 +112,7 @@ def _solved(
     targets: Array,
     wind: Array,
     compiler: Compiler | None,
-    starts: Tensor | None = None,
+    starts: Tensor,
 ) -> Array:
     span = float(task.outcomes.upper - task.outcomes.lower)
     wanted, given = torch.from_numpy(targets)[:, None], torch.from_numpy(wind)[:, None]

@@ -64,8 +64,8 @@ class InverseProblem:
         box: bounds of the controls.
         tolerance: the distance, in the outcome's unit, at which a target counts as hit.
         scale: a typical outcome span, in the outcome's unit; makes losses of different tasks comparable.
-        starts: initial guesses, `(n_targets, n_starts, n_controls)`, in the units of the box, for a solver
-            that takes them from the problem; None where there are none.
+        starts: initial guesses, `(n_targets, n_starts, n_controls)`, in the unit cube that stands for the box.
+            They may lie outside; where a solver keeps to the box, it begins at the nearest wall.
 
     Raises:
         UserError: shapes, dtypes or devices that do not fit, or values that are not finite.
@@ -76,7 +76,7 @@ class InverseProblem:
     box: Box
     tolerance: float
     scale: float
-    starts: Tensor | None = None
+    starts: Tensor
 
     def __post_init__(self) -> None:
         targets, conditions = self.targets, self.conditions
@@ -98,15 +98,14 @@ class InverseProblem:
             raise UserError("there is no control to solve for")
         if not (self.tolerance > 0 and self.scale > 0):
             raise UserError(f"tolerance and scale must be positive, got {self.tolerance:g} and {self.scale:g}")
-        if self.starts is not None:
-            expected = len(targets), len(self.box)
-            if self.starts.ndim != 3 or (len(self.starts), self.starts.shape[-1]) != expected:
-                raise UserError(
-                    f"starts must be (n_targets, n_starts, n_controls) for {expected[0]} targets and {expected[1]} "
-                    f"controls, got {tuple(self.starts.shape)}"
-                )
-            if not bool(torch.isfinite(self.starts).all()):
-                raise UserError("starts must be finite")
+        shape, expected = tuple(self.starts.shape), (len(targets), len(self.box))
+        if len(shape) != 3 or (shape[0], shape[2]) != expected or shape[1] == 0:
+            raise UserError(
+                f"starts must be (n_targets, n_starts, n_controls) for {expected[0]} targets and {expected[1]} "
+                f"controls, got {shape}"
+            )
+        if not bool(torch.isfinite(self.starts).all()):
+            raise UserError("starts must be finite")
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
 """What the claims are examined on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from aimback.core.problem import InverseProblem, Linearised, Solution
 from aimback.data.targets import Targets
 from aimback.diagnose.settings import DiagnoseSettings
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
+from aimback.solve.starts import Starts, draw_starts
 from aimback.tasks.base import Task
 
 
@@ -23,7 +25,7 @@ class Subject:
         networks: the run's own surrogate, then its replicas.
         targets: the valid ones, all of them, on the CPU.
         solutions: by route, the run's answers to `targets`, on the CPU.
-        solver: as configured for every route.
+        solver, starts: as configured for every route.
         generator: a random stream by purpose.
         settings: how finely to look.
         device: where to compute.
@@ -34,6 +36,7 @@ class Subject:
     targets: Targets
     solutions: Mapping[str, Solution]
     solver: Solver
+    starts: Starts
     generator: Callable[[str], torch.Generator]
     settings: DiagnoseSettings
     device: torch.device
@@ -48,25 +51,31 @@ class Subject:
         return float(torch.linalg.vector_norm(self.task.outcomes.upper - self.task.outcomes.lower))
 
     def solve(
-        self, forward: Linearised, targets: Targets, solver: Solver, purpose: str, starts: torch.Tensor | None = None
+        self, forward: Linearised, targets: Targets, solver: Solver, purpose: str, starts: Tensor | Starts
     ) -> Solution:
         """Invert a forward map at `targets`.
 
         Args:
             purpose: of the random stream; the same purpose gives every forward map the same starts.
-            starts: where to begin instead, `(n_targets, n_starts, n_controls)` in the units of the box.
+            starts: where to begin, `(n_targets, n_starts, n_controls)` in the units of the box, or how to draw that.
         """
-        if starts is not None:
-            solver = replace(solver, starts=starts.shape[1], starts_from="prior")
+        box, generator = self.task.box, self.generator(purpose)
+        if isinstance(starts, Starts):
+            unit = draw_starts(starts, len(targets), box, self._guess, generator)
+        else:
+            unit = box.to_unit(starts.to(self.device, torch.float64))
         problem = InverseProblem(
             targets.targets.to(self.device),
             targets.conditions.to(self.device),
-            self.task.box,
+            box,
             self.task.tolerance,
             self.span,
-            None if starts is None else starts.to(self.device, torch.float64),
+            unit,
         )
-        return solve(forward, problem, solver, self.generator(purpose))
+        return solve(forward, problem, solver, generator)
+
+    def _guess(self, count: int) -> Tensor:
+        return self.task.draw_starts(count, self.generator("prior starts"))
 
 
 # Pictures of a claim: arrays by name, for the figures.

@@ -1,6 +1,6 @@
 """C6: is the true loss free of ill-conditioning?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from aimback.diagnose.case import Pictures, Subject
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.summary import figure, median, medians, quantile, share
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+from aimback.solve.starts import Starts
 
 _ILL = 1e-3  # a condition number of a thousand
 _SOLVER = LevenbergMarquardt()
@@ -142,7 +143,8 @@ def _reciprocal_condition(eigenvalues: Tensor) -> Tensor:
 
 def _curvature(subject: Subject, forward: Linearised) -> Curvature:
     box, targets = subject.task.box, subject.few()
-    solution = subject.solve(forward, targets, replace(_SOLVER, starts=subject.settings.starts), "conditioning: starts")
+    starts = Starts(number=subject.settings.starts, drawn_from="box")
+    solution = subject.solve(forward, targets, _SOLVER, "conditioning: starts", starts)
     # Off the solution by a tolerance, what is singular would not look so.
     exact = (solution.believed_miss <= _SOLVER.precision * subject.span).cpu()
     rows, _ = torch.nonzero(exact, as_tuple=True)

@@ -16,7 +16,7 @@ from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.multistart import HISTORY_ROWS
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver
-from aimback.solve.starts import stratified_starts
+from aimback.solve.starts import draw_evenly
 from aimback.tasks.base import Task
 
 # Of the tolerance: a start whose believed miss is below it is done, through either map. What is left to descend
@@ -27,14 +27,15 @@ _SLACK = 1e-6  # box lengths: rounding takes no answer out of the box
 
 @dataclass(frozen=True)
 class GradientLadder(GradientDescent):
-    """Gradient descent by several step sizes at once: as many starts a target for each, in this order."""
+    """Gradient descent by several step sizes at once: so many starts of every target for `each`, in this order."""
 
     step_sizes: Sequence[float] = (0.1,)
+    each: int = 1
 
     def begin(self, point: Point) -> Memory:
         sizes = torch.tensor(self.step_sizes, dtype=torch.float64).to(point.unit)
-        each = sizes.repeat_interleave(self.starts // len(sizes))
-        return (each.repeat(len(point.unit) // self.starts)[:, None],)
+        of_target = sizes.repeat_interleave(self.each)
+        return (of_target.repeat(len(point.unit) // len(of_target))[:, None],)
 
     def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
         return point.held(point.unit - memory[0] * point.gradient), memory
@@ -73,7 +74,7 @@ def examined_rows(subject: Subject) -> Tensor:
 def even_starts(subject: Subject, count: int) -> Tensor:
     """The starts of every comparison, evenly over the box, `(count, n_starts, n_controls)` in its units."""
     box, generator = subject.task.box, subject.generator("starts")
-    return box.from_unit(stratified_starts(count, subject.settings.starts, len(box), generator))
+    return box.from_unit(draw_evenly(count, subject.settings.starts, len(box), generator))
 
 
 def limited(subject: Subject, solver: Solver) -> Solver:
@@ -118,8 +119,9 @@ def capped(steps: Tensor, limit: int) -> Tensor:
 def gradient_ladder(subject: Subject) -> Ladder:
     """Gradient descent by all step sizes, from the same starts; made once for all claims that ask."""
     targets, sizes = examined(subject), tuple(subject.settings.step_sizes)
-    starts = even_starts(subject, len(targets)).repeat(1, len(sizes), 1)
-    solver = limited(subject, GradientLadder(starts=starts.shape[1], step_sizes=sizes))
+    starts = even_starts(subject, len(targets))
+    solver = limited(subject, GradientLadder(step_sizes=sizes, each=starts.shape[1]))
+    starts = starts.repeat(1, len(sizes), 1)
 
     def by_size(forward: Linearised) -> Tensor:
         steps = steps_to_hit(subject, forward, targets, solver, starts)

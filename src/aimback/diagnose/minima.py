@@ -1,6 +1,6 @@
 """C4: do the minima of the two losses coincide?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from aimback.diagnose.case import Pictures, Subject
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.summary import figure, median, medians, quantile, sureness
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+from aimback.solve.starts import Starts
 
 # Its steps tend to the shortest ones, so it ends near the solution that is nearest; whatever the run's own solver is.
 _PROJECTOR = LevenbergMarquardt()
@@ -108,8 +109,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
 
 def _solve(subject: Subject, forward: Linearised, targets: Targets, starts: int) -> Solutions:
     """From the same starts for every forward map."""
-    solution = subject.solve(forward, targets, replace(_PROJECTOR, starts=starts), "minima: starts")
-    return _found(subject, solution)
+    drawn = Starts(number=starts, drawn_from="box")
+    return _found(subject, subject.solve(forward, targets, _PROJECTOR, "minima: starts", drawn))
 
 
 def _carried(subject: Subject, forward: Linearised, targets: Targets, begin: Solutions) -> Solutions:

@@ -12,6 +12,7 @@ from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.descents import true_miss
 from aimback.diagnose.summary import share
 from aimback.solve.solver import Solver
+from aimback.solve.starts import Starts
 
 _TOO_OFTEN = 0.01
 
@@ -19,8 +20,12 @@ _TOO_OFTEN = 0.01
 def examine(subject: Subject) -> tuple[Claim, Pictures]:
     """How often, and by how much, the surrogate route's answers miss where it believes in a hit."""
     settings, tolerance = subject.settings, subject.task.tolerance
+
+    def invert(network: Linearised, solver: Solver, starts: Starts) -> Solution:
+        return subject.solve(network, subject.targets, solver, "misbelief starts", starts)
+
     answers = [_answers(subject, subject.solutions["surrogate"])]
-    answers += [_answers(subject, _inverted(subject, network, subject.solver)) for network in subject.networks[1:]]
+    answers += [_answers(subject, invert(network, subject.solver, subject.starts)) for network in subject.networks[1:]]
     trusted = [miss[believed <= tolerance] for believed, miss in answers]
     number = estimate(
         [(miss > tolerance).double() for miss in trusted],
@@ -31,8 +36,9 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     believed, miss = answers[0]
     over = trusted[0][trusted[0] > tolerance].sort().values
     # As the article went about it: one descent a target, which is believed as soon as it comes within the tolerance.
-    naive = replace(subject.solver, starts=1, precision=tolerance / subject.span)
-    naive_believed, naive_miss = _answers(subject, _inverted(subject, subject.networks[0], naive))
+    naive = replace(subject.solver, precision=tolerance / subject.span)
+    single = subject.starts.model_copy(update={"number": 1})
+    naive_believed, naive_miss = _answers(subject, invert(subject.networks[0], naive, single))
     rank = {"median": 0.5, "p90": 0.9, "greatest": 1.0}
     sizes = {name: _ranked(over, place) for name, place in rank.items()}
     details = {
@@ -53,15 +59,6 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         because=_because(subject, number.value, len(trusted[0]), sizes),
         details=details,
     ), {"believed": believed.numpy(), "miss": miss.numpy()}
-
-
-def _inverted(subject: Subject, network: Linearised, solver: Solver) -> Solution:
-    """The route taken anew."""
-    starts = None
-    if solver.starts_from == "prior":
-        drawn = subject.task.draw_starts(len(subject.targets) * solver.starts, subject.generator("prior starts"))
-        starts = drawn.unflatten(0, (len(subject.targets), solver.starts))
-    return subject.solve(network, subject.targets, solver, "misbelief starts", starts)
 
 
 def _answers(subject: Subject, solution: Solution) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from aimback.report.colours import COLOURS, LINES
 from aimback.report.views import array, evaluate, span_of, unit_grid
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
-from aimback.solve.starts import stratified_starts
+from aimback.solve.starts import draw_evenly
 from aimback.tasks.base import Task
 
 FRAMES = 36
@@ -88,11 +88,11 @@ def view_sweep(
     wanted = targets.targets.median(0).values.expand(FRAMES, -1).clone()
     wanted[:, 0] = torch.linspace(float(ends[0]), float(ends[1]), FRAMES, dtype=torch.float64)
     condition = targets.conditions.median(0).values
-    starts = task.box.from_unit(stratified_starts(1, _STARTS, len(task.box), generator)).expand(FRAMES, -1, -1)
+    starts = task.box.from_unit(draw_evenly(1, _STARTS, len(task.box), generator)).expand(FRAMES, -1, -1)
     problem = InverseProblem(
-        wanted, condition.expand(FRAMES, -1), task.box, task.tolerance, span_of(task), starts.contiguous()
+        wanted, condition.expand(FRAMES, -1), task.box, task.tolerance, span_of(task), task.box.to_unit(starts)
     )
-    brief = replace(solver, starts=_STARTS, starts_from="prior", max_steps=min(solver.max_steps, _MAX_STEPS))
+    brief = replace(solver, max_steps=min(solver.max_steps, _MAX_STEPS))
     axes = task.box.axes[:2]
     controls = task.box.from_unit(unit_grid(torch.full((len(task.box),), 0.5, dtype=torch.float64), _POINTS))
     sides = []

@@ -37,7 +37,7 @@ def solve_in_turn(
     way: list[Solution] = []
     for forward in easier:
         way.append(solve(forward, problem, replace(solver, precision=precision), generator))
-        problem, solver = replace(problem, starts=way[-1].controls), replace(solver, starts_from="prior")
+        problem = replace(problem, starts=problem.box.to_unit(way[-1].controls))
     return functools.reduce(_joined, [*way, solve(last, problem, solver, generator, progress)])
 
 

@@ -13,7 +13,6 @@ from aimback.solve.ended import Ended, Program, targets_arrived
 from aimback.solve.progress import Progress
 from aimback.solve.rowwise import total
 from aimback.solve.solver import Solver, Stepper
-from aimback.solve.starts import draw_starts
 from aimback.solve.step import Advance, Front, NotCompilable
 
 _ROWS = 65_536  # starts in flight at once; bounds the memory, and more are no faster
@@ -38,9 +37,9 @@ def solve(
 
     Args:
         forward: the simulator or the trained network.
-        problem: what is wanted; its dtype and device are the ones worked in.
+        problem: what is wanted, and where to begin; its dtype and device are the ones worked in.
         solver: how to step.
-        generator: of the starts; the same state gives every route the same ones.
+        generator: of solvers that move at random.
         progress: told after every step, or by a program after every block, how many targets are done (all their
             starts have stopped) and how many have a start within the tolerance.
         compiler: makes one program of all steps, see `aimback.compile.compiler`; None leaves them to the interpreter.
@@ -51,24 +50,25 @@ def solve(
     Raises:
         NotCompilable: a compiler is given and cannot do it.
     """
-    starts = draw_starts(problem, solver, generator)
-    kept = max(1, HISTORY_ROWS // solver.starts)
+    starts = problem.starts if solver.boundary is not None else problem.starts.clamp(0, 1)
+    each = starts.shape[1]
+    kept = max(1, HISTORY_ROWS // each)
     if isinstance(solver, CmaEs):
         if compiler is not None:
             raise NotCompilable("cma_es is a library's own code")
         return evolve(forward, problem, solver, starts, kept, generator, progress)
     advance = Advance(forward, problem, cast("Stepper", solver))  # to ask whether it is one takes its time
     program = None if compiler is None else compiler(advance)
-    size = max(1, _ROWS // solver.starts)
+    size = max(1, _ROWS // each)
     blocks: list[Solution] = []
     arrived = first = 0
 
     def ended(rows: slice) -> Ended:
         front = _begun(advance, starts, rows)
-        paths = max(0, min(kept - first, len(front.unit) // solver.starts)) * solver.starts
+        paths = max(0, min(kept - first, len(front.unit) // each)) * each
         if program is not None:
             return program(front, solver.max_steps, paths)
-        block = _Block(front, solver.starts, paths)
+        block = _Block(front, each, paths)
         for _ in block.steps(advance):
             if progress is not None:
                 progress(first + block.done(), arrived + block.arrived())
@@ -82,8 +82,8 @@ def solve(
             if size == 0 or not out_of_memory(error):
                 raise
             continue  # no start influences another: smaller blocks give the same
-        blocks.append(block.solution(problem, solver.starts))
-        arrived += targets_arrived(block.reached, solver.starts)
+        blocks.append(block.solution(problem, each))
+        arrived += targets_arrived(block.reached, each)
         first += len(blocks[-1].steps)
         if progress is not None:
             progress(first, arrived)

@@ -5,15 +5,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from aimback.core.checks import MOST_STEPS, check_one_of, check_whole
+from aimback.core.checks import MOST_STEPS, check_whole
 from aimback.core.errors import UserError
 from aimback.solve.point import Point
-
-# As many as are moved at once, see `multistart`.
-MOST_STARTS = 65_536
-
-# The whole box evenly, or the initial guesses that the problem brings with it.
-STARTS_FROM = ("box", "prior")
 
 # What a solver remembers of each start, one row a start; finished starts' rows are dropped.
 Memory = tuple[Tensor, ...]
@@ -24,18 +18,14 @@ class Stepper(Protocol):
     """A solver that moves all starts of all targets together, each row by its own numbers only.
 
     Attributes:
-        starts: initial guesses a target.
         max_steps: after so many steps a start stops as `step_limit`.
         precision: a start whose believed miss is below this share of the outcome's span has arrived
             for good; nothing is gained by going on.
-        starts_from: one of `STARTS_FROM`.
         boundary: None where the box has walls; else they are soft, see `Point.boundary`.
     """
 
-    starts: int
     max_steps: int
     precision: float
-    starts_from: str
 
     @property
     def boundary(self) -> float | None: ...
@@ -57,18 +47,14 @@ class Stepper(Protocol):
 class Solver:
     """What every solver is told, see `Stepper`. Raises `UserError` for a value that is not allowed."""
 
-    starts: int = 8
     max_steps: int = 300
     precision: float = 1e-10
-    starts_from: str = "box"
 
     @property
     def boundary(self) -> float | None:
         return None
 
     def __post_init__(self) -> None:
-        check_whole(1, MOST_STARTS, starts=self.starts)
         check_whole(1, MOST_STEPS, max_steps=self.max_steps)
         if not 0 < self.precision < 1:
             raise UserError(f"precision: must lie between 0 and 1, got {self.precision:g}")
-        check_one_of("starts_from", self.starts_from, STARTS_FROM)

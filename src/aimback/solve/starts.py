@@ -1,37 +1,54 @@
 """Where solvers begin."""
 
+from collections.abc import Callable
+from typing import Annotated, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from aimback.core.errors import UserError
-from aimback.core.problem import InverseProblem
-from aimback.solve.solver import Solver
+from aimback.core.box import Box
+from aimback.core.section import Section
+
+# As many as are moved at once, see `multistart`.
+MOST_STARTS = 65_536
 
 
-def draw_starts(problem: InverseProblem, solver: Solver, generator: torch.Generator) -> Tensor:
-    """The starts that a solver asks for, `(n_targets, n_starts, n_controls)` in unit-cube coordinates.
+class Starts(Section):
+    """The section `starts`: how many initial guesses a target has, and where they come from.
 
-    Those that the problem brings may lie outside the box; where that has walls they begin at them.
-
-    Raises:
-        UserError: the solver wants the problem's starts, and it has none or too few.
+    Attributes:
+        number: of guesses a target.
+        drawn_from: "box": evenly from all of it; "prior": as the task's literature draws initial guesses.
     """
-    if solver.starts_from == "box":
-        return stratified_starts(len(problem.targets), solver.starts, len(problem.box), generator)
-    if problem.starts is None or problem.starts.shape[1] < solver.starts:
-        raise UserError(f"starts: the solver takes {solver.starts} a target from the problem, which brings fewer")
-    unit = problem.box.to_unit(problem.starts[:, : solver.starts])
-    return unit.clamp(0, 1) if solver.boundary is None else unit
+
+    number: Annotated[int, Field(ge=1, le=MOST_STARTS)]
+    drawn_from: Literal["box", "prior"]
 
 
-def stratified_starts(targets: int, starts: int, dimensions: int, generator: torch.Generator) -> Tensor:
-    """Latin hypercube starts, `(targets, starts, dimensions)` in the open unit cube, float64, on the CPU.
+def draw_starts(
+    starts: Starts, targets: int, box: Box, guess: Callable[[int], Tensor], generator: torch.Generator
+) -> Tensor:
+    """The starts of a problem, `(targets, number, n_controls)` in the unit cube.
 
-    Along every axis each of the `starts` equal strata holds one start of each target (McKay, Beckman,
+    Args:
+        guess: draws so many points from the task's prior, in the units of the box.
+        generator: of starts drawn from the box; the same state gives every route the same ones.
+    """
+    if starts.drawn_from == "box":
+        return draw_evenly(targets, starts.number, len(box), generator)
+    guesses = box.to_unit(guess(targets * starts.number))
+    return guesses.reshape(targets, starts.number, len(box))
+
+
+def draw_evenly(targets: int, number: int, dimensions: int, generator: torch.Generator) -> Tensor:
+    """A Latin hypercube for each target, `(targets, number, dimensions)` in the open unit cube, float64, on the CPU.
+
+    Along every axis each of the `number` equal strata holds one start of each target (McKay, Beckman,
     Conover 1979): two starts already lie on either side of every axis's middle, so both the low and
     the high arc of a cannon have one nearby.
     """
-    shape = (targets, dimensions, starts)
+    shape = (targets, dimensions, number)
     strata = torch.rand(shape, generator=generator, dtype=torch.float64).argsort(dim=-1)
     within = torch.rand(shape, generator=generator, dtype=torch.float64)
-    return ((strata + within) / starts).transpose(1, 2).contiguous()
+    return ((strata + within) / number).transpose(1, 2).contiguous()

@@ -36,7 +36,7 @@ def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
         targets = data.targets if settings.targets is None else 1
         yield "data.targets", row * targets
         # Random strata, their order, places within them, and their sum.
-        yield "solver.starts", 4 * 8 * len(task.box) * targets * settings.solver.starts
+        yield "starts.number", 4 * 8 * len(task.box) * targets * settings.starts.number
     trained = (
         ("surrogate", settings.surrogate, "training", settings.training, data.examples),
         ("hybrid", hybrid, "hybrid", hybrid, hybrid.targets),

@@ -23,6 +23,7 @@ import aimback
 from aimback.core.checks import MOST_ROWS, check_whole, shown
 from aimback.core.errors import UserError
 from aimback.core.hardware import Hardware
+from aimback.core.section import Section
 from aimback.data.dataset import LEAST_EXAMPLES
 from aimback.diagnose.settings import DiagnoseSettings
 from aimback.learn.proposer_settings import HybridSettings
@@ -30,6 +31,7 @@ from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
 from aimback.runtime.project import seen, seen_even_from_a_copy
 from aimback.solve.smoothing_settings import Smoothing
 from aimback.solve.solver import Solver
+from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
 
 T = TypeVar("T")
@@ -56,19 +58,6 @@ class DataSettings:
         check_whole(1, MOST_ROWS, targets=self.targets)
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"validation_fraction: between 0 and 1, got {self.validation_fraction:g}")
-
-
-@dataclass(frozen=True)
-class StartsSettings:
-    """Where the solvers begin.
-
-    Args:
-        number: initial guesses a target.
-        drawn_from: "box", evenly over it; or "prior", as the task draws initial guesses.
-    """
-
-    number: int
-    drawn_from: Literal["box", "prior"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +91,7 @@ class Descent:
 
     solver: Solver
     dtype: Literal["float32", "float64"]
-    starts: StartsSettings
+    starts: Starts
     margin: float = 0.0
     network: str = ""
     smoothing: Smoothing | None = None
@@ -212,6 +201,10 @@ class Settings:
         return self._part("training", TrainingSettings)
 
     @cached_property
+    def starts(self) -> Starts:
+        return self._part("starts", Starts)
+
+    @cached_property
     def solver(self) -> Solver:
         return self._part("solver", Solver)
 
@@ -222,10 +215,6 @@ class Settings:
     @cached_property
     def hybrid(self) -> HybridSettings:
         return self._part("hybrid", HybridSettings)
-
-    @cached_property
-    def starts(self) -> StartsSettings:
-        return self._part("starts", StartsSettings)
 
     @cached_property
     def train(self) -> dict[str, Training]:
@@ -373,7 +362,7 @@ def _descent(node: Mapping[str, Any], path: str, own: Iterable[str]) -> Descent:
     starts = node.get("starts", {"number": 1, "drawn_from": "prior"})
     return Descent(
         build(node["solver"], Solver, f"{path}.solver"),
-        starts=build(starts, StartsSettings, f"{path}.starts"),
+        starts=build(starts, Starts, f"{path}.starts"),
         **given,
     )
 
@@ -393,6 +382,8 @@ def build(node: Any, kind: type[T], path: str) -> T:
     if not isinstance(node, Mapping):
         raise UserError(f"{path}: expected a group of settings, got {shown(node)}")
     values = {str(name): value for name, value in node.items()}
+    if issubclass(kind, Section):
+        return _section(values, kind, path)
     target = values.pop("_target_", None)
     has_choice = getattr(kind, "_is_protocol", False) or kind in _FAMILIES
     if target is not None and not has_choice:
@@ -409,6 +400,18 @@ def build(node: Any, kind: type[T], path: str) -> T:
         return made(**checked)
     except ValueError as error:
         raise UserError(_placed(path, str(error), signature.parameters)) from error
+
+
+def _section(values: Mapping[str, Any], kind: type[T], path: str) -> T:
+    assert issubclass(kind, Section)
+    _known(f"{path}.", values, kind.model_fields)
+    try:
+        return kind.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first["msg"].replace("Input should be", "must be").replace("Field required", "is missing")
+        key = ".".join(map(str, (path, *first["loc"])))
+        raise UserError(f"{key}: {reason}, got {shown(first['input'])}") from None
 
 
 def _placed(path: str, message: str, keys: Iterable[str]) -> str:

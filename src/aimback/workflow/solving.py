@@ -18,6 +18,7 @@ from aimback.data.targets import Targets, load_targets
 from aimback.runtime.project import ROOT
 from aimback.solve.continuation import solve_in_turn
 from aimback.solve.multistart import solve
+from aimback.solve.starts import draw_starts
 from aimback.solve.step import NotCompilable
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.settings import Descent
@@ -67,33 +68,28 @@ def _solve(
     task, hardware = job.task, job.settings.hardware
     device, dtype = hardware.device(), route.torch_dtype
     wanted, given = targets.targets.to(device, dtype), targets.conditions.to(device, dtype)
-    solver = dataclasses.replace(route.solver, starts=route.starts.number, starts_from=route.starts.drawn_from)
-    starts = None
+    box = task.box.shrunk(route.margin) if route.margin else task.box
+    generator = job.generator("starts")
+
+    def guess(count: int) -> Tensor:
+        return task.draw_starts(count, job.generator("prior starts"))
+
     if propose is not None:
-        starts = propose(wanted, given)[:, None]
-        solver = dataclasses.replace(solver, starts=1, starts_from="prior")
-    elif solver.starts_from == "prior":
-        drawn = task.draw_starts(len(targets) * solver.starts, job.generator("prior starts"))
-        starts = drawn.unflatten(0, (len(targets), solver.starts))
+        starts = box.to_unit(propose(wanted, given))[:, None]
+    else:
+        starts = draw_starts(route.starts, len(targets), box, guess, generator)
     span = task.outcomes.upper - task.outcomes.lower
-    problem = InverseProblem(
-        wanted,
-        given,
-        task.box.shrunk(route.margin) if route.margin else task.box,
-        task.tolerance,
-        float(torch.linalg.vector_norm(span)),
-        starts,
-    )
+    problem = InverseProblem(wanted, given, box, task.tolerance, float(torch.linalg.vector_norm(span)), starts)
     compiler = None
-    if about is not None and hardware.compiles(len(targets) * solver.starts):
+    if about is not None and hardware.compiles(starts.shape[:2].numel()):
         compiler = Compiler(ROOT / "outputs" / "compiled", about)
     with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
         if before:
-            return solve_in_turn([*before, forward], problem, solver, job.generator("starts"), bar.reached)
+            return solve_in_turn([*before, forward], problem, route.solver, generator, bar.reached)
         try:
-            return solve(forward, problem, solver, job.generator("starts"), bar.reached, compiler)
+            return solve(forward, problem, route.solver, generator, bar.reached, compiler)
         except NotCompilable as error:
             if hardware.compile != "auto":
                 raise UserError(f"hardware.compile: {job.name}: {error}; hardware.compile=off goes without") from error
             log.info("%s: not compiled: %s", job.name, error)
-        return solve(forward, problem, solver, job.generator("starts"), bar.reached)
+        return solve(forward, problem, route.solver, generator, bar.reached)
