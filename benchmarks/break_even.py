@@ -155,9 +155,8 @@ def trained(task: Task, examples: Any, settings: Settings, rounds: int) -> Kind:
 
 
 def _solve(forward: Linearised, task: Task, targets: Targets, settings: Settings) -> Solution:
-    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
     starts = draw_evenly(len(targets), settings.starts.number, len(task.box), torch.Generator().manual_seed(2))
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span, starts)
+    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, task.outcomes.span, starts)
     return solve(forward, problem, settings.solver, torch.Generator().manual_seed(2))
 
 

@@ -37,7 +37,7 @@ def second_order_against_adam() -> str:
     )
     network = trained(task, examples, settings, 1).surrogate
     wanted = draw_targets(task, _TARGETS, torch.Generator().manual_seed(1))
-    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
+    span = task.outcomes.span
     starts = draw_evenly(_TARGETS, _STARTS, len(task.box), torch.Generator().manual_seed(2))
     problem = InverseProblem(wanted.targets, wanted.conditions, task.box, task.tolerance, span, starts)
 

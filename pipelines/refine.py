@@ -7,8 +7,6 @@ first generation around it.
 import dataclasses
 import json
 
-import torch
-
 from aimback.core.ledger import Counted, Ledger
 from aimback.data.identity import identity
 from aimback.learn.proposer import Proposer
@@ -24,8 +22,7 @@ def main(job: Job) -> None:
     ledger = Ledger(**json.loads(job.made(f"{folder}/ledger.json").read_text(encoding="utf-8")))
     if job.settings.amortise[route.network].refine == "outside_tolerance":
         # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
-        span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-        solver = dataclasses.replace(route.solver, precision=task.tolerance / span)
+        solver = dataclasses.replace(route.solver, precision=task.tolerance / task.outcomes.span)
         route = dataclasses.replace(route, solver=solver)
     solve_targets(job, route, Counted(task, ledger, simulates=True), ledger, identity(task), propose=proposer)
 

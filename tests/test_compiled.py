@@ -112,8 +112,7 @@ def asked(task: Any, count: int, starts: int = 3) -> InverseProblem:
     generator = torch.Generator().manual_seed(3)
     conditions = task.conditions.sample(count, generator)
     targets = 1.5 * task(task.box.sample(count, generator), conditions)
-    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-    return pose(targets, conditions, task.box, task.tolerance, span, starts, 5)
+    return pose(targets, conditions, task.box, task.tolerance, task.outcomes.span, starts, 5)
 
 
 def solved(task: Any, problem: InverseProblem, solver: Solver, compiler: Compiler | None) -> tuple[Solution, Ledger]:

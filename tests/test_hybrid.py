@@ -85,10 +85,9 @@ def train(work_dir: Path, task=None, ledger=None, seed=0, live=None, **settings)
 
 def refined(task, targets: Targets, starts: Tensor, solver: Solver, ledger: Ledger, tolerated=True) -> Solution:
     """As the stage `refine` does it."""
-    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
     if tolerated:
-        solver = dataclasses.replace(solver, precision=task.tolerance / span)
-    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, span, starts[:, None])
+        solver = dataclasses.replace(solver, precision=task.tolerance / task.outcomes.span)
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, task.outcomes.span, starts[:, None])
     return solve(Counted(task, ledger, simulates=True), problem, solver, seeded())
 
 

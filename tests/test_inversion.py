@@ -21,8 +21,7 @@ def answered(task: Task, targets: Targets, starts: int = 16) -> tuple[Answers, f
     """The answers by the direct route from the task's own guesses, and their r_1."""
     generator = torch.Generator().manual_seed(1)
     guesses = task.draw_starts(len(targets) * starts, generator).unflatten(0, (len(targets), starts))
-    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
-    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, span, guesses)
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, task.outcomes.span, guesses)
     solution = solve(task, problem, LevenbergMarquardt(), generator)
     truth = resimulate(task, targets, solution)
     return judge(task, targets, solution, truth), float(r_t(truth)[0, 0])

@@ -77,9 +77,8 @@ def answers(name: str, count: int) -> Answered | None:
     targets = _asked(task, reachable, count - reachable)
     if targets is None:
         return None
-    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
     starts = draw_evenly(len(targets), 8, len(task.box), torch.Generator().manual_seed(1))
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, span, starts)
+    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, task.outcomes.span, starts)
     solution = solve(task, problem, solver, torch.Generator().manual_seed(1))
     judged = judge(task, targets, solution, resimulate(task, targets, solution))
     again = torch.linalg.vector_norm(

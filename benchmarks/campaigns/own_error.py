@@ -44,10 +44,9 @@ def tried(name: str, number: int) -> Counter[str]:
     except UserError:
         return Counter({"refused": 1})
     asked = _asked(task, targets, number)
-    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
     generator = torch.Generator().manual_seed(number)
     starts = draw_evenly(len(asked), 4, len(task.box), generator)
-    problem = InverseProblem(asked.targets, asked.conditions, task.box, task.tolerance, span, starts)
+    problem = InverseProblem(asked.targets, asked.conditions, task.box, task.tolerance, task.outcomes.span, starts)
     solution = solve(task, problem, LevenbergMarquardt(), generator)
     answers = judge(task, asked, solution, resimulate(task, asked, solution))
     by_own_steps = (task(answers.controls, asked.conditions) - asked.targets)[:, 0].abs() <= task.tolerance

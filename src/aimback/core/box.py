@@ -9,6 +9,8 @@ from torch import Tensor
 
 from aimback.core.errors import UserError
 
+_SLACK = 1e-6  # box lengths: bounds in float32 are not those in float64
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -70,6 +72,11 @@ class Box:
     def names(self) -> tuple[str, ...]:
         return tuple(axis.name for axis in self.axes)
 
+    @property
+    def span(self) -> float:
+        """The length of its diagonal. A miss is compared with that of the outcomes."""
+        return float(torch.linalg.vector_norm(self.upper - self.lower))
+
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper corner, `(len(box),)`, in the dtype and on the device of `like`."""
         return self.lower.to(like), self.upper.to(like)
@@ -94,6 +101,10 @@ class Box:
         """Which points lie in the closed box, `(...)`; a NaN does not."""
         lower, upper = self.bounds(points)
         return ((points >= lower) & (points <= upper)).all(-1)
+
+    def is_outside(self, points: Tensor) -> Tensor:
+        """Which points lie outside by more than rounding, `(...)`; a NaN does not."""
+        return ((self.to_unit(points) - 0.5).abs() > 0.5 + _SLACK).any(-1)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` uniform points, `(count, len(box))`, float64 on the CPU, so that every device

@@ -45,11 +45,6 @@ class Subject:
         """The targets that are looked at closely."""
         return self.targets.first(self.settings.targets)
 
-    @property
-    def span(self) -> float:
-        """Of the outcomes, in their unit: what a miss is compared with."""
-        return float(torch.linalg.vector_norm(self.task.outcomes.upper - self.task.outcomes.lower))
-
     def solve(
         self, forward: Linearised, targets: Targets, solver: Solver, purpose: str, starts: Tensor | Starts
     ) -> Solution:
@@ -69,7 +64,7 @@ class Subject:
             targets.conditions.to(self.device),
             box,
             self.task.tolerance,
-            self.span,
+            self.task.outcomes.span,
             unit,
         )
         return solve(forward, problem, solver, generator)

@@ -146,7 +146,7 @@ def _curvature(subject: Subject, forward: Linearised) -> Curvature:
     starts = Starts(number=subject.settings.starts, drawn_from="box")
     solution = subject.solve(forward, targets, _SOLVER, "conditioning: starts", starts)
     # Off the solution by a tolerance, what is singular would not look so.
-    exact = (solution.believed_miss <= _SOLVER.precision * subject.span).cpu()
+    exact = (solution.believed_miss <= _SOLVER.precision * subject.task.outcomes.span).cpu()
     rows, _ = torch.nonzero(exact, as_tuple=True)
     values, singular, effective = _spectra(subject, forward, box.to_unit(solution.controls.cpu().double())[exact], rows)
 

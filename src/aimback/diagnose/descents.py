@@ -17,12 +17,11 @@ from aimback.solve.multistart import HISTORY_ROWS
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver
 from aimback.solve.starts import draw_evenly
-from aimback.tasks.base import Task
+from aimback.tasks.reach import find_unreachable
 
 # Of the tolerance: a start whose believed miss is below it is done, through either map. What is left to descend
 # no longer decides about a hit, and gradient descent would spend most of its steps on it.
 _DONE = 0.1
-_SLACK = 1e-6  # box lengths: rounding takes no answer out of the box
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def examined_rows(subject: Subject) -> Tensor:
     arrived = (subject.solutions["direct"].believed_miss[: len(few)] <= subject.task.tolerance).any(-1)
     doubtful = (~arrived).nonzero()[:, 0]
     out = torch.zeros(len(few), dtype=torch.bool)
-    out[doubtful] = _out_of_reach(subject.task, few.of(doubtful))
+    out[doubtful] = find_unreachable(subject.task, few.targets[doubtful], few.conditions[doubtful])
     return (out.all() | ~out).nonzero()[:, 0]
 
 
@@ -79,7 +78,7 @@ def even_starts(subject: Subject, count: int) -> Tensor:
 
 def limited(subject: Subject, solver: Solver) -> Solver:
     """The same solver, with as many steps as a descent is given here, and no more precision than a hit needs."""
-    precision = max(solver.precision, _DONE * subject.task.tolerance / subject.span)
+    precision = max(solver.precision, _DONE * subject.task.tolerance / subject.task.outcomes.span)
     return replace(solver, max_steps=subject.settings.max_steps, precision=precision)
 
 
@@ -156,15 +155,4 @@ def _miss(subject: Subject, controls: Tensor, wanted: Tensor, conditions: Tensor
     controls = controls.to("cpu", torch.float64)
     outcome = simulate(subject.task, controls, conditions, subject.device)
     miss: Tensor = torch.linalg.vector_norm(outcome - wanted, dim=-1)
-    inside = ((subject.task.box.to_unit(controls) - 0.5).abs() <= 0.5 + _SLACK).all(-1)
-    return torch.where(inside & ~miss.isnan(), miss, torch.inf)
-
-
-def _out_of_reach(task: Task, targets: Targets) -> Tensor:
-    """Which targets no controls can hit, as far as the task can tell, `(n_targets,)`."""
-    reach = task.reach(targets.conditions) if len(targets) else None
-    if reach is None:
-        return torch.zeros(len(targets), dtype=torch.bool)
-    low, high = reach
-    beyond: Tensor = (targets.targets < low - task.tolerance) | (targets.targets > high + task.tolerance)
-    return beyond.any(-1)
+    return torch.where(subject.task.box.is_outside(controls) | miss.isnan(), torch.inf, miss)

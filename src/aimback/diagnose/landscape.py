@@ -20,14 +20,14 @@ def outcomes(subject: Subject, forward: ForwardMap, unit: Tensor, conditions: Te
         return (forward(controls, given),)
 
     (outcome,) = _in_chunks(subject, evaluate, unit, conditions)
-    return outcome / subject.span
+    return outcome / subject.task.outcomes.span
 
 
 def linearise(subject: Subject, forward: Linearised, unit: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
     """The same with the Jacobian by `unit`, `(n, n_outcomes, n_controls)`, in outcome spans."""
     outcome, jacobian = _in_chunks(subject, forward.linearise, unit, conditions)
     box = subject.task.box
-    return outcome / subject.span, jacobian * ((box.upper - box.lower) / subject.span)
+    return outcome / subject.task.outcomes.span, jacobian * ((box.upper - box.lower) / subject.task.outcomes.span)
 
 
 def second_derivatives(subject: Subject, forward: Linearised, unit: Tensor, conditions: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def hessians(
 ) -> tuple[Tensor, Tensor]:
     """Of the loss, the squared relative miss: 2 (J'J + sum r_k H_k), `(n, n_controls, n_controls)`; and J itself."""
     outcome, jacobian = linearise(subject, forward, unit, conditions)
-    residual = outcome - targets / subject.span
+    residual = outcome - targets / subject.task.outcomes.span
     curved = torch.einsum("nk,nkij->nij", residual, second_derivatives(subject, forward, unit, conditions))
     return 2 * (jacobian.mT @ jacobian + curved), jacobian
 

@@ -132,7 +132,7 @@ def _valley(subject: Subject, network: Linearised, targets: Targets, true: Solut
     miss = torch.full(own.found.shape, torch.nan, dtype=torch.float64)
     rows, _ = torch.nonzero(own.found, as_tuple=True)
     outcome = landscape.outcomes(subject, subject.task, own.unit[own.found], targets.conditions[rows])
-    missed = torch.linalg.vector_norm(outcome * subject.span - targets.targets[rows], dim=-1)
+    missed = torch.linalg.vector_norm(outcome * subject.task.outcomes.span - targets.targets[rows], dim=-1)
     miss[own.found] = torch.where(missed.isfinite(), missed, torch.nan)
     return Valley(
         miss,

@@ -36,7 +36,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     believed, miss = answers[0]
     over = trusted[0][trusted[0] > tolerance].sort().values
     # As the article went about it: one descent a target, which is believed as soon as it comes within the tolerance.
-    naive = replace(subject.solver, precision=tolerance / subject.span)
+    naive = replace(subject.solver, precision=tolerance / subject.task.outcomes.span)
     single = subject.starts.model_copy(update={"number": 1})
     naive_believed, naive_miss = _answers(subject, invert(subject.networks[0], naive, single))
     rank = {"median": 0.5, "p90": 0.9, "greatest": 1.0}

@@ -40,7 +40,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     )
     # A descent that must climb by more than the tolerance to get on has come to a dead end.
     mesh = Mesh.line(subject.settings.points) if len(subject.task.box) == 1 else Mesh.square(subject.settings.points)
-    hit = subject.task.tolerance / subject.span
+    hit = subject.task.tolerance / subject.task.outcomes.span
     true_basins, *learned_basins = (basins(residual.flatten(0, 1), mesh, hit) for residual in residuals)
     spurious = [found.beyond(true_basins).double() for found in learned_basins]
     # What a ripple bends back and forth within the truth's own bend shows in the difference alone.
@@ -109,7 +109,7 @@ def _residuals(subject: Subject, forward: ForwardMap, slices: Tensor, targets: T
     outcome = landscape.outcomes(
         subject, forward, points.repeat(len(given), 1), given.repeat_interleave(len(points), 0)
     ).unflatten(0, (len(given), len(points)))
-    wanted = targets.targets / subject.span
+    wanted = targets.targets / subject.task.outcomes.span
     residual = torch.full((len(wanted), *inside.shape, wanted.shape[1]), torch.nan, dtype=torch.float64)
     residual[:, inside] = outcome - wanted[:, None]
     return residual

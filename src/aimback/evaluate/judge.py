@@ -10,10 +10,10 @@ from aimback.core.problem import Solution, StartStatus, Status
 from aimback.data.targets import Targets
 from aimback.evaluate.exactness import FACTORS, Simulated, simulate_closely
 from aimback.tasks.base import Task
+from aimback.tasks.reach import find_unreachable
 
 # Re-simulated a target, the best-ranked first: as many as the published r_T looks at.
 CANDIDATES = 200
-_SLACK = 1e-6  # box lengths: bounds in float32 are not those in float64
 
 _UNLESS_SOLVED = {
     StartStatus.ARRIVED: Status.MISSED,
@@ -73,7 +73,7 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) ->
     status[torch.isinf(outcome).any(-1)] = Status.NO_EVENT
     status[torch.isnan(outcome).any(-1)] = Status.NOT_FINITE
     hits = miss + doubt <= task.tolerance
-    outside = find_outside(task, controls)
+    outside = task.box.is_outside(controls)
     status[hits & ~outside] = Status.SOLVED
     status[hits & outside] = Status.MISSED
 
@@ -103,21 +103,11 @@ def _ranked(values: Tensor, solution: Solution) -> Tensor:
     return values.gather(1, index)
 
 
-def find_outside(task: Task, controls: Tensor) -> Tensor:
-    """Which points lie outside the box by more than rounding, `(n,)`."""
-    return ((task.box.to_unit(controls) - 0.5).abs() > 0.5 + _SLACK).any(-1)
-
-
 def _out_of_reach(task: Task, targets: Targets, miss: Tensor, believed: Tensor) -> Tensor:
     """Which targets no controls can hit, as far as the task can tell; asked only where it matters."""
     out = torch.zeros(len(miss), dtype=torch.bool)
     doubtful = ((miss > task.tolerance) & (believed > task.tolerance)).nonzero()[:, 0]
-    if len(doubtful) == 0:
-        return out
-    reach = (task.finer(FACTORS[0]) or task).reach(targets.conditions[doubtful])
-    if reach is not None:
-        low, high = reach
-        wanted = targets.targets[doubtful]
-        beyond = (wanted < low - task.tolerance) | (wanted > high + task.tolerance)
-        out[doubtful] = beyond.any(-1)
+    if len(doubtful):
+        finer = task.finer(FACTORS[0]) or task
+        out[doubtful] = find_unreachable(finer, targets.targets[doubtful], targets.conditions[doubtful])
     return out

@@ -10,7 +10,7 @@ from aimback.core.ledger import Ledger
 from aimback.core.problem import Solution, Status
 from aimback.data.targets import Targets
 from aimback.evaluate.exactness import FACTORS, Simulated, simulate_closely
-from aimback.evaluate.judge import Answers, find_outside, find_reachable
+from aimback.evaluate.judge import Answers, find_reachable
 from aimback.tasks.base import Task
 
 
@@ -31,7 +31,7 @@ def measure(
     """
     reachable = find_reachable([answers]) if reachable is None else reachable
     rows = targets.valid
-    span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
+    span = task.outcomes.span
     steps = solution.steps_to_tolerance
     arrived = steps >= 0
     measured: dict[str, object] = {}
@@ -48,7 +48,7 @@ def measure(
     curve = compute_r_t(truth)[:, 0]
     for first in sorted({1, min(50, len(curve)), len(curve)}):
         measured[f"r_{first}"] = _number(curve[first - 1])
-    outside = find_outside(task, answers.controls[rows])
+    outside = task.box.is_outside(answers.controls[rows])
     # The r_1 that the route itself believes in.
     believed = answers.believed_miss[rows].square() / truth.outcome.shape[-1]
     measured["believed_r_1"] = _number(believed.mean())
@@ -78,8 +78,7 @@ def trace_descents(
     steps = len(controls)
     wanted, conditions = (part[:kept].repeat(steps, 1) for part in (valid.targets, valid.conditions))
     miss = simulate_closely(task, controls.flatten(0, 1), conditions, wanted, device).miss.unflatten(0, (steps, kept))
-    span = torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower)
-    loss = (believed / span).square().nanquantile(0.5, dim=1)
+    loss = (believed / task.outcomes.span).square().nanquantile(0.5, dim=1)
     low, middle, high = miss.nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
     table = torch.stack([loss, middle, low, high], dim=1).tolist()
     return [(route, step, *row) for step, row in enumerate(table)]

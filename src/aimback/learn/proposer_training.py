@@ -112,7 +112,7 @@ class ProposerLearner(Learner):
         self.simulator = Counted(task, ledger, simulates=True)
         self.ledger = ledger
         self.box = task.box
-        self.span = float(torch.linalg.vector_norm(task.outcomes.upper - task.outcomes.lower))
+        self.span = task.outcomes.span
         self.register_buffer("lost", torch.zeros((), dtype=torch.int64))
 
     def prepare(self, block: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -23,7 +23,7 @@ from aimback.core.problem import InverseProblem, Linearised, Solution
 from aimback.data.targets import Targets
 from aimback.report.canvas import Array, canvas
 from aimback.report.colours import COLOURS, LINES
-from aimback.report.views import array, evaluate, span_of, unit_grid
+from aimback.report.views import array, evaluate, unit_grid
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.solve.starts import draw_evenly
@@ -90,7 +90,7 @@ def view_sweep(
     condition = targets.conditions.median(0).values
     starts = task.box.from_unit(draw_evenly(1, _STARTS, len(task.box), generator)).expand(FRAMES, -1, -1)
     problem = InverseProblem(
-        wanted, condition.expand(FRAMES, -1), task.box, task.tolerance, span_of(task), task.box.to_unit(starts)
+        wanted, condition.expand(FRAMES, -1), task.box, task.tolerance, task.outcomes.span, task.box.to_unit(starts)
     )
     brief = replace(solver, max_steps=min(solver.max_steps, _MAX_STEPS))
     axes = task.box.axes[:2]
@@ -102,7 +102,7 @@ def view_sweep(
     ):
         outcome = evaluate(forward, controls, condition)
         found = solve(forward, problem, brief, torch.Generator().manual_seed(generator.initial_seed()))
-        each = (outcome - wanted.reshape(FRAMES, *[1] * (outcome.ndim - 1), -1)) / span_of(task)
+        each = (outcome - wanted.reshape(FRAMES, *[1] * (outcome.ndim - 1), -1)) / task.outcomes.span
         paths = array(found.history.controls[..., : len(axes)])
         sides.append(Side(title, route, array(each.square().sum(-1)), paths, _true_miss(task, problem, found)))
     names = (*task.outcomes.axes, *task.conditions.axes)

@@ -93,7 +93,7 @@ def view_landscape(
         ("through the network", "surrogate", surrogate),
     ):
         outcome = evaluate(forward, controls, condition)
-        loss = ((outcome - target) / span_of(task)).square().sum(-1)
+        loss = ((outcome - target) / task.outcomes.span).square().sum(-1)
         paths = {
             name: array(found.history.controls[:, row, :SHOWN_STARTS, : len(axes)])
             for name, found in solutions.items()
@@ -148,7 +148,7 @@ def view_descent(task: Task, targets: Targets, solution: Solution) -> tuple[Arra
     kept = solution.history.controls.shape[1]
     rows = torch.arange(kept)
     best = solution.best()[:kept]
-    loss = (solution.history.believed_miss[:, rows, best] / span_of(task)).square()
+    loss = (solution.history.believed_miss[:, rows, best] / task.outcomes.span).square()
     controls = solution.history.controls[:, rows, best].double().cpu()
     steps = len(controls)
     wanted, conditions = (part[:kept].repeat(steps, 1) for part in (targets.targets, targets.conditions))
@@ -213,11 +213,6 @@ def settled(curves: Sequence[Array]) -> int:
         moving = np.flatnonzero(~np.isclose(high, high[-1], rtol=0.05, atol=0))
         last = max(last, int(moving[-1]) + 1 if len(moving) else 1)
     return last
-
-
-def span_of(task: Task) -> float:
-    """Of the outcomes, in their unit: what a miss is compared with."""
-    return float((task.outcomes.upper - task.outcomes.lower).norm())
 
 
 def array(values: Tensor) -> Array:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from aimback.core.box import Box
 from aimback.core.problem import ForwardMap
+from aimback.tasks.base import Task
 
 _GRID = 17
 _ZOOMS = 8
@@ -24,6 +25,15 @@ def outcome_bounds(outcomes: Box, conditions: Tensor) -> tuple[Tensor, Tensor]:
     low, high = outcomes.bounds(conditions)
     shape = (*conditions.shape[:-1], len(outcomes))
     return low.expand(shape), high.expand(shape)
+
+
+def find_unreachable(task: Task, targets: Tensor, conditions: Tensor) -> Tensor:
+    """Which targets no controls can hit, as far as the task can tell, `(n_targets,)`."""
+    reach = task.reach(conditions) if len(targets) else None
+    if reach is None:
+        return torch.zeros(len(targets), dtype=torch.bool)
+    low, high = reach
+    return ((targets < low - task.tolerance) | (targets > high + task.tolerance)).any(-1)
 
 
 def search_reach(task: _Boxed, conditions: Tensor, coarse: _Boxed | None = None) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from aimback.compile.compiler import Compiler
@@ -78,8 +77,7 @@ def _solve(
         starts = box.to_unit(propose(wanted, given))[:, None]
     else:
         starts = draw_starts(route.starts, len(targets), box, guess, generator)
-    span = task.outcomes.upper - task.outcomes.lower
-    problem = InverseProblem(wanted, given, box, task.tolerance, float(torch.linalg.vector_norm(span)), starts)
+    problem = InverseProblem(wanted, given, box, task.tolerance, task.outcomes.span, starts)
     compiler = None
     if about is not None and hardware.compiles(starts.shape[:2].numel()):
         compiler = Compiler(ROOT / "outputs" / "compiled", about)
