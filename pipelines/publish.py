@@ -13,9 +13,9 @@ from typing import Any
 
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text
-from aimback.runtime.doctor import writer
-from aimback.runtime.ending import ending
-from aimback.runtime.project import ROOT, seen_even_from_a_copy
+from aimback.runtime.doctor import find_writer
+from aimback.runtime.exits import report_errors
+from aimback.runtime.project import ROOT, locate_untracked
 from aimback.tracking import is_published, publish
 from aimback.workflow.params import read_params
 from aimback.workflow.runs import PUBLISHED, states, store
@@ -26,7 +26,7 @@ _REPORTED = REPORT / "states.json"
 
 
 def main() -> None:
-    with ending("publish"):
+    with report_errors("publish"):
         tree = _params()
         tasks = list(tree["task"])
         with undisturbed(ROOT, [OUTPUTS / task for task in tasks]) as confirm:
@@ -69,7 +69,7 @@ def undisturbed(root: Path, folders: Sequence[Path]) -> Iterator[Callable[[], No
     before = _stamps(root, folders)
 
     def confirm() -> None:
-        if _stamps(root, folders) != before or writer(root) is not None:
+        if _stamps(root, folders) != before or find_writer(root) is not None:
             raise UserError("outputs: another run is at work on them; let it end, then `dvc repro publish`")
 
     try:
@@ -98,7 +98,7 @@ def _params() -> dict[str, Any]:
         UserError: params.yaml is not what was composed, or the targets were edited since.
     """
     tree = read_params()
-    if tree["targets"] and _digest(seen_even_from_a_copy(tree["targets"])) != tree["targets_sha256"]:
+    if tree["targets"] and _digest(locate_untracked(tree["targets"])) != tree["targets_sha256"]:
         raise UserError(
             f"targets: {tree['targets']} was edited after the pipeline had read it; "
             "run `dvc repro --force --single-item compose && dvc repro`"

@@ -282,7 +282,7 @@ def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
     files = {
         file for file in closure(ROOT / "pipelines" / f"{stage}.py") if file.parent.name in ("pipelines", "workflow")
     }
-    apart = ("settings", "memory", "entry", "ending", "runs", "live")
+    apart = ("settings", "memory", "entry", "exits", "runs", "live")
     text = "\n".join(file.read_text(encoding="utf-8") for file in files if file.stem not in apart)
     read = {section for name, section in SECTIONS.items() if f"settings.{name}" in text or f"{name} = settings" in text}
     read |= {"data"} if "settings.hardware, settings.data" in text else set()

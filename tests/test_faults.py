@@ -21,7 +21,7 @@ import yaml
 
 from aimback.core.errors import UserError
 from aimback.runtime import doctor
-from aimback.runtime.locks import locked
+from aimback.runtime.locks import hold_lock
 from aimback.runtime.project import ROOT
 from aimback.workflow.verify import Checked
 from benchmarks.campaigns.damage import named_damage
@@ -208,7 +208,7 @@ def test_halves_of_files_are_swept_away_unless_a_stage_may_be_writing_them(tmp_p
     for file in (half, *kept):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    with locked(tmp_path / "outputs/locks/generate@cannon"):
+    with hold_lock(tmp_path / "outputs/locks/generate@cannon"):
         assert doctor.mend(tmp_path) == []
     assert doctor.mend(tmp_path) == [f"{half.relative_to(tmp_path)}: half of a file, left by a kill; removed"]
     assert not half.exists() and all(file.exists() for file in kept)
@@ -257,7 +257,7 @@ def test_a_running_dvc_is_left_alone(running: tuple[Project, subprocess.Popen[st
     # While DVC holds its lock, even what looks torn may be half written.
     lock = project.root / "dvc.lock"
     lock.write_bytes(lock.read_bytes()[:-5])
-    with locked(project.root / ".dvc/tmp/lock"):
+    with hold_lock(project.root / ".dvc/tmp/lock"):
         assert doctor.mend(project.root) == []
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from aimback.core.errors import UserError
-from aimback.runtime.ending import ending
+from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF, ROOT
 from aimback.workflow import compose, entry, params, ui
 from aimback.workflow.params import read_mapping, read_params
@@ -151,7 +151,7 @@ def by_hand() -> None:
 
 
 def experiment() -> None:
-    with ending("ui"):
+    with report_errors("ui"):
         ui._experiment()
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from aimback.runtime import project as places
 from aimback.runtime.project import CONF, ROOT
-from aimback.workflow.entry import composing
+from aimback.workflow.entry import explain_composing
 from aimback.workflow.overrides import place
 from aimback.workflow.settings import Settings
 
@@ -42,7 +42,7 @@ def test_what_is_typed_belongs_to_where_it_is_typed(typed: str, folder: Path, me
     cfg = composed(*overrides)
     place(cfg, overrides, str(folder))
     assert cfg.targets == means
-    assert cfg.inputs == [means, "outputs" if folder == ROOT else places.below_root("outputs", folder)]
+    assert cfg.inputs == [means, "outputs" if folder == ROOT else places.name_below_root("outputs", folder)]
 
 
 @pytest.mark.parametrize("typed", ["targets=null", "targets=5", "inputs=[]", "inputs=[${nope}]", "++targets=${nope}"])
@@ -71,7 +71,7 @@ def test_dots_after_a_link_are_followed(tmp_path: Path) -> None:
     (tmp_path / "far" / "below").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "far" / "below")
     (tmp_path / "far" / "my.csv").touch()
-    assert Path(places.below_root("link/../my.csv", tmp_path)).samefile(tmp_path / "far" / "my.csv")
+    assert Path(places.name_below_root("link/../my.csv", tmp_path)).samefile(tmp_path / "far" / "my.csv")
 
 
 def test_a_copy_reads_from_the_original_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_a_copy_reads_from_the_original_what_it_lacks(monkeypatch: pytest.Monkey
     (foreign / "nowhere.csv").touch()
     monkeypatch.setattr(places, "ROOT", copy)
     monkeypatch.setenv("DVC_ROOT", str(foreign))  # as where another project's dvc runs ours
-    assert places.seen_even_from_a_copy("mine.csv") == original / "mine.csv"
-    assert places.seen_even_from_a_copy("tracked.csv") == copy / "tracked.csv"
-    assert places.seen_even_from_a_copy("nowhere.csv") == copy / "nowhere.csv"
-    assert places.below_root(str(original / "mine.csv")) == "mine.csv"
+    assert places.locate_untracked("mine.csv") == original / "mine.csv"
+    assert places.locate_untracked("tracked.csv") == copy / "tracked.csv"
+    assert places.locate_untracked("nowhere.csv") == copy / "nowhere.csv"
+    assert places.name_below_root(str(original / "mine.csv")) == "mine.csv"
 
 
 NAMES = ["täter.csv", "(1).csv", "a=b.csv", "x,y.csv", "a'b.csv", 'a"b.csv', "~/x.csv", "a#b.csv", "[a].csv", "{x}.csv"]
@@ -98,7 +98,7 @@ NAMES += ["日本 (2).csv", "a&b;c.csv", "`id`.csv", "a!b.csv", "a\\'b.csv"]
 def test_a_name_that_needs_quotes_gets_the_line_to_type(name: str) -> None:
     with pytest.raises(hydra.errors.HydraException) as caught:
         composed(f"targets={name}")
-    advice = composing(caught.value)
+    advice = explain_composing(caught.value)
     assert advice.startswith(f"targets={name}: ") and "\n" not in advice
     (words,) = (part for part in [advice.partition("is typed ")[2].partition("; several")[0]])
     (word,) = shlex.split(words)  # as a shell reads it
@@ -109,7 +109,7 @@ def test_a_name_that_needs_quotes_gets_the_line_to_type(name: str) -> None:
 def test_a_key_that_cannot_be_read_gets_no_advice_to_quote(override: str) -> None:
     with pytest.raises(hydra.errors.HydraException) as caught:
         composed(override)
-    assert "is typed" not in composing(caught.value)
+    assert "is typed" not in explain_composing(caught.value)
 
 
 @pytest.mark.slow

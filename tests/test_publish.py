@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aimback.core.errors import UserError
-from aimback.runtime.project import original
+from aimback.runtime.project import find_original
 from pipelines.publish import undisturbed
 
 
@@ -89,4 +89,4 @@ def test_other_mistakes_keep_their_name(root: Path) -> None:
     ],
 )
 def test_a_queued_experiment_publishes_where_its_original_does(root: str, place: str) -> None:
-    assert original(Path(root)) == Path(place)
+    assert find_original(Path(root)) == Path(place)

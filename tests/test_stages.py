@@ -18,8 +18,8 @@ from rich.progress import Progress
 
 from aimback.core.errors import UserError
 from aimback.data.dataset import save_dataset, simulate_dataset
-from aimback.runtime.ending import ending
-from aimback.runtime.locks import locked
+from aimback.runtime.exits import report_errors
+from aimback.runtime.locks import hold_lock
 from aimback.runtime.project import ROOT
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.workflow import stage
@@ -70,12 +70,12 @@ def test_a_job_is_done_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pyt
     with alone(job):
         pass
     monkeypatch.setattr(stage, "_SECONDS_FOR_AN_ORPHAN", 0.1)
-    with locked(lock):
+    with hold_lock(lock):
         with alone(Job("other cannon", settings, "generate", tmp_path)):
             pass
         with pytest.raises(UserError, match="another process is running generate@cannon"), alone(job):
             raise AssertionError
-    with alone(job), pytest.raises(BlockingIOError), locked(lock):
+    with alone(job), pytest.raises(BlockingIOError), hold_lock(lock):
         raise AssertionError
 
 
@@ -94,14 +94,14 @@ def test_what_was_read_may_not_change_meanwhile(tmp_path: Path, change: Any) -> 
 
 def test_a_job_waits_for_one_that_is_about_to_end(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    code = "import sys, time; from pathlib import Path; from aimback.runtime.locks import locked\n"
-    code += "with locked(Path(sys.argv[1])): print('on', flush=True); time.sleep(60)"
+    code = "import sys, time; from pathlib import Path; from aimback.runtime.locks import hold_lock\n"
+    code += "with hold_lock(Path(sys.argv[1])): print('on', flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code, str(lock)], cwd=ROOT, stdout=subprocess.PIPE)
     assert child.stdout is not None and child.stdout.readline() == b"on\n"
-    with pytest.raises(BlockingIOError), locked(lock):
+    with pytest.raises(BlockingIOError), hold_lock(lock):
         raise AssertionError
     child.kill()  # nothing is tidied up, and yet nothing is held
-    with locked(lock, patience=10):
+    with hold_lock(lock, patience=10):
         pass
     child.communicate()
 
@@ -183,11 +183,11 @@ def test_on_a_full_disk_a_stage_leaves_nothing_that_looks_finished(
 @pytest.fixture
 def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """What a command prints that ends by an error, and its exit code."""
-    monkeypatch.setattr("aimback.runtime.ending._LOGS", tmp_path)
+    monkeypatch.setattr("aimback.runtime.exits._LOGS", tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(error: Exception) -> tuple[object, str]:
-        with pytest.raises(SystemExit) as ended, ending("train"):
+        with pytest.raises(SystemExit) as ended, report_errors("train"):
             raise error
         return ended.value.code, capsys.readouterr().err
 

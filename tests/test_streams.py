@@ -91,7 +91,8 @@ def test_the_exit_code_is_right_where_no_error_can_be_told(repository: Repositor
 
 
 def test_what_is_no_text_is_printed_all_the_same(repository: Repository) -> None:
-    program = "from aimback.runtime.ending import ending\nwith ending('verify'): print('a', '\\udcff', '\u20ac')"
+    program = "from aimback.runtime.exits import report_errors\n"
+    program += "with report_errors('verify'): print('a', '\\udcff', '\u20ac')"
     environment = {**repository.environment(), "PYTHONIOENCODING": "ascii"}
     call = [sys.executable, "-c", program]
     done = subprocess.run(call, cwd=repository.root, env=environment, capture_output=True, check=True)

@@ -24,7 +24,7 @@ from aimback.solve.gauss_newton import GaussNewton
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
-from aimback.workflow.entry import composing
+from aimback.workflow.entry import explain_composing
 from aimback.workflow.settings import Settings
 
 _SOUND = [
@@ -137,7 +137,7 @@ def _answer(words: list[str]) -> str:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = hydra.compose("config", words)
     except Exception as error:  # noqa: BLE001 - whatever it is
-        return "refused in one line" if composing(error).strip() else f"no word about {words}"
+        return "refused in one line" if explain_composing(error).strip() else f"no word about {words}"
     try:
         Settings(cfg).check()
     except UserError:

@@ -161,12 +161,12 @@ def ended(work: Callable[[], None], folder: Path) -> str:
 
 
 def _params_yaml(chance: random.Random, file: Path) -> Callable[[], None]:
-    from aimback.runtime.ending import ending
+    from aimback.runtime.exits import report_errors
     from aimback.workflow import compose, ui
     from pipelines import publish
 
     def experiment() -> None:
-        with ending("ui"):
+        with report_errors("ui"):
             ui._experiment()
 
     return chance.choice([publish.main, publish.main, compose.main, experiment, _by_hand("-cd", ".", "-cn", "params")])

@@ -27,9 +27,9 @@ import yaml
 from aimback.core.errors import UserError
 from aimback.core.files import written_whole
 from aimback.core.repository import is_git_root
-from aimback.runtime.ending import ending
+from aimback.runtime.exits import report_errors
 from aimback.runtime.experiments import mend_experiments
-from aimback.runtime.locks import locked
+from aimback.runtime.locks import hold_lock
 from aimback.runtime.project import ROOT
 
 _HEADER = b"schema: '2.0'\nstages:\n"
@@ -51,11 +51,11 @@ def mend(folder: Path) -> list[str]:
         _tell_of_git(folder / ".dvc" / "config.local", is_git_root(ROOT))
     try:
         # DVC's own locks, in its own order.
-        with locked(temporary / "lock"):
+        with hold_lock(temporary / "lock"):
             done += _mend_lock_file(folder / "dvc.lock")
             for place in (temporary, temporary / "exps"):
                 if (place / "rwlock").exists():
-                    with locked(place / "rwlock.lock"):
+                    with hold_lock(place / "rwlock.lock"):
                         done += _mend_rwlock(place / "rwlock", folder)
             if not (temporary / "rwlock").exists() or not _holders((temporary / "rwlock").read_bytes()):
                 done += _sweep(folder / "outputs")
@@ -79,7 +79,7 @@ def _tell_of_git(local: Path, has_git: bool) -> None:
         config.write(file)
 
 
-def writer(folder: Path) -> int | None:
+def find_writer(folder: Path) -> int | None:
     """A dvc that is running a stage in `folder`, by the outputs that it has locked; None if there is none."""
     import psutil
 
@@ -149,7 +149,7 @@ def _sweep(outputs: Path) -> list[str]:
     tracked = [place for place in outputs.glob("*") if place.name not in _UNTRACKED]
     with contextlib.ExitStack() as stages:
         for lock in [lock for place in tracked for lock in place.rglob("*@*") if lock.parent.name == "locks"]:
-            stages.enter_context(locked(lock))
+            stages.enter_context(hold_lock(lock))
         left = [file for place in tracked for file in place.rglob(".*-*") if file.is_file()]
         for file in left:
             file.unlink()
@@ -195,7 +195,7 @@ def _beginning(text: bytes) -> bytes | None:
 
 
 def main() -> None:
-    with ending("doctor"):
+    with report_errors("doctor"):
         for line in mend(Path(*sys.argv[1:2]).resolve()):
             print(line)
 

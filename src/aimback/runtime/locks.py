@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def locked(path: Path, patience: float = 0.0) -> Iterator[None]:
+def hold_lock(path: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock on `path` while the block runs; made if it is not there, and left there.
 
     Args:

@@ -7,30 +7,30 @@ ROOT = Path(__file__).resolve().parents[3]
 CONF = ROOT / "conf"
 
 
-def below_root(path: str, folder: str | Path = ROOT) -> str:
+def name_below_root(path: str, folder: str | Path = ROOT) -> str:
     """A path, seen from a folder, as the configuration holds it: relative to the root if it lies in the project, so
     that it means the same on every machine."""
     whole = Path(folder, path)
     plain = Path(os.path.normpath(whole))
     if os.path.realpath(plain) != os.path.realpath(whole):  # ".." after a link is not what it looks like
         plain = whole
-    root = next((root for root in (ROOT, original(ROOT)) if plain.is_relative_to(root)), None)
+    root = next((root for root in (ROOT, find_original(ROOT)) if plain.is_relative_to(root)), None)
     return plain.relative_to(root).as_posix() if root else str(plain)
 
 
-def seen(path: str) -> Path:
+def locate(path: str) -> Path:
     """A path of the configuration as it is seen from here."""
     whole, here = ROOT / path, Path.cwd()
     return whole.relative_to(here) if whole.is_relative_to(here) else whole
 
 
-def seen_even_from_a_copy(path: str) -> Path:
+def locate_untracked(path: str) -> Path:
     """The same of a file that git may not track: what a copy of the project lacks is read from the original."""
-    there = original(ROOT) / path
-    return seen(path) if (ROOT / path).exists() or not there.exists() else there
+    there = find_original(ROOT) / path
+    return locate(path) if (ROOT / path).exists() or not there.exists() else there
 
 
-def original(root: Path) -> Path:
+def find_original(root: Path) -> Path:
     """The repository that `root` is, or that DVC made it of, for a queued experiment, in a folder of its own."""
     # Not DVC_ROOT: where another project's dvc runs ours, that is its folder.
     for place in root.parents:

@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text
-from aimback.runtime.ending import ending
-from aimback.runtime.project import CONF, below_root, seen_even_from_a_copy
-from aimback.workflow.entry import composing
+from aimback.runtime.exits import report_errors
+from aimback.runtime.project import CONF, locate_untracked, name_below_root
+from aimback.workflow.entry import explain_composing
 from aimback.workflow.params import ANEW, PARAMS, check_conf, read_mapping
 
 HEADER = "# Composed from conf/ (edit there, or override), which had the hash "
@@ -39,7 +39,7 @@ def write_params(cfg: DictConfig) -> None:
         UserError: something is wrong, and params.yaml is as it was.
     """
     # The bytes of a user's targets file are a parameter: DVC cannot depend on a file that may be none.
-    targets = seen_even_from_a_copy(cfg.targets) if isinstance(cfg.get("targets"), str) and cfg.targets else None
+    targets = locate_untracked(cfg.targets) if isinstance(cfg.get("targets"), str) and cfg.targets else None
     if targets is not None and not targets.is_file():
         raise UserError(f"targets: there is no file {str(targets)!r}")
     digest = sha256(targets) if targets else None
@@ -67,7 +67,7 @@ def _text(cfg: DictConfig, targets_sha256: str | None) -> str | None:
         return None
     assert isinstance(tree, dict)
     if targets_sha256:
-        tree["targets"] = below_root(tree["targets"])
+        tree["targets"] = name_below_root(tree["targets"])
     composed = OmegaConf.to_yaml(OmegaConf.create({**tree, "targets_sha256": targets_sha256}))
     return f"{HEADER}{digest_of_conf()}\n{composed}"
 
@@ -100,11 +100,11 @@ def _composed() -> DictConfig:
         try:
             return hydra.compose("config")
         except Exception as error:  # whatever fails there is what stands in conf/
-            raise UserError(composing(error)) from error
+            raise UserError(explain_composing(error)) from error
 
 
 def main() -> None:
-    with ending("compose", _explain):
+    with report_errors("compose", _explain):
         cfg = _composed()
         before = _read_lists()
         write_params(cfg)

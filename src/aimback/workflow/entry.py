@@ -15,12 +15,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
-from aimback.core.checks import shown
+from aimback.core.checks import show
 from aimback.core.errors import UserError
-from aimback.runtime.ending import ending
+from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF
 from aimback.workflow import hydra_section
-from aimback.workflow.overrides import place, quoting
+from aimback.workflow.overrides import advise_quotes, place
 from aimback.workflow.params import ANEW, CONF_CURE, PARAMS, check_conf, read_mapping
 
 _LONGEST = 8_192  # characters of a command line; Hydra takes seconds for the worst of that length
@@ -37,7 +37,7 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     @functools.wraps(work)
     def composed(cfg: DictConfig) -> None:
-        with ending(name):
+        with report_errors(name):
             hydra_config = HydraConfig.get()
             place(cfg, hydra_config.overrides.task, hydra_config.runtime.cwd)
             work(cfg)
@@ -47,16 +47,16 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands on what goes wrong while it composes
         # Hydra's parser takes overrides on one side of a flag only, so the flag goes first wherever it was typed.
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in _MULTIRUN)
-        with ending(name, composing):
+        with report_errors(name, explain_composing):
             check_input(sys.argv[1:])
             composed()
 
     return main
 
 
-def composing(error: Exception) -> str:
+def explain_composing(error: Exception) -> str:
     """Whatever fails before the work begins is the command line or conf/."""
-    if advice := quoting(error):
+    if advice := advise_quotes(error):
         return advice
     message = str(error) or type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -86,9 +86,9 @@ def check_input(arguments: Sequence[str]) -> None:
         )
     for argument in arguments:
         if any("\udc80" <= letter <= "\udcff" for letter in argument):
-            raise UserError(f"{shown(argument)}: is not UTF-8; type it again, or rename the file that it names")
+            raise UserError(f"{show(argument)}: is not UTF-8; type it again, or rename the file that it names")
         if not all(letter.isprintable() or letter.isspace() for letter in argument):
-            raise UserError(f"{shown(argument)}: holds a character that cannot be shown; type it again")
+            raise UserError(f"{show(argument)}: holds a character that cannot be show; type it again")
     if "params" in arguments:
         read_mapping(PARAMS, ANEW)
     else:

@@ -11,7 +11,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aimback.runtime.project import ROOT, below_root
+from aimback.runtime.project import ROOT, name_below_root
 
 _PATHS = ("targets", "inputs")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
@@ -24,7 +24,7 @@ def place(cfg: DictConfig, overrides: Sequence[str], typed_in: str) -> None:
     """Let the paths that overrides name mean what they mean where they are typed; see `aimback.runtime.project`."""
 
     def placed_part(part: Any) -> Any:
-        return below_root(part, typed_in) if isinstance(part, str) and part else part
+        return name_below_root(part, typed_in) if isinstance(part, str) and part else part
 
     try:
         for key in _named(overrides):
@@ -34,7 +34,7 @@ def place(cfg: DictConfig, overrides: Sequence[str], typed_in: str) -> None:
         pass  # an unknown name in ${...}: who reads the configuration says so
 
 
-def quoting(error: Exception) -> str | None:
+def advise_quotes(error: Exception) -> str | None:
     """What to type instead where Hydra cannot read an override, or reads several values; None if it is not that."""
     ambiguous = _AMBIGUOUS.match(str(error))
     override = error.override if isinstance(error, OverrideParseException) else ambiguous[1] if ambiguous else ""

@@ -10,7 +10,7 @@ import yaml
 
 from aimback.core.errors import UserError
 from aimback.core.files import sha256
-from aimback.runtime.project import ROOT, original
+from aimback.runtime.project import ROOT, find_original
 from aimback.tracking import Store, flatten, open_store
 
 # What tells the next publish that everything is there; a new training takes it away.
@@ -23,7 +23,7 @@ _PARAMS = (
 
 def store(experiment: str) -> Store:
     """Where runs go. An experiment that runs in a copy of the repository belongs to the original."""
-    return open_store(original(ROOT), experiment)
+    return open_store(find_original(ROOT), experiment)
 
 
 def params(tree: Mapping[str, Any], task: str, stage: str | None = None, route: str = "") -> dict[str, str]:

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 import aimback
-from aimback.core.checks import MOST_ROWS, check_whole, shown
+from aimback.core.checks import MOST_ROWS, check_whole, show
 from aimback.core.errors import UserError
 from aimback.core.hardware import Hardware
 from aimback.core.section import Section
@@ -28,7 +28,7 @@ from aimback.data.dataset import LEAST_EXAMPLES
 from aimback.diagnose.settings import DiagnoseSettings
 from aimback.learn.proposer_settings import HybridSettings
 from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
-from aimback.runtime.project import seen, seen_even_from_a_copy
+from aimback.runtime.project import locate, locate_untracked
 from aimback.solve.smoothing_settings import Smoothing
 from aimback.solve.solver import Solver
 from aimback.solve.starts import Starts
@@ -159,7 +159,7 @@ class Settings:
     @cached_property
     def targets(self) -> Path | None:
         path = self._plain("targets", str | None)
-        return seen_even_from_a_copy(path) if path else None
+        return locate_untracked(path) if path else None
 
     @cached_property
     def targets_sha256(self) -> str | None:
@@ -170,14 +170,14 @@ class Settings:
     @cached_property
     def inputs(self) -> tuple[Path, ...]:
         folders = self._plain("inputs", list[str])
-        return tuple(seen(folder) for folder in folders)
+        return tuple(locate(folder) for folder in folders)
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """The tasks by name; under `only`, that one."""
         parts = self.tree.get("task")
         if not isinstance(parts, dict):
-            raise UserError(f"task: expected settings of tasks by name, got {shown(parts)}")
+            raise UserError(f"task: expected settings of tasks by name, got {show(parts)}")
         if self.tree.get("tasks", list(parts)) != list(parts):
             raise UserError(f"tasks: follows from task; choose by task=[{','.join(map(str, self.tree['tasks']))}]")
         if (only := self._only("task")) is not None:
@@ -380,7 +380,7 @@ def build(node: Any, kind: type[T], path: str) -> T:
             a value of another type, out of range, or not finite.
     """
     if not isinstance(node, Mapping):
-        raise UserError(f"{path}: expected a group of settings, got {shown(node)}")
+        raise UserError(f"{path}: expected a group of settings, got {show(node)}")
     values = {str(name): value for name, value in node.items()}
     if issubclass(kind, Section):
         return _section(values, kind, path)
@@ -423,7 +423,7 @@ def _placed(path: str, message: str, keys: Iterable[str]) -> str:
 
 def _class(target: Any, kind: type[T], path: str) -> type[T]:
     """The class that `target` names, once it is known to be one of ours: importing and calling run code."""
-    wanted = f"{path}._target_: must name a {kind.__name__} of aimback, got {shown(target)}"
+    wanted = f"{path}._target_: must name a {kind.__name__} of aimback, got {show(target)}"
     if not isinstance(target, str) or re.fullmatch(r"aimback(\.[A-Za-z]\w*)+", target) is None:
         raise UserError(wanted)
     module_name, _, name = target.rpartition(".")
@@ -465,6 +465,6 @@ def _value(path: str, hint: Any, value: Any) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         reason = first["msg"].replace("Input should be", "must be").replace("Input", "it")
-        raise UserError(f"{path}: {reason}, got {shown(value)}") from None
+        raise UserError(f"{path}: {reason}, got {show(value)}") from None
     except (TypeError, ValueError, RecursionError):  # bytes, thousands of digits, a list in a list in a list
-        raise UserError(f"{path}: cannot be a value of a config, got {shown(value)}") from None
+        raise UserError(f"{path}: cannot be a value of a config, got {show(value)}") from None

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from aimback.core.errors import UserError
 from aimback.core.files import check_writable, sha256, write_text
 from aimback.core.hardware import device_name, peak_memory
-from aimback.runtime.locks import locked
+from aimback.runtime.locks import hold_lock
 from aimback.tasks.base import Task
 from aimback.workflow.entry import entry
 from aimback.workflow.memory import check_memory
@@ -168,7 +168,7 @@ def alone(job: Job) -> Iterator[None]:
     for folder in (lock.parent, job.outputs):
         check_writable(folder)
     try:
-        with locked(lock, _SECONDS_FOR_AN_ORPHAN):
+        with hold_lock(lock, _SECONDS_FOR_AN_ORPHAN):
             yield
             for file, digest in job.read.items():
                 if not file.is_file() or sha256(file) != digest:

@@ -8,7 +8,7 @@ import sys
 import time
 
 from aimback.core.errors import UserError
-from aimback.runtime.ending import ending
+from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF, ROOT
 from aimback.tracking import ui_link
 from aimback.workflow.params import CONF_CURE, PARAMS, read_mapping, read_params
@@ -20,7 +20,7 @@ _HOST = "127.0.0.1"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m aimback.workflow.ui", description=__doc__)
     parser.add_argument("--port", type=int, default=5000)
-    with ending("ui"):
+    with report_errors("ui"):
         port = parser.parse_args().port
         _check_free(port)
         place = store(_experiment())

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from aimback.core.errors import UserError
-from aimback.runtime.ending import ending
+from aimback.runtime.exits import report_errors
 from aimback.workflow.params import ANEW, read_mapping
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -169,7 +169,7 @@ def _quoted(*paths: Path | str) -> str:
 
 
 def main() -> None:
-    with ending("verify"):
+    with report_errors("verify"):
         checked = Checked(Path(*sys.argv[1:2]))
         if not checked.damages:
             print(f"all {len(checked.files)} outputs and cache objects that dvc.lock names are whole")

@@ -42,7 +42,7 @@ class _Stream(io.FileIO):
 
 
 @contextlib.contextmanager
-def ending(name: str, explain: Callable[[Exception], str | None] = lambda error: None) -> Iterator[None]:
+def report_errors(name: str, explain: Callable[[Exception], str | None] = lambda error: None) -> Iterator[None]:
     """Turn whatever is raised inside into an exit code and, where a person can mend it, one line.
 
     Args:
@@ -71,11 +71,11 @@ def ending(name: str, explain: Callable[[Exception], str | None] = lambda error:
         if message is None:
             traceback.print_exc()
             sys.exit(1)
-        print(f"error: {one_line(message)}", file=sys.stderr)
+        print(f"error: {join_lines(message)}", file=sys.stderr)
         sys.exit(2)
 
 
-def one_line(message: str) -> str:
+def join_lines(message: str) -> str:
     """A message on one line, whatever it quotes: nothing moves the cursor, and what is very long loses its middle."""
     words = " ".join(message.split())
     line = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in words)
@@ -90,7 +90,7 @@ def _guard_streams() -> _Stream | None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
-        return None  # by a test, or by an outer `ending`
+        return None  # by a test, or by an outer `report_errors`
     output, errors = _Stream(1, "w", closefd=False), _Stream(2, "w", closefd=False)
     sys.stdout = _text(output, sys.stdout, by_line=output.isatty())
     sys.stderr = _text(errors, sys.stderr, by_line=True)
