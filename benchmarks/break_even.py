@@ -22,7 +22,7 @@ from aimback.report.costs import break_even_targets
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.base import Task
-from aimback.workflow.settings import Settings
+from aimback.workflow.settings import Settings, read_settings
 from benchmarks.figures import plot_break_even
 from benchmarks.rounds import in_turns, one_core
 from benchmarks.tables import number, table
@@ -139,7 +139,7 @@ def break_even_by_price(
 
 def settings_of(kind: str) -> Settings:
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        return Settings(compose("config", overrides=["task=[cannon_drag]", f"surrogate={kind}"]))
+        return read_settings(compose("config", overrides=["task=[cannon_drag]", f"surrogate={kind}"]))
 
 
 def trained(task: Task, examples: Any, settings: Settings, rounds: int) -> Kind:

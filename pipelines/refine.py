@@ -23,7 +23,7 @@ def main(job: Job) -> None:
     if job.settings.amortise[route.network].refine == "outside_tolerance":
         # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
         solver = dataclasses.replace(route.solver, precision=task.tolerance / task.outcomes.span)
-        route = dataclasses.replace(route, solver=solver)
+        route = route.model_copy(update={"solver": solver})
     solve_targets(job, route, Counted(task, ledger, simulates=True), ledger, identity(task), propose=proposer)
 
 

@@ -12,7 +12,7 @@ from aimback.workflow.stage import Job, stage
 @stage
 def main(job: Job) -> None:
     settings, task, hardware = job.settings, job.task, job.settings.hardware
-    network, training = settings.train[job.route].of(job.name)
+    network, training = settings.network_of(job.route, job.name)
     examples = job.made("data/dataset.npz")
     dataset = load_dataset(examples, task)
     folder = job.outputs / "routes" / "networks" / job.route

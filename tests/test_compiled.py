@@ -503,9 +503,12 @@ def test_cma_es_is_not_compiled(tmp_path: Path) -> None:
 
 
 def test_auto_goes_by_the_number_of_starts_alone() -> None:
-    auto = Hardware(accelerator="cpu")
+    auto, on, true, off = (
+        Hardware.model_validate({"accelerator": "cpu", "dtype": "float64", "threads": 1, "compile": value})
+        for value in ("auto", "on", True, "off")
+    )
     assert not auto.compiles(299_999)
     assert auto.compiles(300_000)
-    assert Hardware(compile="on").compiles(1) and Hardware(compile=True).compiles(1)
-    assert not Hardware(compile="off").compiles(10**9)
+    assert on.compiles(1) and true.compiles(1)
+    assert not off.compiles(10**9)
     assert issubclass(NotCompilable, UserError)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from made_up import published_bounce
 from problems import Off
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from aimback.solve.starts import Starts
 from aimback.tasks.ball_with_wall import BallWithWall
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.base import Task
-from aimback.tasks.bouncing_ball import BouncingBall
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm
@@ -204,7 +204,7 @@ def test_gradient_descent_on_a_line_takes_the_steps_of_a_geometric_series(slope:
 
 def test_each_route_has_its_own_best_step_size() -> None:
     # Half the slope: what takes the direct route to the target in one step is a quarter of what takes the other there.
-    settings = replace(SETTINGS, step_sizes=[0.1, 0.5, 2.0])
+    settings = SETTINGS.model_copy(update={"step_sizes": [0.1, 0.5, 2.0]})
     claim, pictures = iterations.examine(made(line(), [line(0.5, through=0.5)], [0.5] * 8, settings=settings))
     assert (claim.details["size_direct"], claim.details["size_surrogate"]) == (0.5, 2.0)
     assert claim.number.value == 1 and claim.verdict == "does not hold"
@@ -251,7 +251,7 @@ def test_networks_that_disagree_leave_it_undecided() -> None:
 def test_passing_by_the_target_counts_as_being_there() -> None:
     # It ends 0.05 beyond the target, after 1 % steps through the tolerance.
     subject = made(line(), [shifted(0.05)], [0.5], GradientDescent(step_size=0.01, max_steps=400))
-    subject = replace(subject, settings=replace(SETTINGS, max_steps=400))
+    subject = replace(subject, settings=SETTINGS.model_copy(update={"max_steps": 400}))
     beyond = torch.tensor([[[0.8], [0.2]]], dtype=T)
     steps = descents.steps_to_hit(
         subject, subject.networks[0], subject.targets, descents.limited(subject, subject.solver), beyond
@@ -271,7 +271,7 @@ def test_paths_do_not_depend_on_how_many_are_followed_at_once(monkeypatch: pytes
 
 def test_the_ladder_is_gradient_descent_by_each_size() -> None:
     task = CannonVacuum()
-    settings = replace(SETTINGS, step_sizes=[0.03, 0.3])
+    settings = SETTINGS.model_copy(update={"step_sizes": [0.03, 0.3]})
     subject = made(task, [Off(task, 0.005)], draw_targets(task, 8, generator("t")), settings=settings)
     ladder = descents.gradient_ladder(subject)
     assert descents.gradient_ladder(subject) is ladder
@@ -302,7 +302,7 @@ def test_the_basin_of_the_higher_hill_begins_in_the_valley(controls: int) -> Non
     assert float(hills(torch.tensor([solution], dtype=T), torch.zeros(0))) == pytest.approx(1.2, abs=1e-4)
     across = OfX(lambda x: 1.2 + 2 * (x - solution), lambda x: torch.full_like(x, 2.0), controls)
     descent = GradientDescent(step_size=0.003, max_steps=400)
-    settings = replace(SETTINGS, max_steps=400, step_sizes=[0.003])
+    settings = SETTINGS.model_copy(update={"max_steps": 400, "step_sizes": [0.003]})
     claim, pictures = basins.examine(made(hills, [across], [1.2] * 2, descent, settings))
     line_of_starts = torch.linspace(0, 1, 31, dtype=T)
     beyond = (line_of_starts > 0.65).double()
@@ -376,14 +376,16 @@ def test_without_a_hybrid_route_there_is_no_warm_start() -> None:
         RoboticArm(),
         SineWave(),
         BallWithWall(),
-        BouncingBall(),
+        published_bounce(),
         pytest.param(Trebuchet(steps=12), marks=pytest.mark.slow),
     ],
     ids=lambda task: type(task).__name__,
 )
 @pytest.mark.parametrize("drawn_from", ["box", "prior"])
 def test_every_task_comes_to_a_verdict_and_twice_to_the_same(task: Task, drawn_from: str) -> None:
-    settings = replace(SETTINGS, targets=2, starts=1, basin_points=3, max_steps=2, step_sizes=[0.1, 0.3])
+    settings = SETTINGS.model_copy(
+        update={"targets": 2, "starts": 1, "basin_points": 3, "max_steps": 2, "step_sizes": [0.1, 0.3]}
+    )
     solver = LevenbergMarquardt()  # so that nothing is left for which a task searches its reach
     subject = made(task, [Off(task, 3 * task.tolerance)], draw_targets(task, 3, generator("t")), solver, settings)
     subject = replace(subject, starts=Starts(number=4, drawn_from=drawn_from))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -462,7 +461,7 @@ def test_differences_stay_inside_the_box() -> None:
 
 @pytest.mark.parametrize("examine", EXAMINATIONS, ids=lambda examine: examine.__module__.rpartition(".")[2])
 def test_the_same_seed_gives_the_same_claim(examine: Examination) -> None:
-    settings = replace(SETTINGS, points=21)
+    settings = SETTINGS.model_copy(update={"points": 21})
     network = one(lambda x, y: 5 * x * y + 0.1)
     claims = [examine(subject(CannonVacuum(), network, targets=[2.0, 3.0, 5.0], settings=settings)) for _ in range(2)]
     assert claims[0][0] == claims[1][0]
@@ -476,7 +475,7 @@ def test_the_same_seed_gives_the_same_claim(examine: Examination) -> None:
 )
 def test_every_task_is_examined_to_the_end(file: Path) -> None:
     task = build(yaml.safe_load(file.read_text())[file.stem], Task, "task")
-    settings = replace(SETTINGS, targets=2, starts=2, points=8, planes=1, resamples=100)
+    settings = SETTINGS.model_copy(update={"targets": 2, "starts": 2, "points": 8, "planes": 1, "resamples": 100})
     targets = draw_targets(task, 2, seeded("targets"))
     for examine in EXAMINATIONS:
         claim, pictures = examine(subject(task, task, targets=targets, settings=settings))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_up import published_bounce
 from problems import DEGREE, INTERCHANGED, OWN, dop853, oracle, pose
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.base import Task
-from aimback.tasks.bouncing_ball import BouncingBall
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.trebuchet import Trebuchet
 
@@ -87,7 +87,7 @@ def test_no_false_solved_of_a_trebuchet(keywords: dict[str, Any]) -> None:
 
 def test_no_false_solved_of_a_bouncing_ball() -> None:
     """The ball itself ends at ground + v T - (y0 - ground), whatever the time steps make of it."""
-    task = BouncingBall()
+    task = published_bounce()
     targets = draw_targets(task, 300, torch.Generator().manual_seed(0))
     answers = answered(task, targets)
     truth = 0.1 + 2 * 0.406 - (answers.controls[:, 0] - 0.1)
@@ -101,7 +101,7 @@ def test_no_false_solved_of_a_bouncing_ball() -> None:
     [
         CannonDrag(speed=[0.0, 300.0]),
         CannonDrag(steps=4, speed=[10.0, 20.0]),
-        BouncingBall(),
+        published_bounce(),
         pytest.param(Trebuchet(steps=12), marks=pytest.mark.slow),
     ],
     ids=lambda task: type(task).__name__,
@@ -123,7 +123,7 @@ def test_the_edge_of_reach_is_not_moved_by_the_steps(task: Task) -> None:
 
 
 def test_what_is_exact_has_nothing_finer() -> None:
-    for task in (Ballistics(), BouncingBall(contact="time_of_impact"), Trebuchet(integrator="euler60")):
+    for task in (Ballistics(), published_bounce(contact="time_of_impact"), Trebuchet(integrator="euler60")):
         assert task.finer(4) is None
         assert task.settings_of_accuracy() == {}
         assert (

@@ -15,7 +15,7 @@ from aimback.runtime import project as places
 from aimback.runtime.project import CONF, ROOT
 from aimback.workflow.entry import explain_composing
 from aimback.workflow.overrides import place
-from aimback.workflow.settings import Settings
+from aimback.workflow.settings import read_settings
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -63,8 +63,9 @@ def test_what_is_not_typed_belongs_to_the_root(monkeypatch: pytest.MonkeyPatch, 
         (tmp_path, CONF / "config.yaml"),
     ):
         monkeypatch.chdir(folder)
-        assert Settings(cfg).targets == shown
-        assert Settings(cfg).inputs[0].absolute() == ROOT / "outputs"
+        settings = read_settings(cfg)
+        assert settings.targets == shown
+        assert settings.inputs[0].absolute() == ROOT / "outputs"
 
 
 def test_dots_after_a_link_are_followed(tmp_path: Path) -> None:

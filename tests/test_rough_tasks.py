@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from made_up import published_bounce
 from torch import Tensor
 
 from aimback.autodiff.dual import linearise_by_autograd
@@ -80,11 +81,11 @@ def test_the_ball_ends_where_it_strikes_or_lands(distance: float, height: float)
         BallWithWall(wall_height=0.2),
         BallWithWall(wall_distance=0.005, wall_height=0.045),
         BallWithWall(wall_distance=0.3),
-        BouncingBall(),
-        BouncingBall(height=[0.5005, 0.503]),
-        BouncingBall(height=[0.5005, 0.5055]),
-        BouncingBall(contact="time_of_impact"),
-        BouncingBall(height=[0.1, 0.9], contact="time_of_impact"),
+        published_bounce(),
+        published_bounce(height=[0.5005, 0.503]),
+        published_bounce(height=[0.5005, 0.5055]),
+        published_bounce(contact="time_of_impact"),
+        published_bounce(height=[0.1, 0.9], contact="time_of_impact"),
     ],
 )
 def test_the_span_is_what_the_box_hits(task: Task) -> None:
@@ -126,7 +127,7 @@ def bounced(task: BouncingBall, height: float) -> float:
 
 
 def test_naive_contact_is_the_published_loop() -> None:
-    task = BouncingBall()
+    task = published_bounce()
     heights = torch.linspace(0.5003, 0.7997, 200, dtype=T)[:, None]
     expected = torch.tensor([bounced(task, height) for height in heights[:, 0].tolist()], dtype=T)
     torch.testing.assert_close(task(heights, heights[:, :0])[:, 0], expected, rtol=0, atol=1e-12)
@@ -134,7 +135,7 @@ def test_naive_contact_is_the_published_loop() -> None:
 
 def test_time_of_impact_is_the_balls_own_bounce() -> None:
     """Mirrored at the ground: ground + v T - (y0 - ground)."""
-    task = BouncingBall(contact="time_of_impact")
+    task = published_bounce(contact="time_of_impact")
     heights = line(task, 50)
     torch.testing.assert_close(task(heights, heights[:, :0]), 0.1 + 2 * 0.406 - (heights - 0.1))
 
@@ -142,7 +143,7 @@ def test_time_of_impact_is_the_balls_own_bounce() -> None:
 @pytest.mark.parametrize(("contact", "slope"), [("naive", 1.0), ("time_of_impact", -1.0)])
 def test_the_gradient_is_what_the_contact_makes_of_it(contact: str, slope: float) -> None:
     """As published: +1 for the naive contact; -1, the truth, for the time of impact; by either differentiation."""
-    task = BouncingBall(contact=contact)
+    task = published_bounce(contact=contact)
     heights = line(task, 500)[1:-1]
     _, jacobian = task.linearise(heights, heights[:, :0])
     _, gradient = linearise_by_autograd(task, heights, heights[:, :0])
@@ -151,7 +152,7 @@ def test_the_gradient_is_what_the_contact_makes_of_it(contact: str, slope: float
 
 
 def test_the_naive_sawtooth_stays_below_the_truth_and_falls_with_it() -> None:
-    naive, exact = BouncingBall(), BouncingBall(contact="time_of_impact")
+    naive, exact = published_bounce(), published_bounce(contact="time_of_impact")
     heights = line(naive, 5000)
     late = (exact(heights, heights[:, :0]) - naive(heights, heights[:, :0]))[:, 0]
     assert float(late.min()) > -1e-12
@@ -161,7 +162,7 @@ def test_the_naive_sawtooth_stays_below_the_truth_and_falls_with_it() -> None:
 
 
 def test_a_finer_step_is_nearer_to_the_truth() -> None:
-    exact = BouncingBall(contact="time_of_impact")
+    exact = published_bounce(contact="time_of_impact")
     heights = line(exact, 1000)
     gaps = [
         float(
@@ -177,7 +178,7 @@ def test_a_finer_step_is_nearer_to_the_truth() -> None:
 
 @pytest.mark.parametrize("contact", ["naive", "time_of_impact"])
 def test_the_path_turns_at_the_ground(contact: str) -> None:
-    task = BouncingBall(contact=contact)
+    task = published_bounce(contact=contact)
     heights = line(task, 30)
     y = task.trajectory(heights, heights[:, :0], 4001)[..., 1]
     torch.testing.assert_close(y[:, :1], heights)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import Repository
+from made_up import published_bounce
 from problems import pose, seeded
+from pydantic import ValidationError
 from torch import Tensor
 
 from aimback.autodiff.dual import linearise, linearise_by_autograd
@@ -223,7 +225,7 @@ def test_smoothing_gets_over_the_wall(target: float, start: float, order: Order)
 
 def test_smoothing_finds_the_sign_of_the_naive_bounce() -> None:
     """+1 is what autograd says, and so does the mean of it; differences of samples say -1, the truth."""
-    task = BouncingBall()
+    task = published_bounce()
     heights = task.box.from_unit(torch.linspace(0.35, 0.65, 200, dtype=T)[:, None])
     zeroth, first = (smooth(task, task.box, 0.1, order, 64).linearise(heights, heights[:, :0])[1] for order in ORDERS)
     torch.testing.assert_close(zeroth, torch.full_like(zeroth, -1.0), rtol=0.2, atol=0)
@@ -244,11 +246,11 @@ def share_solved(task: Task, sigmas: tuple[float, ...], order: Order, starts: in
 
 def test_what_the_remedies_are_worth() -> None:
     """From one start each: of the naive bounce only the zeroth order helps, of the wall either does."""
-    bounce, wall = BouncingBall(), BallWithWall()
+    bounce, wall = published_bounce(), BallWithWall()
     assert share_solved(bounce, (), "zeroth") < 0.1
     assert share_solved(bounce, LADDER, "first") < 0.1
     assert share_solved(bounce, LADDER, "zeroth") > 0.9
-    assert share_solved(BouncingBall(contact="time_of_impact"), (), "zeroth") == 1
+    assert share_solved(published_bounce(contact="time_of_impact"), (), "zeroth") == 1
     assert share_solved(wall, (), "zeroth") < 0.75
     assert all(share_solved(wall, LADDER, order) > 0.85 for order in ORDERS)
 
@@ -335,17 +337,21 @@ def test_the_direct_route_takes_the_remedy_that_is_configured(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("change", "message"),
     [
-        (lambda: Smoothing([0.1, 0.2], 4, "zeroth"), "^sigmas: .* the widest first"),
-        (lambda: Smoothing([0.0], 4, "zeroth"), "^sigmas: in"),
-        (lambda: Smoothing([math.nan], 4, "zeroth"), "^sigmas: in"),
-        (lambda: Smoothing([0.1], 3, "zeroth"), "^samples: must be even"),
-        (lambda: Smoothing([0.1], 0, "zeroth"), "^samples: must be a whole number from 2 to"),
-        (lambda: Smoothing([0.1], 4, "second"), "^order: must be"),
-        (lambda: smooth(CannonDrag(), CannonDrag().box, 0.1, "zeroth", 2), "^samples: at least two a control, 4"),
+        ({"sigmas": [0.1, 0.2]}, r"sigmas\n.* must have the widest first"),
+        ({"sigmas": [0.0]}, r"sigmas\.0\n.* should be greater than 0"),
+        ({"sigmas": [math.nan]}, r"sigmas\.0\n.* should be a finite number"),
+        ({"samples": 3}, r"samples\n.* should be a multiple of 2"),
+        ({"samples": 0}, r"samples\n.* should be greater than or equal to 2"),
+        ({"order": "second"}, r"order\n.* should be 'zeroth' or 'first'"),
     ],
 )
-def test_values_out_of_range_are_named(make: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        make()
+def test_values_out_of_range_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Smoothing(**{"sigmas": [0.1], "samples": 4, "order": "zeroth"} | change)
+
+
+def test_too_few_samples_for_the_controls_are_named() -> None:
+    with pytest.raises(UserError, match="^samples: at least two a control, 4"):
+        smooth(CannonDrag(), CannonDrag().box, 0.1, "zeroth", 2)

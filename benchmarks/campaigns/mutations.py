@@ -25,7 +25,7 @@ from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.workflow.entry import explain_composing
-from aimback.workflow.settings import Settings
+from aimback.workflow.settings import read_settings
 
 _SOUND = [
     *("task=cannon_drag", "task=[cannon_vacuum,cannon_drag]", "solver=adam", "solver.max_steps=30", "seed=3"),
@@ -139,7 +139,7 @@ def _answer(words: list[str]) -> str:
     except Exception as error:  # noqa: BLE001 - whatever it is
         return "refused in one line" if explain_composing(error).strip() else f"no word about {words}"
     try:
-        Settings(cfg).check()
+        read_settings(cfg)
     except UserError:
         return "refused in one line"
     except Exception as error:  # noqa: BLE001 - whatever it is

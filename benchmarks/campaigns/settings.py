@@ -213,9 +213,9 @@ def _by_hand(*arguments: str) -> Callable[[], None]:
 
 
 def _check(cfg: Any) -> None:
-    from aimback.workflow.settings import Settings
+    from aimback.workflow.settings import read_settings
 
-    Settings(cfg).check()
+    read_settings(cfg)
 
 
 def _damage(file: Path, chance: random.Random) -> None:

@@ -3,41 +3,39 @@
 import platform
 import resource
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import BeforeValidator, Field
 
-from aimback.core.checks import check_whole
 from aimback.core.errors import UserError
+from aimback.core.section import Section
 
 # Compiling takes some five seconds and saves 10 to 40 us a start on cannon_drag (benchmarks/RESULTS.md).
 _STARTS_WORTH_COMPILING = 300_000
 
 
-@dataclass(frozen=True)
-class Hardware:
+def _name_truth(value: object) -> object:
+    """YAML reads a bare on or off as true or false."""
+    return ("off", "on")[value] if isinstance(value, bool) else value
+
+
+class Hardware(Section):
     """What to compute on.
 
-    Args:
+    Attributes:
         accelerator: "gpu" (CUDA), "cpu", or "auto": CUDA where there is one.
         dtype: precision of simulations and of solving.
-        threads: CPU threads of one operation, at least 1.
+        threads: CPU threads of one operation.
         compile: whether solves are compiled: "on", "off", or "auto": where so many starts are on the CPU that
-            it pays even the first time. (YAML reads a bare on as true.)
-
-    Raises:
-        UserError: no such number of threads.
+            it pays even the first time.
     """
 
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    dtype: Literal["float32", "float64"] = "float64"
-    threads: int = 1
-    compile: Literal["auto", "on", "off"] | bool = "auto"
-
-    def __post_init__(self) -> None:
-        check_whole(1, 1_024, threads=self.threads)
+    accelerator: Literal["auto", "cpu", "gpu"]
+    dtype: Literal["float32", "float64"]
+    threads: Annotated[int, Field(ge=1, le=1_024)]
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_name_truth)]
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -48,7 +46,7 @@ class Hardware:
         the last bits of the answers depend on it."""
         if self.compile == "auto":
             return starts >= _STARTS_WORTH_COMPILING and self.device().type == "cpu"
-        return self.compile in {"on", True}
+        return self.compile == "on"
 
     def device(self) -> torch.device:
         """The device.

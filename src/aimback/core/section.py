@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """A part of the configuration, checked when it is made and fixed from then on.
 
-    Its fields are its keys; each has a type, its bounds by `pydantic.Field`, and no default. Raises
+    Its fields are its keys; each has a type (`Sequence` for a list, never `tuple`), its bounds by
+    `pydantic.Field`, and no default. Raises
     `pydantic.ValidationError`, of which `aimback.workflow.settings` makes one line for people.
     """
 

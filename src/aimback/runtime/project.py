@@ -18,13 +18,13 @@ def name_below_root(path: str, folder: str | Path = ROOT) -> str:
     return plain.relative_to(root).as_posix() if root else str(plain)
 
 
-def locate(path: str) -> Path:
+def locate(path: str | Path) -> Path:
     """A path of the configuration as it is seen from here."""
     whole, here = ROOT / path, Path.cwd()
     return whole.relative_to(here) if whole.is_relative_to(here) else whole
 
 
-def locate_untracked(path: str) -> Path:
+def locate_untracked(path: str | Path) -> Path:
     """The same of a file that git may not track: what a copy of the project lacks is read from the original."""
     there = find_original(ROOT) / path
     return locate(path) if (ROOT / path).exists() or not there.exists() else there

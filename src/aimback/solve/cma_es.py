@@ -30,6 +30,7 @@ class CmaEs(Solver):
         population: evaluations a generation; 0 takes the published default, 4 + floor(3 ln n_controls).
     """
 
+    max_steps: int = 100
     step_size: float = 0.3
     population: int = 0
 

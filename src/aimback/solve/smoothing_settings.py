@@ -1,39 +1,33 @@
 """How the direct route smooths what it descends."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from aimback.core.checks import check_whole
+from pydantic import Field, field_validator
+
 from aimback.core.errors import UserError
+from aimback.core.section import Section
 
 Order = Literal["zeroth", "first"]
 
 
-@dataclass(frozen=True)
-class Smoothing:
+class Smoothing(Section):
     """How the direct route smooths what it descends; see conf/smoothing.
 
-    Args:
+    Attributes:
         sigmas: standard deviations of the perturbations, in unit-box lengths, the widest first. There is one descent
             for each, beginning where the one before has ended, and a last one without any; none: only that one.
         samples: perturbed simulations in place of each one, an even number.
         order: of the derivatives that the gradient is estimated from, see `Smoothed`.
-
-    Raises:
-        UserError: a value that is not allowed.
     """
 
-    sigmas: Sequence[float]
-    samples: int
+    sigmas: Sequence[Annotated[float, Field(gt=0, le=1)]]
+    samples: Annotated[int, Field(ge=2, le=100_000, multiple_of=2)]
     order: Order
 
-    def __post_init__(self) -> None:
-        sigmas = list(self.sigmas)
-        if not all(0 < sigma <= 1 for sigma in sigmas) or sigmas != sorted(sigmas, reverse=True):
-            raise UserError(f"sigmas: in (0, 1], the widest first, got {sigmas}")
-        check_whole(2, 100_000, samples=self.samples)
-        if self.samples % 2:
-            raise UserError(f"samples: must be even, got {self.samples}")
-        if self.order not in ("zeroth", "first"):
-            raise UserError(f"order: must be 'zeroth' or 'first', got {self.order!r}")
+    @field_validator("sigmas")
+    @classmethod
+    def _check_order(cls, sigmas: Sequence[float]) -> Sequence[float]:
+        if list(sigmas) != sorted(sigmas, reverse=True):
+            raise UserError(f"must have the widest first, got {list(sigmas)}")
+        return sigmas

@@ -39,7 +39,7 @@ def write_params(cfg: DictConfig) -> None:
         UserError: something is wrong, and params.yaml is as it was.
     """
     # The bytes of a user's targets file are a parameter: DVC cannot depend on a file that may be none.
-    targets = locate_untracked(cfg.targets) if isinstance(cfg.get("targets"), str) and cfg.targets else None
+    targets = locate_untracked(cfg.targets) if isinstance(cfg.get("targets"), str) else None
     if targets is not None and not targets.is_file():
         raise UserError(f"targets: there is no file {str(targets)!r}")
     digest = sha256(targets) if targets else None
@@ -48,9 +48,11 @@ def write_params(cfg: DictConfig) -> None:
         return  # it was checked before it was written
     from aimback.data.targets import read_targets  # PyTorch takes seconds to import
     from aimback.workflow.memory import check_memory
-    from aimback.workflow.settings import Settings
+    from aimback.workflow.settings import read_settings
 
-    settings = Settings(cfg).check()
+    settings = read_settings(cfg)
+    if settings.only.task or settings.only.route:
+        raise UserError("only: is told to stages one by one; what a run shall do is chosen by task=[...]")
     check_memory(settings)
     if targets is not None:
         for task in settings.tasks.values():

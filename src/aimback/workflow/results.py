@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from aimback.report.page import write_report
 from aimback.report.published import published_rows
 from aimback.report.result import Route, read_result
 from aimback.report.verdict import name_rows, verdict
 from aimback.tracking import Run
 from aimback.workflow.records import Record
-from aimback.workflow.settings import Settings
+from aimback.workflow.settings import Settings, read_settings
 
 
 class Results:
@@ -24,7 +22,7 @@ class Results:
     """
 
     def __init__(self, tree: Mapping[str, Any], outputs: Path) -> None:
-        self._settings, self._outputs = Settings(OmegaConf.create(dict(tree))).check(), outputs
+        self._settings, self._outputs = read_settings(tree), outputs
         settings, routes = self._settings, _routes(self._settings)
         published = published_rows() if settings.published else ()
         self._results = {
@@ -76,6 +74,6 @@ def _routes(settings: Settings) -> dict[str, Route]:
         routes[name] = Route("surrogate", f"invert-{name}", paid)
     for name in settings.optimise:
         routes[name] = Route("direct", f"optimise-{name}", {})
-    for name, route in settings.refine.items():
-        routes[name] = Route("hybrid", f"refine-{name}", {"seconds_train": f"amortise-{route.network}"})
+    for name, refined in settings.refine.items():
+        routes[name] = Route("hybrid", f"refine-{name}", {"seconds_train": f"amortise-{refined.network}"})
     return routes

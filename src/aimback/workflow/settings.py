@@ -1,26 +1,34 @@
-"""The rim where configuration ends: checked values become objects, and nothing else is called.
+"""The schema of conf/: one tree of models, of which every wrong value is one line that names its key.
 
-Type hints and range checks of the constructors are the schema; there is no second copy of it.
+Sections that name their class by `_target_` (tasks, solvers) are objects: the keywords of their constructors are the
+schema, and the constructors check the ranges.
 """
 
 import difflib
+import functools
 import importlib
 import inspect
-import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 import aimback
-from aimback.core.checks import MOST_ROWS, check_whole, show
+from aimback.core.checks import MOST_ROWS, show
 from aimback.core.errors import UserError
 from aimback.core.hardware import Hardware
 from aimback.core.section import Section
@@ -37,337 +45,247 @@ from aimback.tasks.base import Task
 T = TypeVar("T")
 _PACKAGE = Path(aimback.__file__).parent
 _FAMILIES = (Solver,)
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-@dataclass(frozen=True)
-class DataSettings:
-    """How much is simulated.
-
-    Args:
-        examples: of the data set that the surrogate learns from.
-        validation_fraction: share of them set apart, in (0, 1).
-        targets: how many are drawn where no file of targets is given.
-    """
-
-    examples: int
-    validation_fraction: float
-    targets: int
-
-    def __post_init__(self) -> None:
-        check_whole(LEAST_EXAMPLES, MOST_ROWS, examples=self.examples)
-        check_whole(1, MOST_ROWS, targets=self.targets)
-        if not 0 < self.validation_fraction < 1:
-            raise UserError(f"validation_fraction: between 0 and 1, got {self.validation_fraction:g}")
+def _build_as(kind: type) -> PlainValidator:
+    return PlainValidator(lambda node: build(node, kind))
 
 
-@dataclass(frozen=True)
-class Training:
-    """A network on the data set, and its training.
+class DataSettings(Section):
+    """How much is simulated; see conf/data."""
 
-    Args:
-        by_task: what differs on a task: {task: {network: {...}, training: {...}}}.
-    """
-
-    network: SurrogateSettings
-    training: TrainingSettings
-    by_task: dict[str, tuple[SurrogateSettings, TrainingSettings]]
-
-    def of(self, task: str) -> tuple[SurrogateSettings, TrainingSettings]:
-        return self.by_task.get(task, (self.network, self.training))
+    examples: Annotated[int, Field(ge=LEAST_EXAMPLES, le=MOST_ROWS)]
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+    targets: Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
-@dataclass(frozen=True)
-class Descent:
-    """How a route searches: a row of the sections invert, optimise, refine.
-
-    Args:
-        solver: how it steps.
-        dtype: float32 or float64, that it computes in.
-        starts: where it begins; of `refine`, the proposals.
-        margin: of `invert`: what it leaves free at each wall, a share of the box's width in [0, 0.5).
-        network: whose network it descends through, or takes proposals from; None for the simulator.
-        smoothing: of `optimise`: the easier maps before the simulator itself.
-    """
-
-    solver: Solver
-    dtype: Literal["float32", "float64"]
-    starts: Starts
-    margin: float = 0.0
-    network: str = ""
-    smoothing: Smoothing | None = None
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        return torch.float32 if self.dtype == "float32" else torch.float64
-
-
-@dataclass(frozen=True)
-class TrackingSettings:
-    """What MLflow gets.
-
-    Args:
-        enabled: whether runs are published at all.
-        experiment: the experiment's name.
-        live: whether a training can be watched while it runs.
-    """
+class TrackingSettings(Section):
+    """What MLflow gets; see conf/tracking."""
 
     enabled: bool
     experiment: str
     live: bool
 
 
-class Settings:
-    """One composed configuration; each part is checked and built when it is asked for.
+class Only(Section):
+    """The part of the work that a stage of dvc.yaml does; all of it where it is not told."""
 
-    Args:
-        cfg: as Hydra composed it.
+    task: str | None
+    route: str | None
 
-    Raises:
-        UserError: on asking, names the key and what is allowed.
+
+class NetworkSection(Section):
+    """A network that stands in for the simulator, and its training; see conf/routes.
+
+    Attributes:
+        by_task: what differs on a task: {task: {network: {...}, training: {...}}}.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
-        if not cfg.get("task"):
-            raise UserError("task: choose at least one, e.g. task=cannon_drag")
-        try:
-            tree = OmegaConf.to_container(cfg, resolve=True)
-        except (OmegaConfBaseException, RecursionError) as error:  # an unknown name in ${...}, or a circle
-            key = getattr(error, "full_key", None) or "config"
-            raise UserError(f"{key}: {str(error).partition(chr(10))[0]}") from error
-        assert isinstance(tree, dict)
-        self.tree: dict[str, Any] = {str(name): value for name, value in tree.items()}
-        _known("", self.tree, (*_ROOT, "tasks", "only"))
+    network: Annotated[SurrogateSettings, _build_as(SurrogateSettings)]
+    training: Annotated[TrainingSettings, _build_as(TrainingSettings)]
+    by_task: dict[str, dict[str, dict[str, Any]]]
 
-    def check(self) -> "Settings":
-        """Build every part."""
-        for name in _ROOT:
-            getattr(self, "tasks" if name == "task" else name)
-        return self
 
-    def _part(self, name: str, kind: type[T]) -> T:
-        return build(self.tree.get(name), kind, name)
+class Descent(Section):
+    """How a route searches.
 
-    def _plain(self, name: str, hint: Any) -> Any:
-        return _value(name, hint, self.tree.get(name))
+    Attributes:
+        dtype: that it computes in.
+    """
 
-    @cached_property
-    def seed(self) -> int:
-        seed: int = self._plain("seed", int)
-        check_whole(0, 2**63 - 1, seed=seed)
-        return seed
+    solver: Annotated[Solver, _build_as(Solver)]
+    dtype: Literal["float32", "float64"]
 
-    @cached_property
-    def targets(self) -> Path | None:
-        path = self._plain("targets", str | None)
-        return locate_untracked(path) if path else None
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return torch.float32 if self.dtype == "float32" else torch.float64
 
-    @cached_property
-    def targets_sha256(self) -> str | None:
-        """Of the file of targets, as it was when the pipeline was composed."""
-        digest: str | None = self._plain("targets_sha256", str | None)
-        return digest
 
-    @cached_property
-    def inputs(self) -> tuple[Path, ...]:
-        folders = self._plain("inputs", list[str])
-        return tuple(locate(folder) for folder in folders)
+class Inversion(Descent):
+    """A route through a network.
 
-    @cached_property
-    def tasks(self) -> dict[str, Task]:
-        """The tasks by name; under `only`, that one."""
-        parts = self.tree.get("task")
-        if not isinstance(parts, dict):
-            raise UserError(f"task: expected settings of tasks by name, got {show(parts)}")
-        if self.tree.get("tasks", list(parts)) != list(parts):
-            raise UserError(f"tasks: follows from task; choose by task=[{','.join(map(str, self.tree['tasks']))}]")
-        if (only := self._only("task")) is not None:
-            if only not in parts:
-                raise UserError(f"only.task: no task '{only}' here; there is {', '.join(parts)}")
-            parts = {only: parts[only]}
-        if wrong := [name for name in parts if not str(name).isidentifier()]:  # it names a folder
-            raise UserError(f"task.{wrong[0]}: a task's name is of letters, digits and _")
-        return {name: build(part, Task, f"task.{name}") for name, part in parts.items()}  # type: ignore[type-abstract]
+    Attributes:
+        network: the route whose network it is.
+        margin: what is left free at each wall of the box, a share of its width.
+    """
 
-    @cached_property
-    def data(self) -> DataSettings:
-        return self._part("data", DataSettings)
+    network: str
+    starts: Starts
+    margin: Annotated[float, Field(ge=0, lt=0.5)]
 
-    @cached_property
-    def surrogate(self) -> SurrogateSettings:
-        return self._part("surrogate", SurrogateSettings)
 
-    @cached_property
-    def training(self) -> TrainingSettings:
-        return self._part("training", TrainingSettings)
+class Optimisation(Descent):
+    """A route through the simulator itself."""
 
-    @cached_property
-    def starts(self) -> Starts:
-        return self._part("starts", Starts)
+    starts: Starts
+    smoothing: Smoothing
 
-    @cached_property
-    def solver(self) -> Solver:
-        return self._part("solver", Solver)
 
-    @cached_property
-    def smoothing(self) -> Smoothing:
-        return self._part("smoothing", Smoothing)
+class Refinement(Descent):
+    """A route through the simulator from where a network proposes.
 
-    @cached_property
-    def hybrid(self) -> HybridSettings:
-        return self._part("hybrid", HybridSettings)
+    Attributes:
+        network: the route whose network it is.
+    """
 
-    @cached_property
-    def train(self) -> dict[str, Training]:
-        """The networks that stand in for the simulator, by route."""
-        return {name: _training(node, f"train.{name}") for name, node in self._rows("train").items()}
+    network: str
 
-    @cached_property
-    def amortise(self) -> dict[str, HybridSettings]:
-        """The networks that propose controls, by route."""
-        return {name: build(node, HybridSettings, f"amortise.{name}") for name, node in self._rows("amortise").items()}
 
-    @cached_property
-    def invert(self) -> dict[str, Descent]:
-        found = self._descents("invert", ("network", "margin", "starts"))
-        for name, route in found.items():
-            _known(f"invert.{name}.network: ", [route.network], self.train)
-            if not 0 <= route.margin < 0.5:
-                raise UserError(f"invert.{name}.margin: in [0, 0.5), got {route.margin:g}")
-        return found
+class RouteLists(Section):
+    """The routes that each stage has a turn for."""
 
-    @cached_property
-    def optimise(self) -> dict[str, Descent]:
-        return self._descents("optimise", ("smoothing", "starts"))
+    train: list[str]
+    invert: list[str]
+    optimise: list[str]
+    amortise: list[str]
+    refine: list[str]
 
-    @cached_property
-    def refine(self) -> dict[str, Descent]:
-        found = self._descents("refine", ("network",))
-        for name, route in found.items():
-            _known(f"refine.{name}.network: ", [route.network], self.amortise)
-        return found
 
-    @cached_property
+class Settings(Section):
+    """All that is configured, see conf/config.yaml.
+
+    Attributes:
+        tasks: the simulators by name; under `only.task`, that one.
+        targets_sha256: of the file of targets, as it was when the pipeline was composed.
+    """
+
+    only: Only
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    task_names: list[str] = Field(alias="tasks")
+    tasks: dict[str, Task] = Field(alias="task")
+    data: DataSettings
+    surrogate: Annotated[SurrogateSettings, _build_as(SurrogateSettings)]
+    training: Annotated[TrainingSettings, _build_as(TrainingSettings)]
+    hybrid: Annotated[HybridSettings, _build_as(HybridSettings)]
+    solver: Annotated[Solver, _build_as(Solver)]
+    starts: Starts
+    smoothing: Smoothing
+    train: dict[str, NetworkSection]
+    invert: dict[str, Inversion]
+    optimise: dict[str, Optimisation]
+    amortise: dict[str, Annotated[HybridSettings, _build_as(HybridSettings)]]
+    refine: dict[str, Refinement]
+    route_lists: RouteLists = Field(alias="routes")
+    diagnose: DiagnoseSettings
+    hardware: Hardware
+    tracking: TrackingSettings
+    # A path is a text in the config, so it is read less strictly.
+    targets: Annotated[Path, Field(strict=False), AfterValidator(locate_untracked)] | None
+    targets_sha256: str | None
+    published: Literal["neural_adjoint"] | None
+    inputs: list[Annotated[Path, Field(strict=False), AfterValidator(locate)]]
+    _tree: dict[str, Any]
+
+    @field_validator("tasks", mode="plain")
+    @classmethod
+    def _build_tasks(cls, nodes: Any, before: ValidationInfo) -> dict[str, Task]:
+        if not isinstance(nodes, Mapping):
+            raise UserError(f"must be groups of settings by name, got {show(nodes)}")
+        if wrong := [name for name in nodes if not str(name).isidentifier()]:  # it names a folder
+            raise UserError(f"{wrong[0]}: a task's name is of letters, digits and _")
+        only = before.data["only"].task if "only" in before.data else None
+        if only not in (None, *nodes):
+            raise UserError(f"there is no {only!r}, which only.task asks for; there is {', '.join(nodes)}")
+        chosen = nodes if only is None else {only: nodes[only]}
+        return {name: build(node, Task, name) for name, node in chosen.items()}  # type: ignore[type-abstract]
+
+    @property
     def routes(self) -> dict[str, str]:
-        """The stage that solves for each route, by the route's name."""
-        found: dict[str, str] = {}
-        for stage in ("invert", "optimise", "refine"):
-            for name in getattr(self, stage):
-                if name in found or name == "networks" or not name.isidentifier():  # it names a folder
-                    raise UserError(f"{stage}.{name}: a route's name is its own, of letters, digits and _")
-                found[name] = stage
-        if not found:
-            raise UserError("routes: choose at least one, e.g. routes=[direct]")
-        return found
+        """The stage that solves for each route, by the route's name, in the order to be shown."""
+        return {name: stage for stage in ("invert", "optimise", "refine") for name in getattr(self, stage)}
 
-    @cached_property
+    @property
     def compared(self) -> dict[str, str]:
         """The routes that claims and figures of the two maps are about: the first of each kind."""
-        kinds = {"surrogate": self.invert, "direct": self.optimise, "hybrid": self.refine}
+        kinds: dict[str, Mapping[str, Descent]] = {
+            "surrogate": self.invert,
+            "direct": self.optimise,
+            "hybrid": self.refine,
+        }
         return {kind: next(iter(found)) for kind, found in kinds.items() if found}
 
-    def routes_of(self, stage: str) -> list[str]:
-        """The routes that a stage works for, one or all of them."""
-        names = list(getattr(self, stage))
-        only = self._only("route")
-        if only is not None:
-            _known("only.route: ", [only], names)
-        return names if only is None else [only]
+    def network_of(self, route: str, task: str) -> tuple[SurrogateSettings, TrainingSettings]:
+        """A route's network and its training on a task."""
+        differing = self.train[route].by_task.get(task, {})
+        kinds: dict[str, Any] = {"network": SurrogateSettings, "training": TrainingSettings}
+        network, training = (
+            build({**self._tree["train"][route][part], **differing.get(part, {})}, kind, f"train.{route}.{part}")
+            for part, kind in kinds.items()
+        )
+        return network, training
 
     def replicas_of(self, route: str, task: str) -> int:
         """How many further networks the claims about a route's network ask for."""
-        asked = task in self.diagnose.tasks and "direct" in self.compared and "surrogate" in self.compared
+        asked = task in self.diagnose.tasks and {"surrogate", "direct"} <= self.compared.keys()
         return self.diagnose.replicas if asked and self.invert[self.compared["surrogate"]].network == route else 0
+
+    def turns_of(self, stage: str) -> list[str]:
+        """The routes that a stage has a turn for: under `only.route`, that one."""
+        return [name for name in getattr(self, stage) if self.only.route in (None, name)]
 
     def find_maker(self, file: str) -> str:
         """The stage that makes a file of a task."""
         first, *rest = Path(file).parts
         if first != "routes":
-            return {"data": "generate"}.get(first, first if rest[0] != "claims" else "diagnose")
+            return "generate" if first == "data" else "diagnose" if rest[0] == "claims" else first
         if rest[0] == "networks":
             return "train" if rest[1] in self.train else "amortise"
-        return self.routes.get(rest[0], "optimise")
+        return self.routes[rest[0]]
 
-    def _rows(self, stage: str) -> dict[str, Any]:
-        rows: dict[str, Any] = self._plain(stage, dict[str, dict[str, Any]])
-        listed = self.tree.get("routes", {}).get(stage, list(rows))
-        if listed != list(rows):
-            raise UserError(f"routes.{stage}: follows from the routes; choose by routes=[...]")
-        return rows
-
-    def _descents(self, stage: str, own: Iterable[str]) -> dict[str, Descent]:
-        return {name: _descent(node, f"{stage}.{name}", own) for name, node in self._rows(stage).items()}
-
-    def _only(self, what: str) -> str | None:
-        only: str | None = self._plain("only", dict[str, str | None]).get(what)
-        return only
-
-    @cached_property
-    def published(self) -> str | None:
-        """The paper whose rows stand beside those of the run."""
-        name: str | None = self._plain("published", Literal["neural_adjoint"] | None)
-        return name
-
-    @cached_property
-    def hardware(self) -> Hardware:
-        return self._part("hardware", Hardware)
-
-    @cached_property
-    def diagnose(self) -> DiagnoseSettings:
-        return self._part("diagnose", DiagnoseSettings)
-
-    @cached_property
-    def tracking(self) -> TrackingSettings:
-        return self._part("tracking", TrackingSettings)
+    @property
+    def tree(self) -> dict[str, Any]:
+        """What was configured, as plain values."""
+        return self._tree
 
 
-_ROOT = (
-    *("task", "data", "surrogate", "training", "hybrid", "solver", "starts", "smoothing", "diagnose", "hardware"),
-    *("tracking", "seed", "targets", "targets_sha256", "inputs", "published"),
-    *("train", "invert", "optimise", "amortise", "refine", "routes"),
-)
+def read_settings(tree: Mapping[str, Any]) -> Settings:
+    """Check what Hydra has composed, and build it.
+
+    Raises:
+        UserError: names the key and what is allowed.
+    """
+    if not tree.get("task"):
+        raise UserError("task: choose at least one, e.g. task=cannon_drag")
+    try:
+        plain: Any = OmegaConf.to_container(tree, resolve=True) if isinstance(tree, DictConfig) else dict(tree)
+    except (OmegaConfBaseException, RecursionError) as error:  # an unknown name in ${...}, or a circle
+        key = getattr(error, "full_key", None) or "config"
+        raise UserError(f"{key}: {str(error).partition(chr(10))[0]}") from error
+    try:
+        settings = Settings.model_validate(plain)
+    except ValidationError as error:
+        raise UserError(_explain(error, Settings)) from None
+    if plain["tasks"] != list(plain["task"]):
+        raise UserError(f"tasks: follows from task; choose by task=[{','.join(plain['tasks'])}]")
+    settings._tree = plain
+    _check_routes(settings)
+    return settings
 
 
-def _training(node: Mapping[str, Any], path: str) -> Training:
-    _known(f"{path}.", node, ("network", "training", "by_task"))
-
-    def parts(tree: Mapping[str, Any], path: str) -> tuple[SurrogateSettings, TrainingSettings]:
-        return (
-            build(tree.get("network"), SurrogateSettings, f"{path}.network"),
-            build(tree.get("training"), TrainingSettings, f"{path}.training"),
-        )
-
-    own: Mapping[str, Mapping[str, Any]] = _value(
-        f"{path}.by_task", dict[str, dict[str, dict[str, Any]]], node.get("by_task")
-    )
-    by_task = {}
-    for task, differing in own.items():
-        _known(f"{path}.by_task.{task}.", differing, ("network", "training"))
-        merged = {part: {**node[part], **differing.get(part, {})} for part in ("network", "training")}
-        by_task[task] = parts(merged, f"{path}.by_task.{task}")
-    return Training(*parts(node, path), by_task)
-
-
-def _descent(node: Mapping[str, Any], path: str, own: Iterable[str]) -> Descent:
-    allowed = ("solver", "dtype", *own)
-    _known(f"{path}.", node, allowed)
-    if missing := [name for name in allowed if name not in node]:
-        raise UserError(f"{path}.{missing[0]}: is missing")
-    given = {
-        name: _value(f"{path}.{name}", hint, node[name])
-        for name, hint in {"dtype": Literal["float32", "float64"], "margin": float, "network": str}.items()
-        if name in node
-    }
-    if "smoothing" in node:
-        given["smoothing"] = build(node["smoothing"], Smoothing, f"{path}.smoothing")
-    starts = node.get("starts", {"number": 1, "drawn_from": "prior"})
-    return Descent(
-        build(node["solver"], Solver, f"{path}.solver"),
-        starts=build(starts, Starts, f"{path}.starts"),
-        **given,
-    )
+def _check_routes(settings: Settings) -> None:
+    names = [name for stage in ("invert", "optimise", "refine") for name in getattr(settings, stage)]
+    if not names:
+        raise UserError("routes: choose at least one, e.g. routes=[direct]")
+    for name in names:
+        if names.count(name) > 1 or name == "networks" or not name.isidentifier():  # it names a folder
+            raise UserError(f"routes: {name!r} cannot be one: each has its own name, of letters, digits and _")
+    for stage, listed in settings.route_lists:
+        if listed != list(getattr(settings, stage)):
+            raise UserError(f"routes.{stage}: follows from the routes; choose by routes=[{','.join(names)}]")
+    for stage, maker in (("invert", "train"), ("refine", "amortise")):
+        for name, route in getattr(settings, stage).items():
+            if route.network not in (known := getattr(settings, maker)):
+                there = f"there is {', '.join(known)}" if known else "there is none"
+                raise UserError(f"{stage}.{name}.network: no network of {route.network!r}; {there}")
+    if settings.only.route is not None and settings.only.route not in {*names, *settings.train, *settings.amortise}:
+        raise UserError(f"only.route: no route {settings.only.route!r} here; there is {', '.join(names)}")
+    for route in settings.train:
+        for task in settings.tasks:
+            settings.network_of(route, task)
 
 
-def build(node: Any, kind: type[T], path: str) -> T:
+def build(node: Any, kind: type[T], path: str = "") -> T:
     """Make the object that a config node describes.
 
     Args:
@@ -380,50 +298,34 @@ def build(node: Any, kind: type[T], path: str) -> T:
             a value of another type, out of range, or not finite.
     """
     if not isinstance(node, Mapping):
-        raise UserError(f"{path}: expected a group of settings, got {show(node)}")
+        raise UserError(_place(path, f"must be a group of settings, got {show(node)}"))
     values = {str(name): value for name, value in node.items()}
-    if issubclass(kind, Section):
-        return _section(values, kind, path)
-    target = values.pop("_target_", None)
     has_choice = getattr(kind, "_is_protocol", False) or kind in _FAMILIES
-    if target is not None and not has_choice:
-        raise UserError(f"{path}._target_: there is no choice here; leave it out")
-    made = _class(target, kind, path) if has_choice else kind
-    signature = inspect.signature(made)
-    _known(f"{path}.", values, signature.parameters)
-    for name, parameter in signature.parameters.items():
-        if parameter.default is parameter.empty and name not in values:
-            raise UserError(f"{path}.{name}: is missing")
-    hints = get_type_hints(made.__init__)
-    checked = {name: _value(f"{path}.{name}", hints.get(name, Any), value) for name, value in values.items()}
+    made = _find_class(values.pop("_target_", None), kind, path) if has_choice else kind
+    schema = _describe(made)  # type: ignore[arg-type]
     try:
-        return made(**checked)
-    except ValueError as error:
-        raise UserError(_placed(path, str(error), signature.parameters)) from error
-
-
-def _section(values: Mapping[str, Any], kind: type[T], path: str) -> T:
-    assert issubclass(kind, Section)
-    _known(f"{path}.", values, kind.model_fields)
-    try:
-        return kind.model_validate_json(json.dumps(values))
+        checked = schema.model_validate(values)
+        return made(**{name: getattr(checked, name) for name in values})
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].replace("Input should be", "must be").replace("Field required", "is missing")
-        key = ".".join(map(str, (path, *first["loc"])))
-        raise UserError(f"{key}: {reason}, got {shown(first['input'])}") from None
+        raise UserError(_place(path, _explain(error, schema))) from None
+    except ValueError as error:
+        raise UserError(_place(path, str(error))) from error
 
 
-def _placed(path: str, message: str, keys: Iterable[str]) -> str:
-    """The message of a constructor, headed by the place in the config that it speaks of."""
-    if message.startswith(f"{path}."):
-        return message
-    return f"{path}.{message}" if message.partition(":")[0] in keys else f"{path}: {message}"
+@functools.cache
+def _describe(made: type) -> type[Section]:
+    """The keywords of a constructor, as a model."""
+    hints, parameters = get_type_hints(made.__init__), inspect.signature(made).parameters  # type: ignore[misc]
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in parameters.items()
+    }
+    return create_model(made.__name__, __base__=Section, **fields)
 
 
-def _class(target: Any, kind: type[T], path: str) -> type[T]:
+def _find_class(target: Any, kind: type[T], path: str) -> type[T]:
     """The class that `target` names, once it is known to be one of ours: importing and calling run code."""
-    wanted = f"{path}._target_: must name a {kind.__name__} of aimback, got {show(target)}"
+    wanted = _place(path, f"_target_: must name a {kind.__name__} of aimback, got {show(target)}")
     if not isinstance(target, str) or re.fullmatch(r"aimback(\.[A-Za-z]\w*)+", target) is None:
         raise UserError(wanted)
     module_name, _, name = target.rpartition(".")
@@ -447,24 +349,55 @@ def _implements(made: type, kind: type) -> bool:
     return all(callable(getattr(made, name, None)) for name in wanted)
 
 
-def _known(prefix: str, names: Iterable[str], allowed: Iterable[str]) -> None:
-    allowed = list(allowed)
-    for name in names:
-        if name not in allowed:
-            close = difflib.get_close_matches(name, allowed, 1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"known are {', '.join(allowed)}"
-            raise UserError(f"{prefix}{name}: unknown key; {hint}")
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first thing that is wrong; an unknown key before the missing one that it may have been meant for."""
+    found = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    kind, place = found["type"], found["loc"]
+    key = ".".join(map(str, place))
+    if (inner := found.get("ctx", {}).get("error")) is not None:
+        return _place(key, str(inner))
+    if kind == "missing":
+        return f"{key}: is missing"
+    if kind == "extra_forbidden":
+        known = [str(name) for name in _fields(_descend(model, place[:-1])[0])]
+        close = difflib.get_close_matches(str(place[-1]), known, 1)
+        return f"{key}: unknown key; " + (f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}")
+    reason = found["msg"].replace("Input should be", "must be").replace("Value should", "must")
+    if kind in ("model_type", "dict_type"):
+        reason = "must be a group of settings"
+    elif kind == "path_type":
+        reason = "must be the path of a file or a folder"
+    elif kind.startswith(("greater_than", "less_than")):
+        limits = [
+            f"{word} {getattr(bound, name):,}"
+            for bound in _descend(model, place)[1]
+            for name, word in _BOUNDS.items()
+            if hasattr(bound, name)
+        ]
+        reason = f"must be {' and '.join(limits)}"
+    return f"{key}: {reason}, got {show(found['input'])}"
 
 
-def _value(path: str, hint: Any, value: Any) -> Any:
-    """The value, if it is of the type that the hint asks for; no text is read as a number, no NaN passes."""
-    adapter = TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False))
-    try:
-        # As JSON, where a list may stand for a tuple and yet nothing else is converted.
-        return adapter.validate_json(json.dumps(value))
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].replace("Input should be", "must be").replace("Input", "it")
-        raise UserError(f"{path}: {reason}, got {show(value)}") from None
-    except (TypeError, ValueError, RecursionError):  # bytes, thousands of digits, a list in a list in a list
-        raise UserError(f"{path}: cannot be a value of a config, got {show(value)}") from None
+def _place(path: str, message: str) -> str:
+    """A message about `path`, or about the key below it that the message begins with."""
+    joint = "." if re.match(r"[\w.]+: ", message) else ": "
+    return f"{path}{joint}{message}" if path else message
+
+
+def _fields(model: Any) -> dict[Any, Any]:
+    """The fields of a model by the keys of the config."""
+    fields = getattr(model, "model_fields", {})
+    return {field.alias or name: field for name, field in fields.items()}
+
+
+def _descend(hint: Any, place: tuple[int | str, ...]) -> tuple[Any, list[Any]]:
+    """The type that a model has at a place, and the bounds of its values."""
+    bounds: list[Any] = []
+    for name in place:
+        if field := _fields(hint).get(name):
+            hint, bounds = field.annotation, field.metadata
+        else:  # what a mapping or a list holds
+            hint = (get_args(hint) or (Any,))[-1]
+            hint, bounds = getattr(hint, "__origin__", hint), list(getattr(hint, "__metadata__", ()))
+            bounds = [bound for part in bounds for bound in getattr(part, "metadata", [part])]
+    return hint, bounds

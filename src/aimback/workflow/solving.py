@@ -20,7 +20,7 @@ from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_starts
 from aimback.solve.step import NotCompilable
 from aimback.workflow.progress import progress_bar
-from aimback.workflow.settings import Descent
+from aimback.workflow.settings import Inversion, Optimisation, Refinement
 from aimback.workflow.stage import Job
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ Proposals = Callable[[Tensor, Tensor], Tensor]
 
 def solve_targets(
     job: Job,
-    route: Descent,
+    route: Inversion | Optimisation | Refinement,
     forward: Counted,
     ledger: Ledger,
     about: str | None = None,
@@ -43,7 +43,7 @@ def solve_targets(
 
     Args:
         about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
-        propose: where the solver begins; None draws the starts as the route does.
+        propose: where a refinement begins.
         before: easier maps to descend through first, see `solve_in_turn`; with any, nothing is compiled.
     """
     folder = f"routes/{job.route}"
@@ -57,7 +57,7 @@ def solve_targets(
 
 def _solve(
     job: Job,
-    route: Descent,
+    route: Inversion | Optimisation | Refinement,
     targets: Targets,
     forward: Counted,
     about: str | None,
@@ -67,13 +67,14 @@ def _solve(
     task, hardware = job.task, job.settings.hardware
     device, dtype = hardware.device(), route.torch_dtype
     wanted, given = targets.targets.to(device, dtype), targets.conditions.to(device, dtype)
-    box = task.box.shrunk(route.margin) if route.margin else task.box
+    box = task.box.shrunk(route.margin) if isinstance(route, Inversion) and route.margin else task.box
     generator = job.generator("starts")
 
     def guess(count: int) -> Tensor:
         return task.draw_starts(count, job.generator("prior starts"))
 
-    if propose is not None:
+    if isinstance(route, Refinement):
+        assert propose is not None
         starts = box.to_unit(propose(wanted, given))[:, None]
     else:
         starts = draw_starts(route.starts, len(targets), box, guess, generator)

@@ -24,7 +24,7 @@ from aimback.runtime.locks import hold_lock
 from aimback.tasks.base import Task
 from aimback.workflow.entry import entry
 from aimback.workflow.memory import check_memory
-from aimback.workflow.settings import Settings
+from aimback.workflow.settings import Settings, read_settings
 
 _SECONDS_FOR_AN_ORPHAN = 10.0
 # The stages with a turn for each of their routes.
@@ -138,11 +138,11 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
     @entry
     @functools.wraps(work)
     def main(cfg: DictConfig) -> None:
-        settings = Settings(cfg).check()
+        settings = read_settings(cfg)
         check_memory(settings)
         root = Path(HydraConfig.get().runtime.output_dir)
         torch.set_num_threads(settings.hardware.threads)
-        routes = settings.routes_of(name) if name in _OF_ROUTES else [""]
+        routes = settings.turns_of(name) if name in _OF_ROUTES else [""]
         for task, route in itertools.product(settings.tasks, routes):
             job = Job(task, route, settings, name, root)
             with alone(job):
