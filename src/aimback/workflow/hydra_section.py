@@ -76,10 +76,11 @@ def check(composed: DictConfig) -> None:
     _check_stock("hydra", section, stock, _FREE)
     _check_stock("hydra.job", section["job"], stock["job"], _FREE_OF_A_JOB)
     choices = composed.hydra.runtime.choices
-    for name in ("hydra_logging", "job_logging"):
-        _check_logging(name, section[name], choices.get(f"hydra/{name}"))
-    for name in ("launcher", "sweeper"):
-        _check_plugin(name, section[name], choices.get(f"hydra/{name}"))
+    for name in ("hydra_logging", "job_logging", "launcher", "sweeper"):
+        node = section[name]
+        if name == "sweeper" and isinstance(node, dict) and _is_flat(node.get("params")):
+            node = {**node, "params": None}  # these become overrides, and are checked as such
+        _check_texts(f"hydra.{name}", node, _load_stock(name, choices.get(f"hydra/{name}")))
     _check_folders(composed)
 
 
@@ -89,36 +90,17 @@ def _check_stock(path: str, node: Mapping[Any, Any], stock: Mapping[Any, Any], f
             _refuse(f"{path}.{name}", "may not be set here, because Hydra would run or obey what it says")
 
 
-def _check_logging(name: str, node: Any, choice: Any) -> None:
-    """One of Hydra's own, at any level: handlers and formatters are classes that are imported, called and write."""
-    if choice in _LOGGING:
+def _load_stock(name: str, choice: Any) -> Any:
+    """What Hydra, or an installed plugin of it, brings under this name; a file of anybody else's is refused."""
+    if name.endswith("logging"):
         file = resources.files(hydra.conf) / "hydra" / name / f"{choice}.yaml"
-        if file.is_file() and _without_levels(node) == _without_levels(yaml.safe_load(file.read_bytes())):
-            return
-    _refuse(f"hydra.{name}", f"choose one by hydra/{name}={'|'.join(_LOGGING)}; only its level may be changed")
-
-
-def _without_levels(node: Any) -> Any:
-    if not isinstance(node, dict):
-        return node
-    plain = {"level": r"\d+|[A-Z]+"}
-    return {
-        name: _without_levels(value)
-        for name, value in node.items()
-        if name not in plain or not re.fullmatch(plain[name], str(value))
-    }
-
-
-def _check_plugin(name: str, node: Any, choice: Any) -> None:
-    """One that is installed, with its own texts: among them may be commands, or names of functions."""
+        if choice in _LOGGING and file.is_file():
+            return yaml.safe_load(file.read_bytes())
+        _refuse(f"hydra.{name}", f"choose one by hydra/{name}={'|'.join(_LOGGING)}")
     try:
-        stock = OmegaConf.to_container(ConfigStore.instance().load(f"hydra/{name}/{choice}.yaml").node, resolve=False)
+        return OmegaConf.to_container(ConfigStore.instance().load(f"hydra/{name}/{choice}.yaml").node, resolve=False)
     except ConfigLoadError:
         _refuse(f"hydra.{name}", f"choose one that is installed, by hydra/{name}=NAME")
-    if name == "sweeper" and isinstance(node, dict):
-        # These become overrides, and are checked as such.
-        node = {key: None if key == "params" and _is_flat(value) else value for key, value in node.items()}
-    _check_texts(f"hydra.{name}", node, stock)
 
 
 def _is_flat(node: Any) -> bool:
@@ -126,11 +108,16 @@ def _is_flat(node: Any) -> bool:
 
 
 def _check_texts(path: str, node: Any, stock: Any) -> None:
-    if isinstance(node, dict) and isinstance(stock, dict):
+    """Texts are as they come: among others may be commands, or names of classes that are imported and called."""
+    if isinstance(node, dict) and isinstance(stock, dict | None):
         for name, value in node.items():
-            _check_texts(f"{path}.{name}", value, stock.get(name))
-    elif node is not None and not isinstance(node, bool | int | float) and node != stock:
+            _check_texts(f"{path}.{name}", value, (stock or {}).get(name))
+    elif not isinstance(node, bool | int | float | None) and node != stock and not _is_level(path, node):
         _refuse(path, "takes numbers, true, false and null; a text could be a command")
+
+
+def _is_level(path: str, node: Any) -> bool:
+    return path.endswith(".level") and re.fullmatch(r"[A-Z]+", str(node)) is not None
 
 
 def _check_folders(composed: DictConfig) -> None:
