@@ -330,6 +330,17 @@ def test_params_yaml_is_composed_from_conf() -> None:
     assert yaml.safe_load((ROOT / "params.yaml").read_text()) == {**composed, "targets_sha256": None}
 
 
+def test_the_part_of_a_stage_is_not_written_to_params_yaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from aimback.workflow import compose
+
+    monkeypatch.setattr(compose, "PARAMS", tmp_path / "params.yaml")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", ["task=[cannon_vacuum]", "only.task=cannon_vacuum"])
+    with pytest.raises(UserError, match=r"^only: .* chosen by task="):
+        compose.write_params(cfg)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_hydra_cannot_read_in_conf_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """YAML takes a bare `off` for a truth value, and Hydra has no words of its own for that."""
     from aimback.workflow import compose
@@ -338,4 +349,4 @@ def test_what_hydra_cannot_read_in_conf_is_one_line(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(compose, "CONF", tmp_path)
     monkeypatch.setattr(compose, "PARAMS", tmp_path / "params.yaml")
     with pytest.raises(UserError, match="Unsupported item value in defaults : bool"):
-        compose._composed()
+        compose._compose()

@@ -171,11 +171,11 @@ def test_what_only_chooses_works(words: str, place: Path) -> None:
     program = place / "test_hydra_section.py"
     program.write_text(f"""
 from pathlib import Path
+from aimback.workflow import entry as commands
 from aimback.workflow import hydra_section
-from aimback.workflow import overrides
 from aimback.workflow.entry import entry
 
-hydra_section.ROOT = overrides.ROOT = Path.cwd()
+hydra_section.ROOT = commands.ROOT = Path.cwd()
 
 @entry
 def main(cfg):

@@ -13,8 +13,7 @@ from omegaconf import DictConfig
 
 from aimback.runtime import project as places
 from aimback.runtime.project import CONF, ROOT
-from aimback.workflow.entry import explain_composing
-from aimback.workflow.overrides import place
+from aimback.workflow.entry import explain_composing, place
 from aimback.workflow.settings import read_settings
 
 

@@ -42,8 +42,16 @@ def write_params(cfg: DictConfig) -> None:
     targets = locate_untracked(cfg.targets) if isinstance(cfg.get("targets"), str) else None
     if targets is not None and not targets.is_file():
         raise UserError(f"targets: there is no file {str(targets)!r}")
-    digest = sha256(targets) if targets else None
-    text = _text(cfg, digest)
+    text = None
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(tree, dict)
+        if targets is not None:
+            tree["targets"] = name_below_root(tree["targets"])
+        tree["targets_sha256"] = targets and sha256(targets)
+        text = f"{HEADER}{digest_of_conf()}\n{OmegaConf.to_yaml(OmegaConf.create(tree))}"
+    except (OmegaConfBaseException, RecursionError):
+        pass  # the settings do not resolve, of which `read_settings` says more
     if text is not None and PARAMS.is_file() and PARAMS.read_bytes() == text.encode():
         return  # it was checked before it was written
     from aimback.data.targets import read_targets  # PyTorch takes seconds to import
@@ -61,36 +69,12 @@ def write_params(cfg: DictConfig) -> None:
     write_text(PARAMS, text)
 
 
-def _text(cfg: DictConfig, targets_sha256: str | None) -> str | None:
-    """What params.yaml shall hold; None where the settings do not resolve, of which `Settings` says more."""
-    try:
-        tree = OmegaConf.to_container(cfg, resolve=True)
-    except (OmegaConfBaseException, RecursionError):
-        return None
-    assert isinstance(tree, dict)
-    if targets_sha256:
-        tree["targets"] = name_below_root(tree["targets"])
-    composed = OmegaConf.to_yaml(OmegaConf.create({**tree, "targets_sha256": targets_sha256}))
-    return f"{HEADER}{digest_of_conf()}\n{composed}"
-
-
-def _read_lists() -> Any:
-    """The lists in params.yaml as it is, of which DVC makes its stages."""
-    try:
-        return _lists(read_mapping(PARAMS, ANEW))
-    except UserError:
-        return None
-
-
-def _lists(tree: Any) -> Any:
+def _find_lists(tree: Any) -> Any:
+    """The lists of which DVC makes its stages."""
     return [tree.get("tasks"), tree.get("routes"), (tree.get("diagnose") or {}).get("tasks")]
 
 
-def _explain(error: Exception) -> str | None:
-    return str(error) if isinstance(error, OmegaConfBaseException) else None
-
-
-def _composed() -> DictConfig:
+def _compose() -> DictConfig:
     """params.yaml if it is still right, else conf/ composed anew."""
     text = PARAMS.read_bytes() if PARAMS.is_file() else b""
     # DVC composes without our first line, and only for an experiment.
@@ -106,12 +90,15 @@ def _composed() -> DictConfig:
 
 
 def main() -> None:
-    with report_errors("compose", _explain):
-        cfg = _composed()
-        before = _read_lists()
+    with report_errors("compose", lambda error: str(error) if isinstance(error, OmegaConfBaseException) else None):
+        cfg = _compose()
+        try:
+            before = _find_lists(read_mapping(PARAMS, ANEW))
+        except UserError:
+            before = None
         write_params(cfg)
         # DVC made its stages of the list that was there when it started.
-        if "DVC_STAGE" in os.environ and before != _lists(OmegaConf.to_container(cfg, resolve=True)):
+        if "DVC_STAGE" in os.environ and before != _find_lists(OmegaConf.to_container(cfg, resolve=True)):
             raise UserError("conf/ lists other tasks or routes than params.yaml did, which has them now; run it again")
 
 

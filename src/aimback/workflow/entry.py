@@ -1,32 +1,43 @@
-"""How a command with settings begins: Hydra composes them."""
+"""How a command with settings begins: Hydra composes them, of conf/ and of what a person types after the command.
+
+Paths mean what they mean where they are typed, and whatever Hydra cannot read is one line with advice.
+"""
 
 import difflib
 import functools
 import inspect
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from aimback.core.checks import show
 from aimback.core.errors import UserError
 from aimback.runtime.exits import report_errors
-from aimback.runtime.project import CONF
+from aimback.runtime.project import CONF, ROOT, name_below_root
 from aimback.workflow import hydra_section
-from aimback.workflow.overrides import advise_quotes, place
 from aimback.workflow.params import ANEW, CONF_CURE, PARAMS, check_conf, read_mapping
 
 _LONGEST = 8_192  # characters of a command line; Hydra takes seconds for the worst of that length
 _MULTIRUN = ("-m", "--multirun")
+_PATHS = ("targets", "inputs")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
 
 hydra_section.guard()
+# conf/config.yaml writes ${root:}, so that a run by hand writes into the project wherever it is started.
+OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 
 
 def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -54,9 +65,24 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
     return main
 
 
+def place(cfg: DictConfig, overrides: Sequence[str], typed_in: str) -> None:
+    """Let the paths that overrides name mean what they mean where they are typed; see `aimback.runtime.project`."""
+
+    def name(part: Any) -> Any:
+        return name_below_root(part, typed_in) if isinstance(part, str) and part else part
+
+    typed = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))}
+    try:
+        for key in typed.intersection(_PATHS):
+            value = OmegaConf.to_container(cfg, resolve=True)[key]  # type: ignore[call-overload, index]
+            cfg[key] = [name(part) for part in value] if isinstance(value, list) else name(value)
+    except OmegaConfBaseException:
+        pass  # an unknown name in ${...}: who reads the configuration says so
+
+
 def explain_composing(error: Exception) -> str:
     """Whatever fails before the work begins is the command line or conf/."""
-    if advice := advise_quotes(error):
+    if advice := _advise_quotes(error):
         return advice
     message = str(error) or type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -74,6 +100,23 @@ def explain_composing(error: Exception) -> str:
     return f"{unknown[1]}: unknown key; {advice}"
 
 
+def _advise_quotes(error: Exception) -> str | None:
+    """What to type instead where Hydra cannot read an override, or reads several values; None if it is not that."""
+    ambiguous = _AMBIGUOUS.match(str(error))
+    override = error.override if isinstance(error, OverrideParseException) else ambiguous[1] if ambiguous else ""
+    key, separator, value = override.partition("=")
+    if not (key and separator):
+        return None
+    meant = f"{key}={QuotedString(text=value, quote=Quote.double).with_quotes()}"
+    try:
+        OverridesParser.create().parse_override(meant)
+    except HydraException:
+        return None
+    what = "a comma separates values" if ambiguous else "the value has a character that needs quotes"
+    advice = f"{override}: {what}; one text, such as the name of a file, is typed {shlex.quote(meant)}"
+    return f"{advice}; several values, a run each, need --multirun in front" if ambiguous else advice
+
+
 def check_input(arguments: Sequence[str]) -> None:
     """Refuse what Hydra, which is about to read it, has no words for, or takes minutes or all of the memory for.
 
@@ -88,7 +131,7 @@ def check_input(arguments: Sequence[str]) -> None:
         if any("\udc80" <= letter <= "\udcff" for letter in argument):
             raise UserError(f"{show(argument)}: is not UTF-8; type it again, or rename the file that it names")
         if not all(letter.isprintable() or letter.isspace() for letter in argument):
-            raise UserError(f"{show(argument)}: holds a character that cannot be show; type it again")
+            raise UserError(f"{show(argument)}: holds a character that cannot be shown; type it again")
     if "params" in arguments:
         read_mapping(PARAMS, ANEW)
     else:
@@ -108,15 +151,14 @@ def _missing(name: str) -> str:
 
 
 def _keys() -> list[str]:
+    """All there is to override."""
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return _dotted(hydra.compose("config"))
+        return list(_dot(hydra.compose("config")))
 
 
-def _dotted(node: DictConfig, prefix: str = "") -> list[str]:
-    keys = []
+def _dot(node: DictConfig, above: str = "") -> Iterator[str]:
     for name, value in node.items():
-        keys.append(f"{prefix}{name!s}")
+        yield f"{above}{name!s}"
         if OmegaConf.is_dict(value):
-            keys += _dotted(value, f"{prefix}{name!s}.")
-    return keys
+            yield from _dot(value, f"{above}{name!s}.")
