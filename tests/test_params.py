@@ -208,10 +208,10 @@ def test_a_file_of_conf_that_cannot_be_read_is_named(
     params_yaml: Path, ends: Any, monkeypatch: pytest.MonkeyPatch, command: str, name: str, content: str | bytes
 ) -> None:
     file = CONF / name
-    original = params._parsed
+    original = params._parse
     damaged = params_yaml.with_name("damaged.yaml")
     damaged.write_bytes(content if isinstance(content, bytes) else content.encode())
-    monkeypatch.setattr(params, "_parsed", lambda path: original(damaged if path == file else path))
+    monkeypatch.setattr(params, "_parse", lambda path: original(damaged if path == file else path))
     monkeypatch.setattr(sys, "argv", ["check"])
     code, complaints = ends(compose.main if command == "compose" else entry.entry(lambda cfg: None))
     assert code == 2

@@ -85,7 +85,6 @@ def test_other_mistakes_keep_their_name(root: Path) -> None:
         ("/a/project", "/a/project"),
         ("/a/.dvc/project", "/a/.dvc/project"),
         ("/a/project/.dvc/tmp/exps/standalone/tmpx", "/a/project"),
-        ("/a/project/benchmarks/neural_adjoint/.dvc/tmp/exps/tmpx", "/a/project"),
     ],
 )
 def test_a_queued_experiment_publishes_where_its_original_does(root: str, place: str) -> None:

@@ -57,7 +57,7 @@ def mend(folder: Path) -> list[str]:
                 if (place / "rwlock").exists():
                     with hold_lock(place / "rwlock.lock"):
                         done += _mend_rwlock(place / "rwlock", folder)
-            if not (temporary / "rwlock").exists() or not _holders((temporary / "rwlock").read_bytes()):
+            if not (temporary / "rwlock").exists() or not _read_holders((temporary / "rwlock").read_bytes()):
                 done += _sweep(folder / "outputs")
             done += mend_experiments(folder, lambda: bool(find_dvcs(folder)))
     except BlockingIOError:
@@ -81,18 +81,15 @@ def _tell_of_git(local: Path, has_git: bool) -> None:
 
 def find_writer(folder: Path) -> int | None:
     """A dvc that is running a stage in `folder`, by the outputs that it has locked; None if there is none."""
-    import psutil
-
     try:
-        locked_outputs = json.loads((folder / ".dvc" / "tmp" / "rwlock").read_bytes())["write"].values()
-        pids = {int(holder["pid"]) for holder in locked_outputs}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # nothing is locked, or DVC is writing that file right now
-    return next((pid for pid in pids if psutil.pid_exists(pid) and _is_dvc(psutil.Process(pid), folder)), None)
+        text = (folder / ".dvc" / "tmp" / "rwlock").read_bytes()
+    except OSError:
+        return None  # nothing is locked
+    return next(iter(find_dvcs(folder, _read_holders(text, reading=False) or set())), None)
 
 
 def _mend_rwlock(path: Path, folder: Path) -> list[str]:
-    holders = _holders(path.read_bytes())
+    holders = _read_holders(path.read_bytes())
     if holders == set():
         return []
     running = find_dvcs(folder, holders)
@@ -104,13 +101,14 @@ def _mend_rwlock(path: Path, folder: Path) -> list[str]:
     return []
 
 
-def _holders(text: bytes) -> set[int] | None:
-    """The processes that an rwlock names; None where it is torn."""
+def _read_holders(text: bytes, reading: bool = True) -> set[int] | None:
+    """The processes that an rwlock names, those that read or only those that write; None where it is torn."""
     try:
         tree = json.loads(text)
-        writers = list(tree.get("write", {}).values())
-        readers = [reader for readers in tree.get("read", {}).values() for reader in readers]
-        return {int(holder["pid"]) for holder in writers + readers}
+        holders = list(tree.get("write", {}).values())
+        if reading:
+            holders += [reader for readers in tree.get("read", {}).values() for reader in readers]
+        return {int(holder["pid"]) for holder in holders}
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -160,7 +158,7 @@ def _mend_lock_file(path: Path) -> list[str]:
     text = path.read_bytes() if path.exists() else None
     if text is None or _is_whole(text):
         return []
-    kept = _beginning(text)
+    kept = _cut_short(text)
     if kept is None:
         raise UserError(
             f"{path}: is damaged, and not by a kill; `git checkout {path.name}` or remove it, then `dvc repro`"
@@ -184,7 +182,7 @@ def _is_whole(text: bytes) -> bool:
         return False
 
 
-def _beginning(text: bytes) -> bytes | None:
+def _cut_short(text: bytes) -> bytes | None:
     """All but the last stage of a lock file whose end is missing; None where more than the end is wrong."""
     written = text.partition(b"\0")[0]  # a crash of the machine can leave zeros
     starts = [found.start() for found in _STAGE.finditer(written)]

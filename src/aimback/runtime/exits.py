@@ -51,7 +51,7 @@ def report_errors(name: str, explain: Callable[[Exception], str | None] = lambda
     """
     output = _guard_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+        signal.signal(number, _end_by_signal)
     try:
         try:
             yield
@@ -60,7 +60,9 @@ def report_errors(name: str, explain: Callable[[Exception], str | None] = lambda
                 raise
         finally:
             sys.stdout.flush()  # what was printed stands before what is said of an error
-        _tell_what_was_lost(output)
+        if output is not None and output.lost is not None and output.lost.errno != errno.EPIPE:
+            reason = output.lost.strerror
+            raise UserError(f"standard output: {reason}; what was to be printed is lost, the work is done")
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is ends here
         message = str(error) if isinstance(error, UserError) else explain(error)
         if message is None and isinstance(error, OSError) and error.strerror:
@@ -92,22 +94,17 @@ def _guard_streams() -> _Stream | None:
     if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
         return None  # by a test, or by an outer `report_errors`
     output, errors = _Stream(1, "w", closefd=False), _Stream(2, "w", closefd=False)
-    sys.stdout = _text(output, sys.stdout, by_line=output.isatty())
-    sys.stderr = _text(errors, sys.stderr, by_line=True)
+    sys.stdout = _wrap(output, sys.stdout, by_line=output.isatty())
+    sys.stderr = _wrap(errors, sys.stderr, by_line=True)
     return output
 
 
-def _text(raw: _Stream, before: Any, by_line: bool) -> io.TextIOWrapper:
+def _wrap(raw: _Stream, before: Any, by_line: bool) -> io.TextIOWrapper:
     encoding = getattr(before, "encoding", "utf-8")  # there is none where the caller has closed the stream
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=by_line)
 
 
-def _tell_what_was_lost(output: _Stream | None) -> None:
-    if output is not None and output.lost is not None and output.lost.errno != errno.EPIPE:
-        raise UserError(f"standard output: {output.lost.strerror}; what was to be printed is lost, the work is done")
-
-
-def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+def _end_by_signal(number: int, frame: FrameType | None) -> NoReturn:
     print(f"ended by {signal.Signals(number).name}", file=sys.stderr)
     sys.exit(128 + number)
 

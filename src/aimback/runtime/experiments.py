@@ -35,11 +35,11 @@ def mend_experiments(folder: Path, is_at_work: Callable[[], bool]) -> list[str]:
         What was done, a line each.
     """
     exps = folder / ".dvc" / "tmp" / "exps"
-    taken, copies = _taken(exps, folder), _copies(exps / "standalone")
+    taken, copies = _find_taken(exps, folder), _find_copies(exps / "standalone")
     if not (taken or copies) or is_at_work():
         return []
     # A worker may have ended by itself after the first look and before it was asked for.
-    still = _taken(exps, folder)
+    still = _find_taken(exps, folder)
     done = [_queue_again(exps, message, entry) for message, entry in taken.items() if message in still]
     for copy, name in copies.items():
         if copy.exists():
@@ -48,26 +48,26 @@ def mend_experiments(folder: Path, is_at_work: Callable[[], bool]) -> list[str]:
     return done
 
 
-def _taken(exps: Path, folder: Path) -> dict[Path, dict[str, Any]]:
+def _find_taken(exps: Path, folder: Path) -> dict[Path, dict[str, Any]]:
     """The experiments of this folder's queue that a worker has taken and not brought to an end, by their messages."""
     found = {}
     for message in sorted((exps / "celery" / "broker" / "processed").glob("*.celery.msg")):
         content = _read(message)
         try:
-            if content["headers"]["task"] != _TASK or _read(_result(exps, content)).get("status") in _ENDED:
+            if content["headers"]["task"] != _TASK or _read(_find_result(exps, content)).get("status") in _ENDED:
                 continue
             entry = json.loads(base64.b64decode(content["body"]))[0][0]
             known = {name: entry[name] for name in (*_COMMITS, "name", "branch", "scm_root")}
             # In a copy of a project, the queue is still that of the original.
             own = Path(entry["dvc_root"]).resolve() == folder.resolve()
             if own and all(re.fullmatch(r"[0-9a-f]{40,64}", known[name]) for name in _COMMITS):
-                found[message] = {**known, "result": _result(exps, content)}
+                found[message] = {**known, "result": _find_result(exps, content)}
         except (AttributeError, LookupError, TypeError, ValueError):
             continue
     return found
 
 
-def _copies(place: Path, commit: str = "*") -> dict[Path, str]:
+def _find_copies(place: Path, commit: str = "*") -> dict[Path, str]:
     """The copies of the repository in which experiments run, and the experiments' names."""
     found = {}
     for file in place.glob(f"run/{commit}/*.run"):
@@ -92,7 +92,7 @@ def _queue_again(exps: Path, message: Path, entry: dict[str, Any]) -> str:
             f"experiment {name}: its worker was killed, and git cannot queue it again ({reason}); "
             f"`dvc queue kill {name}` marks it as failed"
         )
-    for copy in _copies(exps, commit):
+    for copy in _find_copies(exps, commit):
         shutil.rmtree(copy, ignore_errors=True)
     for suffix in (".run", ".pid"):
         noted.with_suffix(suffix).unlink(missing_ok=True)
@@ -113,7 +113,7 @@ def _stash(entry: dict[str, Any]) -> None:
     subprocess.run(add, capture_output=True, text=True, check=True)
 
 
-def _result(exps: Path, content: Any) -> Path:
+def _find_result(exps: Path, content: Any) -> Path:
     return exps / "celery" / "result" / f"celery-task-meta-{content['headers']['id']}"
 
 

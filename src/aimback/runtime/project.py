@@ -35,7 +35,5 @@ def find_original(root: Path) -> Path:
     # Not DVC_ROOT: where another project's dvc runs ours, that is its folder.
     for place in root.parents:
         if place.parts[-2:] == (".dvc", "tmp"):
-            project = place.parents[1]
-            is_contest = project.parts[-2:] == ("benchmarks", "neural_adjoint")
-            return project.parents[1] if is_contest else project
+            return place.parents[1]
     return root

@@ -29,8 +29,6 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "a group of settings": lambda value: isinstance(value, dict),
     "groups of settings, at least one": lambda value: _has_parts(value, dict, dict),
     "a list of names": lambda value: _has_parts(value, list, str),
-    "a list of text": lambda value: value == [] or _has_parts(value, list, str),
-    "a list of whole numbers": lambda value: _has_parts(value, list, int),
 }
 _SECTIONS = (
     *("tracking", "routes", "starts", "data", "surrogate", "training", "hybrid", "solver", "smoothing", "diagnose"),
@@ -90,11 +88,11 @@ def read_mapping(file: Path, cure: str, wanted: Mapping[str, str] | None = None)
     """
     place = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
     try:
-        tree = _parsed(file)
+        tree = _parse(file)
         for key, kind in (wanted or {}).items():
             _check_kind(tree, key, kind)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{place}: {_said(error)}; {cure}") from error
+        raise UserError(f"{place}: {_describe(error)}; {cure}") from error
     return tree
 
 
@@ -118,7 +116,7 @@ def _has_parts(value: Any, kind: type, parts: type) -> bool:
     return isinstance(value, kind) and bool(value) and all(isinstance(part, parts) for part in inside)
 
 
-def _parsed(file: Path) -> dict[str, Any]:
+def _parse(file: Path) -> dict[str, Any]:
     if not file.exists():
         raise ValueError("there is no such file")
     if not file.is_file():  # a pipe would be waited for
@@ -158,7 +156,7 @@ def _check_values(tree: dict[Any, Any]) -> None:
         waiting += parts
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem}"
     if isinstance(error, UnicodeDecodeError):
