@@ -186,7 +186,7 @@ class Settings(Section):
             raise UserError(f"{wrong[0]}: a task's name is of letters, digits and _")
         only = before.data["only"].task if "only" in before.data else None
         if only not in (None, *nodes):
-            raise UserError(f"there is no {only!r}, which only.task asks for; there is {', '.join(nodes)}")
+            raise UserError(f"there is no {only!r}, which only.task asks for; there is {', '.join(map(str, nodes))}")
         chosen = nodes if only is None else {only: nodes[only]}
         return {name: build(node, Task, name) for name, node in chosen.items()}  # type: ignore[type-abstract]
 
