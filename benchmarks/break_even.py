@@ -138,8 +138,10 @@ def break_even_by_price(
 
 
 def settings_of(kind: str) -> Settings:
+    training = kind if (ROOT / "conf" / "training" / f"{kind}.yaml").exists() else "default"
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        return read_settings(compose("config", overrides=["task=[cannon_drag]", f"surrogate={kind}"]))
+        choices = ["task=[cannon_drag]", f"surrogate={kind}", f"training={training}"]
+        return read_settings(compose("config", overrides=choices))
 
 
 def trained(task: Task, examples: Any, settings: Settings, rounds: int) -> Kind:

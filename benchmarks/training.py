@@ -5,6 +5,7 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning
 import torch
@@ -12,18 +13,34 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from aimback.data.dataset import Dataset, simulate_dataset
+from aimback.learn.settings import Architecture, NetworkSettings, TrainingSettings
 from aimback.learn.surrogate import Surrogate
-from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
+from benchmarks.break_even import settings_of
 from benchmarks.rounds import in_turns, ratio, spread
 
 BATCH = 1024
 EPOCHS = 40
-NETWORK = SurrogateSettings()
-TUTORIAL = SurrogateSettings(500, 4, "relu", learning_rate=1e-3, beta2=0.999, schedule="constant")
-# As in conf/surrogate/second_order.yaml.
-SECOND_ORDER = SurrogateSettings(16, 2, "tanh", "levenberg_marquardt", learning_rate=100.0, schedule="constant")
+
+Plan = tuple[NetworkSettings, TrainingSettings]
+
+
+def plan(kind: str = "", **changes: Any) -> Plan:
+    """A network and its training, as conf/ has them but for some keys of either."""
+    settings = settings_of(kind or "mlp")
+    network, training = settings.surrogate.model_dump(), settings.training.model_dump()
+    for key, value in changes.items():
+        (network if key in network else training)[key] = value
+    return NetworkSettings(**network), TrainingSettings(**training)
+
+
+NETWORK = plan(batch_size=BATCH)
+TUTORIAL = plan(
+    **{"hidden_width": 500, "hidden_layers": 4, "activation": "relu"},
+    **{"learning_rate": 1e-3, "beta2": 0.999, "schedule": "constant", "batch_size": BATCH},
+)
+SECOND_ORDER = plan("second_order")
 # What reaches how much in which time: a name, a network, epochs.
 TRAININGS = [
     ("adam, 3 x 32 gelu, one_cycle (the default)", NETWORK, 120),
@@ -78,7 +95,7 @@ def _cost_of_a_step(data: Dataset, task: CannonDrag) -> list[str]:
         {
             "per sample": lambda: _plain(data, task),
             "whole batches": lambda: _ours(data, task, NETWORK, EPOCHS),
-            "bare loop": lambda: _bare(data, task, NETWORK, EPOCHS),
+            "bare loop": lambda: _bare(data, task, NETWORK[0], EPOCHS),
         },
         rounds=3,
     )
@@ -87,8 +104,8 @@ def _cost_of_a_step(data: Dataset, task: CannonDrag) -> list[str]:
     wide = in_turns(
         {
             "whole batches": lambda: _ours(data, task, TUTORIAL, wide_epochs),
-            "bare loop": lambda: _bare(data, task, TUTORIAL, wide_epochs),
-            "matrix products": lambda: _products(TUTORIAL, len(task.box) + len(task.conditions), wide_steps),
+            "bare loop": lambda: _bare(data, task, TUTORIAL[0], wide_epochs),
+            "matrix products": lambda: _products(TUTORIAL[0], len(task.box) + len(task.conditions), wide_steps),
         },
         rounds=3,
     )
@@ -121,23 +138,24 @@ def _error_by_seconds(task: CannonDrag) -> list[str]:
     ]
 
 
-def _ours(data: Dataset, task: CannonDrag, network: SurrogateSettings, epochs: int, seed: int = 0) -> float:
+def _ours(data: Dataset, task: CannonDrag, network: Plan, epochs: int, seed: int = 0) -> float:
     """The least validation loss."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = TrainingSettings(BATCH, epochs)
-        _, history = train_surrogate(data, task, network, settings, seed, "cpu", Path(folder))
+        shape, training = network
+        longer = training.model_copy(update={"max_epochs": epochs})
+        _, history = train_surrogate(data, task, shape, longer, seed, "cpu", Path(folder))
     return min(row.validation_loss for row in history)
 
 
 def _standardised(
-    data: Dataset, task: CannonDrag, settings: SurrogateSettings
+    data: Dataset, task: CannonDrag, settings: Architecture
 ) -> tuple[Surrogate, torch.Tensor, torch.Tensor]:
     network = Surrogate.for_dataset(data, task, settings, torch.Generator().manual_seed(0)).float()
     inputs = network.standardise_inputs(data.controls, data.conditions).float()
     return network, inputs, network.standardise_outcomes(data.outcomes).float()
 
 
-def _bare(data: Dataset, task: CannonDrag, settings: SurrogateSettings, epochs: int) -> None:
+def _bare(data: Dataset, task: CannonDrag, settings: Architecture, epochs: int) -> None:
     """The same steps and the same validation, and nothing around them."""
     network, inputs, outcomes = _standardised(data, task, settings)
     layers, count = network.layers, data.n_training
@@ -152,7 +170,7 @@ def _bare(data: Dataset, task: CannonDrag, settings: SurrogateSettings, epochs: 
             functional.mse_loss(layers(inputs[count:]), outcomes[count:])
 
 
-def _products(settings: SurrogateSettings, n_inputs: int, steps: int) -> None:
+def _products(settings: Architecture, n_inputs: int, steps: int) -> None:
     """The matrix products of so many steps: values forwards, weights' gradients, inputs' gradients but the first."""
     widths = [n_inputs, *[settings.hidden_width] * settings.hidden_layers, 1]
     layers = [(torch.ones(BATCH, i), torch.ones(i, o), torch.ones(BATCH, o)) for i, o in pairwise(widths)]
@@ -165,7 +183,7 @@ def _products(settings: SurrogateSettings, n_inputs: int, steps: int) -> None:
 
 
 def _plain(data: Dataset, task: CannonDrag) -> None:
-    network, inputs, outcomes = _standardised(data, task, NETWORK)
+    network, inputs, outcomes = _standardised(data, task, NETWORK[0])
     examples = PerSample(inputs[: data.n_training], outcomes[: data.n_training])
     trainer = pytorch_lightning.Trainer(
         max_epochs=EPOCHS,

@@ -18,7 +18,7 @@ from aimback.workflow.stage import Job, stage
 @stage
 def main(job: Job) -> None:
     # Lightning takes seconds to import.
-    from aimback.learn.fit import Epoch
+    from aimback.learn.callbacks import Epoch
     from aimback.learn.proposer_training import train_proposer
 
     hybrid, task, hardware = job.settings.amortise[job.route], job.task, job.settings.hardware

@@ -19,7 +19,7 @@ def main(job: Job) -> None:
     losses = []
     with live_training(job, examples) as live:
         # Lightning takes seconds to import; the live logger gets ready meanwhile.
-        from aimback.learn.fit import Epoch
+        from aimback.learn.callbacks import Epoch
         from aimback.learn.surrogate_training import train_surrogate, validation_mse
 
         device = hardware.device()

@@ -29,9 +29,8 @@ from aimback.core.files import sha256
 from aimback.core.hardware import Hardware
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem, Solution, StartStatus
-from aimback.learn.settings import ACTIVATIONS
+from aimback.learn.settings import ACTIVATIONS, Architecture
 from aimback.learn.surrogate import Surrogate
-from aimback.learn.surrogate_settings import SurrogateSettings
 from aimback.runtime.project import ROOT
 from aimback.solve.adam import Adam
 from aimback.solve.cma_es import CmaEs
@@ -230,9 +229,9 @@ def test_in_single_precision(folder: Path) -> None:
 
 
 def network(activation: str, width: int = 8) -> Surrogate:
-    settings = SurrogateSettings(hidden_width=width, hidden_layers=2, activation=activation)
+    architecture = Architecture(hidden_width=width, hidden_layers=2, activation=activation)
     nought, one = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
-    surrogate = Surrogate(nought, one, torch.zeros(2, dtype=torch.float64), one, settings)
+    surrogate = Surrogate(nought, one, torch.zeros(2, dtype=torch.float64), one, architecture)
     surrogate.draw_weights(torch.Generator().manual_seed(2))
     return surrogate.double().eval().requires_grad_(False)
 

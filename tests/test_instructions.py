@@ -23,9 +23,9 @@ from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
-from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
+from plans import plan
 
 torch.set_num_threads(1)
 task, folder = CannonDrag(), Path(sys.argv[1])
@@ -34,7 +34,7 @@ targets, given = data.outcomes[:200], data.conditions[:200]
 starts = draw_evenly(200, 8, 2, torch.Generator().manual_seed(1))
 problem = InverseProblem(targets, given, task.box, 0.01, 9.0, starts)
 direct = solve(task, problem, LevenbergMarquardt(), torch.Generator().manual_seed(1))
-settings = SurrogateSettings(16, 2), TrainingSettings(256, 30)
+settings = plan(hidden_width=16, hidden_layers=2, batch_size=256, max_epochs=30)
 network, history = train_surrogate(data, task, *settings, 0, "cpu", folder / "work")
 through = solve(network.double(), problem, LevenbergMarquardt(), torch.Generator().manual_seed(1))
 made = {
@@ -50,7 +50,8 @@ print(torch.backends.cpu.get_cpu_capability())
 
 def made(folder: Path, env: dict[str, str]) -> tuple[str, dict[str, torch.Tensor]]:
     """The instructions that PyTorch said it used, and what came out."""
-    ours = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", **env}
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+    ours = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **env}
     command = [sys.executable, "-c", PROGRAM, str(folder)]
     done = subprocess.run(command, env=ours, capture_output=True, text=True, check=True)
     return done.stdout.strip(), load_file(folder / "made.safetensors")

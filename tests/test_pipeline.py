@@ -108,7 +108,7 @@ def test_dvc_answers_with_numbers(repository: Repository) -> None:
 
 
 def test_a_run_by_hand_touches_nothing_that_dvc_tracks(repository: Repository) -> None:
-    repository.run("pipelines.train", "task=cannon_drag", "surrogate.learning_rate=1e-3", "training.max_epochs=1").ok()
+    repository.run("pipelines.train", "task=cannon_drag", "training.learning_rate=1e-3", "training.max_epochs=1").ok()
     (weights,) = (repository.root / "outputs" / "by_hand").glob("train/*/cannon_drag/surrogate/weights.safetensors")
     inputs = f"inputs=[{weights.parents[2]},outputs]"
     repository.run("pipelines.invert", "task=cannon_drag", inputs, "solver=adam", "solver.max_steps=3").ok()
@@ -180,7 +180,7 @@ def test_overrides_by_dvc_also_where_it_is_killed(repository: Repository) -> Non
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("surrogate.learning_rate=abc", "error: surrogate.learning_rate: must be a valid number, got 'abc'"),
+        ("training.learning_rate=abc", "error: training.learning_rate: must be a valid number, got 'abc'"),
         ("targets=nowhere.csv", "error: targets: there is no file 'nowhere.csv'"),
     ],
 )

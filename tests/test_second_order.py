@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from aimback.learn import second_order as levenberg_marquardt
+from aimback.learn import second_order
 from aimback.learn.perceptron import _ACTIVATIONS
-from aimback.learn.second_order import LevenbergMarquardt, weight_jacobian
+from aimback.learn.second_order import DampedLeastSquares, weight_jacobian
 
 
 def layers_of(*widths: int, activation="tanh", seed=0) -> nn.Sequential:
@@ -57,7 +57,7 @@ def test_a_step_of_a_linear_map_is_the_least_squares_solution(damping, decay):
     eye = torch.eye(4, dtype=torch.float64)
     matrix = design.T @ design / 40 + (decay / 2 + damping) * eye
     wanted = torch.linalg.solve(matrix, design.T @ outcomes[:, 0] / 40 + damping * before)
-    LevenbergMarquardt(layers, 1 / damping, decay).step(inputs=inputs, outcomes=outcomes)
+    DampedLeastSquares(layers, 1 / damping, decay).step(inputs=inputs, outcomes=outcomes)
     torch.testing.assert_close(parameters_to_vector(layers.parameters()), wanted, rtol=1e-9, atol=1e-12)
 
 
@@ -65,7 +65,7 @@ def test_a_step_of_a_linear_map_is_the_least_squares_solution(damping, decay):
 def test_a_step_lowers_the_loss_it_returns_from_any_first_damping(learning_rate):
     layers = layers_of(2, 6, 6, 2)
     inputs, outcomes = examples(100, 2, 2)
-    optimizer = LevenbergMarquardt(layers, learning_rate)
+    optimizer = DampedLeastSquares(layers, learning_rate)
     for _ in range(20):
         before = mean_squared_error(layers, inputs, outcomes)
         returned = optimizer.step(inputs=inputs, outcomes=outcomes)
@@ -80,7 +80,7 @@ def test_it_converges_faster_than_linearly_where_the_residuals_vanish():
     outcomes = truth(inputs).detach()
     for weight in layers.parameters():
         weight.data *= 1.01
-    optimizer = LevenbergMarquardt(layers, 1e4)
+    optimizer = DampedLeastSquares(layers, 1e4)
     losses = [optimizer.step(inputs=inputs, outcomes=outcomes).item() for _ in range(26)]
     shares = [later / loss for loss, later in pairwise(losses) if later > 1e-28]
     assert min(losses) < 1e-24
@@ -90,7 +90,7 @@ def test_it_converges_faster_than_linearly_where_the_residuals_vanish():
 def test_at_the_minimum_it_stalls_and_leaves_the_weights_alone():
     layers = layers_of(2, 3, 1)
     inputs, _ = examples(30, 2, 1)
-    optimizer = LevenbergMarquardt(layers, 1.0)
+    optimizer = DampedLeastSquares(layers, 1.0)
     before = [weight.clone() for weight in layers.parameters()]
     optimizer.step(inputs=inputs, outcomes=layers(inputs).detach())
     assert optimizer.stalled
@@ -101,7 +101,7 @@ def test_where_the_loss_is_not_finite_it_stalls_and_leaves_the_weights_alone():
     layers = layers_of(2, 3, 1)
     inputs, outcomes = examples(30, 2, 1)
     outcomes[7] = torch.nan
-    optimizer = LevenbergMarquardt(layers, 1.0)
+    optimizer = DampedLeastSquares(layers, 1.0)
     before = [weight.clone() for weight in layers.parameters()]
     assert torch.isnan(optimizer.step(inputs=inputs, outcomes=outcomes))
     assert optimizer.stalled
@@ -112,9 +112,9 @@ def test_the_size_of_the_portions_changes_rounding_only(monkeypatch):
     inputs, outcomes = examples(100, 2, 2)
     results = []
     for numbers in (2**20, 1, 500):
-        monkeypatch.setattr(levenberg_marquardt, "_NUMBERS_A_PORTION", numbers)
+        monkeypatch.setattr(second_order, "_NUMBERS_A_PORTION", numbers)
         layers = layers_of(2, 5, 2)
-        LevenbergMarquardt(layers, 10.0).step(inputs=inputs, outcomes=outcomes)
+        DampedLeastSquares(layers, 10.0).step(inputs=inputs, outcomes=outcomes)
         results.append(parameters_to_vector(layers.parameters()))
     torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(results[2], results[0], rtol=1e-9, atol=1e-12)
@@ -123,11 +123,11 @@ def test_the_size_of_the_portions_changes_rounding_only(monkeypatch):
 def test_the_state_dict_carries_the_damping():
     inputs, outcomes = examples(100, 2, 2)
     one, other = layers_of(2, 5, 2), layers_of(2, 5, 2)
-    optimizer = LevenbergMarquardt(one, 10.0)
+    optimizer = DampedLeastSquares(one, 10.0)
     for _ in range(3):
         optimizer.step(inputs=inputs, outcomes=outcomes)
     other.load_state_dict(one.state_dict())
-    resumed = LevenbergMarquardt(other, 10.0)
+    resumed = DampedLeastSquares(other, 10.0)
     resumed.load_state_dict(optimizer.state_dict())
     for each in (optimizer, resumed):
         each.step(inputs=inputs, outcomes=outcomes)
@@ -139,7 +139,7 @@ def test_float32_goes_the_way_of_float64_until_its_rounding_shows():
     for dtype in (torch.float64, torch.float32):
         layers = layers_of(2, 8, 8, 1).to(dtype)
         inputs, outcomes = (part.to(dtype) for part in examples(300, 2, 1))
-        optimizer = LevenbergMarquardt(layers, 100.0)
+        optimizer = DampedLeastSquares(layers, 100.0)
         errors.append([optimizer.step(inputs=inputs, outcomes=outcomes).sqrt().item() for _ in range(60)])
         assert {weight.dtype for weight in layers.parameters()} == {dtype}
     assert errors[0][-1] < errors[0][0] / 10_000

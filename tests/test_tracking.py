@@ -17,11 +17,11 @@ from urllib.request import url2pathname
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
+from plans import plan_network
 
 from aimback.core.errors import UserError
 from aimback.data.dataset import simulate_dataset
 from aimback.learn.surrogate import Surrogate
-from aimback.learn.surrogate_settings import SurrogateSettings
 from aimback.runtime.process import this_process
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tracking import (
@@ -321,7 +321,7 @@ def test_a_project_elsewhere_keeps_its_artifacts_and_its_models(store, tmp_path,
     before.mkdir(parents=True)
     shutil.move(tmp_path / "mlflow.db", before)
     weights = before / "weights.safetensors"
-    network = Surrogate.for_dataset(dataset, task, SurrogateSettings(hidden_width=8, hidden_layers=1), generator)
+    network = Surrogate.for_dataset(dataset, task, plan_network(hidden_width=8, hidden_layers=1), generator)
     network.save(weights, task)
     columns = {"inputs": ["speed", "angle", "wind"], "outputs": ["distance"], "example": [5.0, 0.5, 1.0]}
     model = Model(weights, weights.with_suffix(".sha256"), "aimback.tasks.cannon_drag.CannonDrag", {}, **columns)
@@ -612,7 +612,7 @@ def test_the_surrogate_is_a_model_that_loads_back_in_another_process(store, tmp_
     task = CannonDrag()
     generator = torch.Generator().manual_seed(0)
     dataset = simulate_dataset(task, 64, 0.25, generator, "cpu", torch.float64)
-    surrogate = Surrogate.for_dataset(dataset, task, SurrogateSettings(hidden_width=8, hidden_layers=1), generator)
+    surrogate = Surrogate.for_dataset(dataset, task, plan_network(hidden_width=8, hidden_layers=1), generator)
     surrogate.float()
     weights = tmp_path / "weights.safetensors"
     surrogate.save(weights, task)

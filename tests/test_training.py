@@ -9,35 +9,41 @@ import sys
 import textwrap
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from plans import plan, plan_network, plan_training
+from pydantic import ValidationError
 from safetensors.torch import save
 
 from aimback.core.errors import UserError
 from aimback.data.dataset import Dataset, save_dataset, simulate_dataset
-from aimback.learn import checkpoint, fit
+from aimback.learn import callbacks, checkpoint
 from aimback.learn import surrogate_training as training
-from aimback.learn.fit import Epoch, TrainingDiverged, schedule
+from aimback.learn.callbacks import Epoch
+from aimback.learn.learner import TrainingDiverged, scheduled_share
 from aimback.learn.surrogate import Surrogate
-from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
-from aimback.learn.surrogate_training import train_surrogate, validation_mse
+from aimback.learn.surrogate_training import train_surrogate, train_surrogates, validation_mse
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
 TASK = CannonVacuum()
 DATASET = simulate_dataset(TASK, 120, 0.25, torch.Generator().manual_seed(0))
-NETWORK = SurrogateSettings(hidden_width=8, hidden_layers=1)
 # 90 training examples in batches of 32: three steps an epoch, the last one smaller.
-SHORT = TrainingSettings(batch_size=32, max_epochs=6)
-
-
+SHORT = {"hidden_width": 8, "hidden_layers": 1, "batch_size": 32, "max_epochs": 6}
+PLAIN: dict[str, Any] = {}
 # As Ren, Padilla and Malof train: whatever has a state of its own is in here.
-NORMALISED = SurrogateSettings(8, 2, "relu", schedule="plateau", plateau_patience=0, normalisation="batch")
-SECOND_ORDER = SurrogateSettings(
-    4, 2, "tanh", "levenberg_marquardt", learning_rate=10.0, weight_decay=1e-6, schedule="constant"
-)
+NORMALISED = {
+    **{"hidden_layers": 2, "activation": "relu", "normalisation": "batch"},
+    **{"schedule": "plateau", "plateau_patience": 0},
+}
+BY_LEVENBERG_MARQUARDT = {"activation": "tanh", "optimizer": "levenberg_marquardt", "schedule": "constant"}
+SECOND_ORDER = {
+    **BY_LEVENBERG_MARQUARDT,
+    **{"hidden_width": 4, "hidden_layers": 2, "learning_rate": 10.0, "weight_decay": 1e-6},
+}
 
 
 class KilledError(Exception):
@@ -46,11 +52,11 @@ class KilledError(Exception):
 
 @pytest.fixture(autouse=True)
 def a_checkpoint_every_epoch(monkeypatch):
-    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 
 
-def train(work_dir: Path, network=NETWORK, settings=SHORT, seed=0, dataset=DATASET, task=TASK, live=None):
-    return train_surrogate(dataset, task, network, settings, seed, "cpu", work_dir, live)
+def train(work_dir: Path, seed=0, dataset=DATASET, task=TASK, live=None, **changes):
+    return train_surrogate(dataset, task, *plan(**{**SHORT, **changes}), seed, "cpu", work_dir, live)
 
 
 def killed_at(epoch: int):
@@ -70,9 +76,8 @@ def assert_equal(one: tuple[Surrogate, list[Epoch]], two: tuple[Surrogate, list[
 def test_it_learns(tmp_path: Path):
     task = CannonDrag()
     dataset = simulate_dataset(task, 2000, 0.2, torch.Generator().manual_seed(0))
-    surrogate, history = train(
-        tmp_path, SurrogateSettings(hidden_width=24, hidden_layers=2), TrainingSettings(256, 60), 0, dataset, task
-    )
+    size = {"hidden_width": 24, "hidden_layers": 2, "batch_size": 256, "max_epochs": 60}
+    surrogate, history = train(tmp_path, 0, dataset, task, **size)
     generator = torch.Generator().manual_seed(9)
     controls = task.box.sample(500, generator)
     conditions = task.conditions.sample(500, generator)
@@ -88,12 +93,12 @@ def test_history_has_one_row_an_epoch_and_live_sees_each(tmp_path: Path):
     assert [row.epoch for row in history] == [1, 2, 3, 4, 5, 6]
     assert [row.step for row in history] == [3, 6, 9, 12, 15, 18]
     assert [Epoch(step=step, **values) for step, values in seen] == history
-    wanted = [NETWORK.learning_rate * schedule("one_cycle", (row.step - 1) / 18) for row in history]
+    wanted = [0.03 * scheduled_share("one_cycle", (row.step - 1) / 18) for row in history]
     assert [row.learning_rate for row in history] == pytest.approx(wanted)
 
 
 def test_the_losses_are_those_of_the_returned_network(tmp_path: Path):
-    surrogate, history = train(tmp_path, settings=TrainingSettings(32, 40))
+    surrogate, history = train(tmp_path, max_epochs=40)
     best = min(history, key=lambda row: row.validation_loss)
     outcome = surrogate.standardise_outcomes(surrogate(DATASET.controls.float(), DATASET.conditions.float()))
     wanted = surrogate.standardise_outcomes(DATASET.outcomes)
@@ -130,34 +135,33 @@ SURROUNDINGS = {
 
 @pytest.mark.parametrize("variables", SURROUNDINGS.values(), ids=SURROUNDINGS)
 def test_settings_alone_decide_and_no_scheduler(tmp_path: Path, variables, monkeypatch):
-    settings = TrainingSettings(batch_size=32, max_epochs=2)
-    plain = train(tmp_path / "plain", settings=settings)
+    plain = train(tmp_path / "plain", max_epochs=2)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"what Lightning takes up in a SLURM job")
-    assert_equal(plain, train(tmp_path / "other", settings=settings))
+    assert_equal(plain, train(tmp_path / "other", max_epochs=2))
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 5, 6])
-@pytest.mark.parametrize("network", [NETWORK, SurrogateSettings(8, 1, optimizer="sgd"), NORMALISED, SECOND_ORDER])
-def test_killed_after_an_epoch_it_resumes_to_the_same_bits(tmp_path: Path, epoch, network):
-    whole = train(tmp_path / "whole", network)
+@pytest.mark.parametrize("how", [PLAIN, {"optimizer": "sgd"}, NORMALISED, SECOND_ORDER])
+def test_killed_after_an_epoch_it_resumes_to_the_same_bits(tmp_path: Path, epoch, how):
+    whole = train(tmp_path / "whole", **how)
     with pytest.raises(KilledError):
-        train(tmp_path / "killed", network, live=killed_at(epoch))
+        train(tmp_path / "killed", live=killed_at(epoch), **how)
     resumed_from = len(list((tmp_path / "killed").glob("*/*.ckpt")))
     assert resumed_from == min(epoch - 1, 2)
-    assert_equal(train(tmp_path / "killed", network), whole)
+    assert_equal(train(tmp_path / "killed", **how), whole)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 11, 18])
-@pytest.mark.parametrize("network", [NETWORK, NORMALISED])
-def test_killed_at_a_step_it_resumes_to_the_same_bits(tmp_path: Path, step, network, monkeypatch):
-    whole = train(tmp_path / "whole", network)
+@pytest.mark.parametrize("how", [PLAIN, NORMALISED])
+def test_killed_at_a_step_it_resumes_to_the_same_bits(tmp_path: Path, step, how, monkeypatch):
+    whole = train(tmp_path / "whole", **how)
     real, calls = training.F.mse_loss, []
 
     def deadly(*args, **options):
-        if "reduction" not in options:
+        if options["reduction"] == "mean":
             calls.append(1)
             if len(calls) == step:
                 raise KilledError
@@ -166,67 +170,63 @@ def test_killed_at_a_step_it_resumes_to_the_same_bits(tmp_path: Path, step, netw
     with monkeypatch.context() as patch:
         patch.setattr(training.F, "mse_loss", deadly)
         with pytest.raises(KilledError):
-            train(tmp_path / "killed", network)
+            train(tmp_path / "killed", **how)
     seen = []
-    resumed = train(tmp_path / "killed", network, live=lambda step, values: seen.append(values["epoch"]))
+    resumed = train(tmp_path / "killed", live=lambda step, values: seen.append(values["epoch"]), **how)
     assert_equal(resumed, whole)
     # It did go on and not start anew, except where no epoch had ended.
     assert seen[0] == (step - 1) // 3 + 1
 
 
 def test_killed_twice_and_with_an_early_stop(tmp_path: Path):
-    settings = TrainingSettings(32, 200, patience=2)
-    network = SurrogateSettings(8, 1, learning_rate=0.02, schedule="constant")
-    whole = train(tmp_path / "whole", network, settings)
+    how = {"learning_rate": 0.02, "schedule": "constant", "max_epochs": 200, "patience": 2}
+    whole = train(tmp_path / "whole", **how)
     last = len(whole[1])
     assert 4 < last < 200
     for epoch in (2, last - 1, last):
         with pytest.raises(KilledError):
-            train(tmp_path / "killed", network, settings, live=killed_at(epoch))
-    assert_equal(train(tmp_path / "killed", network, settings), whole)
+            train(tmp_path / "killed", live=killed_at(epoch), **how)
+    assert_equal(train(tmp_path / "killed", **how), whole)
     best = min(whole[1], key=lambda row: row.validation_loss)
     assert best.epoch == last - 2
 
 
 def test_batch_norm_and_plateau_resume_to_the_same_bits_while_the_rate_falls(tmp_path: Path):
-    settings = TrainingSettings(32, 40)
-    network = SurrogateSettings(
-        8, 2, "relu", learning_rate=0.1, schedule="plateau", plateau_patience=1, normalisation="batch"
-    )
-    whole = train(tmp_path / "whole", network, settings)
+    how = {**NORMALISED, "learning_rate": 0.1, "plateau_patience": 1, "max_epochs": 40}
+    whole = train(tmp_path / "whole", **how)
     rates = [row.learning_rate for row in whole[1]]
     falls = [epoch for epoch, (rate, later) in enumerate(pairwise(rates), 1) if later < rate]
     assert len(falls) > 2
     # Before and after a fall, and where epochs without a better loss have been counted.
     for epoch in (falls[0], falls[0] + 1, falls[1] - 1, falls[2] + 2):
         with pytest.raises(KilledError):
-            train(tmp_path / "killed", network, settings, live=killed_at(epoch))
-    assert_equal(train(tmp_path / "killed", network, settings), whole)
+            train(tmp_path / "killed", live=killed_at(epoch), **how)
+    assert_equal(train(tmp_path / "killed", **how), whole)
 
 
 def test_levenberg_marquardt_takes_one_step_an_epoch_and_each_lowers_the_loss(tmp_path: Path):
-    _, history = train(tmp_path, SECOND_ORDER, TrainingSettings(32, 30))
+    _, history = train(tmp_path, max_epochs=30, **SECOND_ORDER)
     assert [(row.epoch, row.step) for row in history] == [(epoch, epoch) for epoch in range(1, 31)]
     losses = [row.train_loss for row in history]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0] / 100
     # The damping's reciprocal: it starts where it is told to, or below, and goes its own way.
-    assert history[0].learning_rate <= SECOND_ORDER.learning_rate
+    assert history[0].learning_rate <= SECOND_ORDER["learning_rate"]
     assert len({row.learning_rate for row in history}) > 10
 
 
 def test_levenberg_marquardt_fits_a_smooth_simulator_in_few_epochs(tmp_path: Path):
-    network = SurrogateSettings(12, 2, "tanh", "levenberg_marquardt", learning_rate=100.0, schedule="constant")
+    how = {**BY_LEVENBERG_MARQUARDT, "hidden_width": 12, "hidden_layers": 2, "learning_rate": 100.0}
     dataset = simulate_dataset(TASK, 1500, 0.2, torch.Generator().manual_seed(0))
-    surrogate, _ = train(tmp_path, network, TrainingSettings(max_epochs=80), dataset=dataset)
+    surrogate, _ = train(tmp_path, dataset=dataset, max_epochs=80, **how)
     span = TASK.outcomes.upper - TASK.outcomes.lower
     assert validation_mse(surrogate, dataset) ** 0.5 / span.item() < 3e-4
 
 
 def test_levenberg_marquardt_ends_the_training_where_no_step_helps(tmp_path: Path):
     # A linear map of 3 weights: the first step without damping is the last that can help.
-    network = SurrogateSettings(1, 0, "tanh", "levenberg_marquardt", learning_rate=1e12, schedule="constant")
-    surrogate, history = train(tmp_path, network, TrainingSettings(max_epochs=50, dtype="float64"))
+    how = {**BY_LEVENBERG_MARQUARDT, "hidden_width": 1, "hidden_layers": 0, "learning_rate": 1e12}
+    surrogate, history = train(tmp_path, max_epochs=50, dtype="float64", **how)
     assert 2 <= len(history) < 10
     inputs = surrogate.standardise_inputs(DATASET.controls, DATASET.conditions)[: DATASET.n_training]
     wanted = surrogate.standardise_outcomes(DATASET.outcomes)[: DATASET.n_training]
@@ -239,21 +239,25 @@ def test_levenberg_marquardt_ends_the_training_where_no_step_helps(tmp_path: Pat
 def test_levenberg_marquardt_killed_beside_an_early_stop(tmp_path: Path):
     # 20 examples to learn from and as many weights: the validation loss soon rises.
     dataset = simulate_dataset(TASK, 40, 0.5, torch.Generator().manual_seed(0))
-    network = SurrogateSettings(5, 2, "tanh", "levenberg_marquardt", learning_rate=10.0, schedule="constant")
-    settings = TrainingSettings(max_epochs=200, patience=2)
-    whole = train(tmp_path / "whole", network, settings, dataset=dataset)
+    size = {"hidden_width": 5, "hidden_layers": 2, "max_epochs": 200, "patience": 2}
+    how = {**BY_LEVENBERG_MARQUARDT, **size, "learning_rate": 10.0, "dataset": dataset}
+    whole = train(tmp_path / "whole", **how)
     last = len(whole[1])
     assert 4 < last < 200
     for epoch in (2, last - 1, last):
         with pytest.raises(KilledError):
-            train(tmp_path / "killed", network, settings, dataset=dataset, live=killed_at(epoch))
-    assert_equal(train(tmp_path / "killed", network, settings, dataset=dataset), whole)
+            train(tmp_path / "killed", live=killed_at(epoch), **how)
+    assert_equal(train(tmp_path / "killed", **how), whole)
 
 
 def test_levenberg_marquardt_refuses_too_many_weights(tmp_path: Path):
-    network = SurrogateSettings(100, 2, "tanh", "levenberg_marquardt", schedule="constant")
     with pytest.raises(UserError, match=r"allows 5,000 of them, got 10,501; lower surrogate.hidden_width"):
-        train(tmp_path, network)
+        train(tmp_path, hidden_width=100, hidden_layers=2, **BY_LEVENBERG_MARQUARDT)
+
+
+def test_levenberg_marquardt_refuses_batch_normalisation(tmp_path: Path):
+    with pytest.raises(UserError, match=r"^surrogate\.normalisation: must be none with training\.optimizer: levenberg"):
+        train(tmp_path, normalisation="batch", **BY_LEVENBERG_MARQUARDT)
 
 
 @pytest.mark.parametrize("ends", ["finished", "killed"])
@@ -267,22 +271,14 @@ def test_the_precision_of_matrix_products_is_that_asked_for_and_put_back(tmp_pat
 
     before = torch.get_float32_matmul_precision()
     with pytest.raises(KilledError) if ends == "killed" else contextlib.nullcontext():
-        train(tmp_path, settings=TrainingSettings(32, 2, matmul_precision="medium"), live=live)
+        train(tmp_path, max_epochs=2, matmul_precision="medium", live=live)
     assert set(seen) == {"medium"}
     assert torch.get_float32_matmul_precision() == before == "highest"
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("batch_size", 0), ("max_epochs", 1.5), ("dtype", "float16"), ("matmul_precision", "low")]
-)
-def test_training_settings_name_the_key_and_what_is_allowed(key, value):
-    with pytest.raises(UserError, match=f"^{key}: must be"):
-        TrainingSettings(**{key: value})
-
-
 def test_plateau_lowers_the_rate_after_patience_epochs_without_a_better_training_loss(tmp_path: Path):
-    network = SurrogateSettings(8, 1, learning_rate=0.3, schedule="plateau", plateau_factor=0.25, plateau_patience=2)
-    _, history = train(tmp_path, network, TrainingSettings(32, 60))
+    how = {"learning_rate": 0.3, "schedule": "plateau", "plateau_factor": 0.25, "plateau_patience": 2}
+    _, history = train(tmp_path, max_epochs=60, **how)
     rate, best, worse = 0.3, float("inf"), 0
     for row in history:
         assert row.learning_rate == pytest.approx(rate, rel=1e-12)
@@ -296,8 +292,8 @@ def test_plateau_lowers_the_rate_after_patience_epochs_without_a_better_training
 
 
 def test_batch_norm_is_folded_into_a_plain_network_of_the_same_losses(tmp_path: Path):
-    network = SurrogateSettings(16, 2, "relu", learning_rate=0.01, schedule="constant", normalisation="batch")
-    surrogate, history = train(tmp_path, network, TrainingSettings(32, 40))
+    how = {**NORMALISED, "hidden_width": 16, "learning_rate": 0.01, "schedule": "constant"}
+    surrogate, history = train(tmp_path, max_epochs=40, **how)
     kinds = [type(layer).__name__ for layer in surrogate.layers]
     assert kinds == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
     best = min(history, key=lambda row: row.validation_loss)
@@ -314,9 +310,10 @@ def test_batch_norm_is_folded_into_a_plain_network_of_the_same_losses(tmp_path: 
 def test_training_normalises_batches_by_themselves_and_validation_by_the_running_statistics(tmp_path: Path):
     # One epoch of one batch at a rate too small to move a weight: all of it in closed form.
     task_rows = DATASET.n_training
-    network = SurrogateSettings(4, 1, "relu", "sgd", 1e-12, schedule="constant", normalisation="batch")
-    _, (row,) = train(tmp_path, network, TrainingSettings(task_rows, 1, dtype="float64"))
-    plain = Surrogate.for_dataset(DATASET, TASK, network, torch.Generator().manual_seed(0)).double()
+    network = {"hidden_width": 4, "hidden_layers": 1, "activation": "relu", "normalisation": "batch"}
+    how = {"optimizer": "sgd", "learning_rate": 1e-12, "schedule": "constant", "batch_size": task_rows, "max_epochs": 1}
+    _, (row,) = train(tmp_path, dtype="float64", **network, **how)
+    plain = Surrogate.for_dataset(DATASET, TASK, plan_network(**network), torch.Generator().manual_seed(0)).double()
     inputs = plain.standardise_inputs(DATASET.controls, DATASET.conditions)
     wanted = plain.standardise_outcomes(DATASET.outcomes)
     first, _, last = plain.layers
@@ -335,12 +332,12 @@ def test_training_normalises_batches_by_themselves_and_validation_by_the_running
 
 def test_batch_norm_leaves_out_a_last_batch_of_one_row(tmp_path: Path):
     # 90 training examples: 89 and one left over, a different one each epoch.
-    _, history = train(tmp_path, NORMALISED, TrainingSettings(89, 3))
+    _, history = train(tmp_path, batch_size=89, max_epochs=3, **NORMALISED)
     assert [row.step for row in history] == [1, 2, 3]
-    _, history = train(tmp_path, NETWORK, TrainingSettings(89, 3))
+    _, history = train(tmp_path, batch_size=89, max_epochs=3)
     assert [row.step for row in history] == [2, 4, 6]
     with pytest.raises(UserError, match=r"surrogate.normalisation: batch needs batches of at least 2 examples, got"):
-        train(tmp_path, NORMALISED, TrainingSettings(1, 3))
+        train(tmp_path, batch_size=1, **NORMALISED)
 
 
 def test_validation_mse_is_in_raw_units_over_the_validation_rows(tmp_path: Path):
@@ -361,8 +358,7 @@ def test_killed_after_its_end_it_repeats_the_last_epochs_only(tmp_path: Path):
 def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path: Path):
     with pytest.raises(KilledError):
         train(tmp_path, live=killed_at(4))
-    other = SurrogateSettings(hidden_width=8, hidden_layers=1, learning_rate=1e-3)
-    assert_equal(train(tmp_path, other), train(tmp_path / "fresh", other))
+    assert_equal(train(tmp_path, learning_rate=1e-3), train(tmp_path / "fresh", learning_rate=1e-3))
     changed = Dataset(DATASET.controls, DATASET.conditions, DATASET.outcomes + 1, DATASET.n_validation)
     assert_equal(train(tmp_path, dataset=changed), train(tmp_path / "fresh", dataset=changed))
 
@@ -412,7 +408,7 @@ def test_a_loss_that_is_not_finite_stops_at_that_step(tmp_path: Path, monkeypatc
     real, calls = training.F.mse_loss, []
 
     def poisoned(*args, **options):
-        calls.append("reduction" not in options)
+        calls.append(options["reduction"] == "mean")
         loss = real(*args, **options)
         return loss * value if sum(calls) == 8 else loss
 
@@ -427,9 +423,8 @@ def test_a_loss_that_is_not_finite_stops_at_that_step(tmp_path: Path, monkeypatc
 
 
 def test_a_training_that_explodes_is_no_success(tmp_path: Path):
-    network = SurrogateSettings(8, 1, activation="relu", optimizer="sgd", learning_rate=1e6, schedule="constant")
-    with pytest.raises(TrainingDiverged, match=r"lower surrogate\.learning_rate"):
-        train(tmp_path, network)
+    with pytest.raises(TrainingDiverged, match=r"lower training\.learning_rate"):
+        train(tmp_path, activation="relu", optimizer="sgd", learning_rate=1e6, schedule="constant")
 
 
 CHILD = """
@@ -438,17 +433,17 @@ CHILD = """
     from pathlib import Path
     import torch
     from aimback.data.dataset import load_dataset
-    from aimback.learn import fit
+    from aimback.learn import callbacks
     from aimback.learn import surrogate_training as training
-    from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
+    from plans import plan
     from aimback.tasks.cannon_vacuum import CannonVacuum
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    fit.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+    callbacks.SECONDS_BETWEEN_CHECKPOINTS = 0.0
     task = CannonVacuum()
-    settings = SurrogateSettings(8, 1), TrainingSettings(32, int(sys.argv[2]))
+    settings = plan(hidden_width=8, hidden_layers=1, batch_size=32, max_epochs=int(sys.argv[2]))
     def live(step, values):
         print(values["epoch"], flush=True)
     dataset = load_dataset(folder / "dataset.npz", task)
@@ -464,13 +459,13 @@ def start_child(folder: Path, epochs: int) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     save_dataset(folder / "dataset.npz", DATASET, TASK)
     code = textwrap.dedent(CHILD)
-    source = Path(training.__file__).parents[2]
+    places = Path(training.__file__).parents[2], Path(__file__).parent
     return subprocess.Popen(
         [sys.executable, "-c", code, str(folder), str(epochs)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(source)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},
     )
 
 
@@ -581,7 +576,7 @@ def test_a_file_with_the_right_checksum_that_is_no_state(tmp_path: Path, tree):
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle"])
 def test_schedules(name):
-    shares = [schedule(name, step / 100) for step in range(101)]
+    shares = [scheduled_share(name, step / 100) for step in range(101)]
     assert max(shares) == pytest.approx(1.0)
     assert min(shares) >= 0
     assert shares[-1] == pytest.approx(1.0 if name == "constant" else 0.0)
@@ -592,8 +587,74 @@ def test_schedules(name):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("batch_size", 0), ("max_epochs", -1), ("patience", -1), ("dtype", "float16")]
+    ("key", "value"),
+    [
+        ("batch_size", 0),
+        ("max_epochs", -1),
+        ("max_epochs", 1.5),
+        ("patience", -1),
+        ("dtype", "float16"),
+        ("matmul_precision", "low"),
+        ("optimizer", "lbfgs"),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", "abc"),
+        ("beta2", 1.0),
+        ("weight_decay", -1.0),
+        ("schedule", "linear"),
+        ("plateau_factor", 1.0),
+        ("plateau_factor", 0.0),
+        ("plateau_patience", -1),
+        ("hidden_width", 32),
+    ],
 )
-def test_settings_name_the_key_and_what_is_allowed(key, value):
-    with pytest.raises(UserError, match=f"^{key}: must be"):
-        TrainingSettings(**{key: value})
+def test_training_settings_refuse_what_is_not_allowed(key, value):
+    with pytest.raises(ValidationError) as caught:
+        plan_training(**{key: value})
+    assert [error["loc"] for error in caught.value.errors()] == [(key,)]
+
+
+def test_levenberg_marquardt_refuses_a_schedule():
+    with pytest.raises(ValueError, match="schedule: must be constant with training.optimizer: levenberg_marquardt"):
+        plan_training(optimizer="levenberg_marquardt", schedule="one_cycle")
+
+
+MEMBERS = [simulate_dataset(TASK, 120, 0.25, torch.Generator().manual_seed(seed)) for seed in range(3)]
+SHORTER = simulate_dataset(TASK, 70, 0.25, torch.Generator().manual_seed(3))
+
+
+def train_all(work_dir: Path, datasets=MEMBERS, live=None, **changes):
+    settings = plan(**{**SHORT, **changes})
+    return train_surrogates(datasets, TASK, *settings, range(len(datasets)), "cpu", work_dir, live)
+
+
+@pytest.mark.parametrize(
+    "how", [PLAIN, NORMALISED, {**NORMALISED, "schedule": "cosine"}, SECOND_ORDER, {"patience": 1, "max_epochs": 60}]
+)
+@pytest.mark.parametrize("datasets", [MEMBERS, [*MEMBERS[:2], SHORTER]], ids=["in step", "not in step"])
+def test_what_else_is_trained_makes_no_difference_to_a_network(tmp_path: Path, how, datasets):
+    seen = []
+    together = train_all(tmp_path / "together", datasets, live=lambda step, values: seen.append((step, values)), **how)
+    for seed, (dataset, one) in enumerate(zip(datasets, together, strict=True)):
+        assert_equal(one, train(tmp_path / "alone", seed, dataset, **how))
+    assert [Epoch(step=step, **values) for step, values in seen] == together[0][1]
+    assert len({history[-1].validation_loss for _, history in together}) == len(datasets)
+
+
+def test_networks_that_walk_in_step_are_trained_in_one_go(tmp_path: Path):
+    train_all(tmp_path / "in step")
+    train_all(tmp_path / "not in step", [*MEMBERS[:2], SHORTER])
+    assert [len(list((tmp_path / name).iterdir())) for name in ("in step", "not in step")] == [1, 3]
+
+
+@pytest.mark.parametrize("epoch", [1, 4])
+@pytest.mark.parametrize("how", [PLAIN, NORMALISED])
+def test_networks_killed_side_by_side_resume_to_the_same_bits(tmp_path: Path, epoch, how):
+    whole = train_all(tmp_path / "whole", **how)
+    with pytest.raises(KilledError):
+        train_all(tmp_path / "killed", live=killed_at(epoch), **how)
+    seen = []
+    resumed = train_all(tmp_path / "killed", live=lambda step, values: seen.append(values["epoch"]), **how)
+    assert seen[0] == epoch
+    for one, two in zip(whole, resumed, strict=True):
+        assert_equal(one, two)

@@ -120,7 +120,7 @@ from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
-from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
+from aimback.learn.settings import NetworkSettings, TrainingSettings
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
 import aimback.report.canvas
@@ -128,8 +128,22 @@ import aimback.report.canvas
 torch.set_num_threads(1)
 task, folder = CannonDrag(), Path(sys.argv[1])
 data = simulate_dataset(task, 1000, 0.1, torch.Generator().manual_seed(0))
-settings = SurrogateSettings(16, 2), TrainingSettings(256, 5)
-network, history = train_surrogate(data, task, *settings, 0, "cpu", folder / "work")
+shape = NetworkSettings(hidden_width=16, hidden_layers=2, activation="gelu", normalisation="none")
+training = TrainingSettings(
+    optimizer="adam",
+    learning_rate=0.03,
+    beta2=0.98,
+    weight_decay=0.0,
+    schedule="one_cycle",
+    plateau_factor=0.5,
+    plateau_patience=10,
+    batch_size=256,
+    max_epochs=5,
+    patience=0,
+    dtype="float32",
+    matmul_precision="highest",
+)
+network, history = train_surrogate(data, task, shape, training, 0, "cpu", folder / "work")
 starts = draw_evenly(100, 2, 2, torch.Generator().manual_seed(1))
 problem = InverseProblem(data.outcomes[:100], data.conditions[:100], task.box, 0.01, 9.0, starts)
 made = {f"weight of {name}": weight.contiguous() for name, weight in network.state_dict().items()}

@@ -29,9 +29,9 @@ from aimback.workflow.settings import read_settings
 
 _SOUND = [
     *("task=cannon_drag", "task=[cannon_vacuum,cannon_drag]", "solver=adam", "solver.max_steps=30", "seed=3"),
-    *("surrogate.learning_rate=1e-3", "surrogate.hidden_width=64", "training.batch_size=256", "data.examples=2000"),
+    *("training.learning_rate=1e-3", "surrogate.hidden_width=64", "training.batch_size=256", "data.examples=2000"),
     *("data.validation_fraction=0.2", "preset=article", "hardware=cpu", "hardware.dtype=float32", "tracking=off"),
-    *("task.cannon_drag.steps=32", "+surrogate.learning_rate=0.1", "~preset", "solver.damping=0.01", "targets=a.csv"),
+    *("task.cannon_drag.steps=32", "+training.learning_rate=0.1", "~preset", "solver.damping=0.01", "targets=a.csv"),
     *("inputs=[outputs,elsewhere]", "solver._target_=aimback.solve.adam.Adam", "diagnose.step_sizes=[0.1,1.0]"),
 ]
 _STRANGE = [

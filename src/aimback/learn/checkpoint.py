@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins import CheckpointIO
 from safetensors.torch import load, save
 
 from aimback.core.errors import UserError
@@ -42,6 +43,19 @@ def read_state(path: Path) -> dict[Any, Any]:
         return dict(state)
     except Exception as error:
         raise UserError(f"{path}: not a checkpoint that this version can read ({error!r})") from error
+
+
+class StateFiles(CheckpointIO):
+    """Lightning's checkpoints as files without pickle."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_state(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_state(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
 
 
 def _take_apart(node: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text, written_whole
 from aimback.data.identity import check_identity, identity
+from aimback.learn.settings import Architecture
 from aimback.tasks.base import Task
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -33,6 +35,9 @@ _CURE = "run `dvc repro` to train it anew"
 _CPU_TILE = 256
 _GPU_TILE = 32768
 
+# Fewer rows have no variance, by which batch normalisation divides.
+LEAST_BATCH = 2
+
 
 class Perceptron(nn.Module):
     """Linear layers and activations in turn, of inputs that are scaled by the ranges they come from.
@@ -43,37 +48,31 @@ class Perceptron(nn.Module):
     Args:
         lower, upper: bounds of the inputs, `(n_inputs,)`.
         outputs: how many.
-        hidden_width, hidden_layers: neurons a hidden layer, and number of hidden layers (0: a linear map).
-        activation: one of `ACTIVATIONS`.
+        architecture: its hidden layers.
     """
 
     input_centre: Tensor
     input_scale: Tensor
 
-    def __init__(
-        self, lower: Tensor, upper: Tensor, outputs: int, hidden_width: int, hidden_layers: int, activation: str
-    ) -> None:
+    def __init__(self, lower: Tensor, upper: Tensor, outputs: int, architecture: Architecture) -> None:
         super().__init__()
         half = (upper - lower) / 2
         self.register_buffer("input_centre", lower + half)
         self.register_buffer("input_scale", torch.where(half > 0, half / math.sqrt(3), torch.ones_like(half)))
-        self.architecture: dict[str, int | str] = {
-            "hidden_width": hidden_width,
-            "hidden_layers": hidden_layers,
-            "activation": activation,
-        }
+        self.architecture = architecture
         layers: list[nn.Module] = []
         width = len(lower)
-        for _ in range(hidden_layers):
+        for _ in range(architecture.hidden_layers):
             # skip_init: the default initialisation would draw from the global random state.
-            layers += [nn.utils.skip_init(nn.Linear, width, hidden_width), _ACTIVATIONS[activation]()]
-            width = hidden_width
+            hidden = nn.utils.skip_init(nn.Linear, width, architecture.hidden_width)
+            layers += [hidden, _ACTIVATIONS[architecture.activation]()]
+            width = architecture.hidden_width
         layers.append(nn.utils.skip_init(nn.Linear, width, outputs))
         self.layers = nn.Sequential(*layers)
 
     @classmethod
     @abstractmethod
-    def blank(cls, task: Task, architecture: Mapping[str, Any]) -> Self:
+    def blank(cls, task: Task, architecture: Architecture) -> Self:
         """One for this task whose tensors are still to be read, but for the scaling of its inputs."""
 
     def draw_weights(self, generator: torch.Generator) -> None:
@@ -111,7 +110,8 @@ class Perceptron(nn.Module):
     def save(self, path: Path, task: Task) -> None:
         """Write the weights (.safetensors) and, beside them, their SHA-256; same weights, same bytes."""
         # One entry: safetensors writes several in random order.
-        about = json.dumps({"architecture": self.architecture, "identity": identity(task)}, sort_keys=True)
+        architecture = self.architecture.model_dump(include=set(Architecture.model_fields))
+        about = json.dumps({"architecture": architecture, "identity": identity(task)}, sort_keys=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         with written_whole(path) as temporary:
             # Not by safetensors itself, whose error on a full disk is none of the system's.
@@ -150,7 +150,7 @@ class Perceptron(nn.Module):
         check_identity(path, stored, task, _CURE)
         try:
             stored_in = _dtype(tensors, architecture)
-            network = cls.blank(task, architecture)
+            network = cls.blank(task, Architecture(**architecture))
             asked = {name: network.get_buffer(name).clone() for name in ("input_centre", "input_scale")}
             network.to(stored_in).load_state_dict(tensors)
         except Exception as error:
@@ -159,6 +159,39 @@ class Perceptron(nn.Module):
             if not torch.allclose(network.get_buffer(name).double(), buffer, rtol=1e-6, atol=1e-6):
                 raise UserError(f"{path}: its inputs are standardised otherwise than the task's box asks; {_CURE}")
         return network.to(device=device, dtype=dtype or stored_in).eval().requires_grad_(False)
+
+
+def with_batch_norm(layers: nn.Sequential) -> nn.Sequential:
+    """The same layers, with a batch normalisation after each linear one but the last.
+
+    The linear layers are shared, not copied. The new ones start as the identity of what is normalised
+    (scale 1, shift 0), so nothing is drawn at random.
+    """
+    *hidden, last = layers
+    normalised: list[nn.Module] = []
+    for layer in hidden:
+        normalised.append(layer)
+        if isinstance(layer, nn.Linear):
+            like = layer.weight
+            normalised.append(nn.BatchNorm1d(layer.out_features, device=like.device, dtype=like.dtype))
+    return nn.Sequential(*normalised, last)
+
+
+def without_batch_norm(layers: nn.Sequential) -> nn.Sequential:
+    """Plain layers that give what these give in evaluation mode, to rounding.
+
+    With its statistics frozen a batch normalisation is a linear map of each neuron, so the linear layer
+    before it can do its work: w -> w s, b -> (b - mean) s + shift, s = scale / sqrt(variance + epsilon).
+    """
+    plain: list[nn.Module] = []
+    for layer in layers.eval():
+        if isinstance(layer, nn.BatchNorm1d):
+            linear = plain.pop()
+            assert isinstance(linear, nn.Linear)
+            plain.append(fuse_linear_bn_eval(linear, layer))
+        else:
+            plain.append(layer)
+    return nn.Sequential(*plain)
 
 
 def _dtype(tensors: Mapping[str, Tensor], architecture: Mapping[str, Any]) -> torch.dtype:

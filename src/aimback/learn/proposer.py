@@ -1,12 +1,12 @@
 """A network that answers at once: which controls give this target?"""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aimback.learn.perceptron import Perceptron
+from aimback.learn.settings import Architecture
 from aimback.tasks.base import Task
 
 # Of the box's width, beyond either wall: a bound is reached at a finite output of the last layer.
@@ -22,20 +22,20 @@ class Proposer(Perceptron):
 
     Args:
         task: whose box, conditions and outcomes give the network its inputs and outputs.
-        hidden_width, hidden_layers, activation: see `Perceptron`.
+        architecture: its hidden layers.
     """
 
-    def __init__(self, task: Task, hidden_width: int, hidden_layers: int, activation: str) -> None:
+    def __init__(self, task: Task, architecture: Architecture) -> None:
         outcomes, conditions = task.outcomes, task.conditions
         lower = torch.cat([outcomes.lower, conditions.lower])
         upper = torch.cat([outcomes.upper, conditions.upper])
-        super().__init__(lower, upper, len(task.box), hidden_width, hidden_layers, activation)
+        super().__init__(lower, upper, len(task.box), architecture)
         self.box = task.box
 
     @classmethod
-    def blank(cls, task: Task, architecture: Mapping[str, Any]) -> "Proposer":
+    def blank(cls, task: Task, architecture: Architecture) -> "Proposer":
         """One for this task whose tensors are still to be read, but for the scaling of its inputs."""
-        return cls(task, **architecture)
+        return cls(task, architecture)
 
     def forward(self, targets: Tensor, conditions: Tensor) -> Tensor:
         """`(..., n_outcomes)`, `(..., n_conditions)` -> controls in the closed box, `(..., n_controls)`."""

@@ -19,8 +19,8 @@ _FIRST_GROWTH = 2.0
 _NUMBERS_A_PORTION = 2**20
 
 
-class LevenbergMarquardt(torch.optim.Optimizer):
-    """Levenberg (1944), Marquardt (1963); for networks, Hagan and Menhaj (1994).
+class DampedLeastSquares(torch.optim.Optimizer):
+    """The method of Levenberg (1944) and Marquardt (1963); for networks, Hagan and Menhaj (1994).
 
     A step d of the weights w minimises mean |r + J d|^2 + weight_decay / 2 |w + d|^2 + damping |d|^2 with the
     residuals r = network - outcome of all examples and their Jacobian J by the weights. The damping is
@@ -54,7 +54,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         count = sum(weight.numel() for weight in layers.parameters())
         if count > MOST_WEIGHTS:
             raise UserError(
-                f"surrogate.optimizer: levenberg_marquardt solves for all weights at once and allows {MOST_WEIGHTS:,} "
+                f"training.optimizer: levenberg_marquardt solves for all weights at once and allows {MOST_WEIGHTS:,} "
                 f"of them, got {count:,}; lower surrogate.hidden_width or surrogate.hidden_layers"
             )
         # In the group, because that is what a checkpoint keeps.

@@ -1,20 +1,137 @@
-"""What can be set about any network."""
+"""What can be set about networks and their training: the schema of conf/surrogate, conf/training and conf/hybrid."""
 
-from aimback.core.checks import MOST_ROWS, MOST_STEPS, check_whole
+from typing import Annotated, Literal, Self, get_args
 
-ACTIVATIONS = ("tanh", "silu", "gelu", "softplus", "relu")
-DTYPES = ("float32", "float64")
-MATMUL_PRECISIONS = ("highest", "high", "medium")
+from pydantic import Field, model_validator
+
+from aimback.core.checks import MOST_ROWS, MOST_STEPS
+from aimback.core.errors import UserError
+from aimback.core.section import Section
+from aimback.data.dataset import CHUNK
+
+Activation = Literal["tanh", "silu", "gelu", "softplus", "relu"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+
+_Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+_Epochs = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+_Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-def check_size(hidden_width: int, hidden_layers: int) -> None:
-    """Raises `UserError` unless a network of this size can be built."""
-    check_whole(1, 65_536, hidden_width=hidden_width)
-    check_whole(0, 256, hidden_layers=hidden_layers)
+class Architecture(Section):
+    """The shape of a network, from the configuration to the file of its weights.
+
+    Attributes:
+        hidden_width, hidden_layers: neurons a hidden layer, and number of hidden layers (0: a linear map).
+        activation: smooth ones fit smooth simulators far better than relu.
+    """
+
+    hidden_width: int = Field(ge=1, le=65_536)
+    hidden_layers: int = Field(ge=0, le=256)
+    activation: Activation
 
 
-def check_length(batch_size: int, max_epochs: int, patience: int) -> None:
-    """Raises `UserError` unless a training of this length can come to an end."""
-    check_whole(1, MOST_ROWS, batch_size=batch_size)
-    check_whole(1, MOST_STEPS, max_epochs=max_epochs)
-    check_whole(0, MOST_STEPS, patience=patience)
+class NetworkSettings(Architecture):
+    """The surrogate.
+
+    Attributes:
+        normalisation: batch puts a batch normalisation (Ioffe and Szegedy 2015) after each hidden linear layer
+            while the network is trained. What comes out of the training has none: each is folded into its
+            linear layer.
+    """
+
+    normalisation: Literal["none", "batch"]
+
+
+class Descent(Section):
+    """How the weights of any network are moved, how long, and in which portions the examples are shown.
+
+    Attributes:
+        learning_rate: the greatest one; `schedule` says how it changes over the training.
+        beta2: memory of adam's and adamw's mean square of the gradient. Their published 0.999
+            remembers a thousand steps, which is most of a training as short as these: 0.98 halves the error.
+        weight_decay: as the optimizer defines it; 0 for none.
+        schedule: cosine falls to zero; one_cycle rises first, then falls to zero.
+        batch_size: examples an optimizer step; the last batch of an epoch may be smaller.
+        max_epochs: passes over the training examples.
+        patience: stop after this many epochs without a better validation loss; 0 never stops early.
+        dtype: what the network computes in while it is trained.
+        matmul_precision: of float32 matrix products on hardware that has faster ones: see
+            `torch.set_float32_matmul_precision`. It holds for the training alone.
+    """
+
+    learning_rate: float = Field(gt=0)
+    beta2: _Share
+    weight_decay: float = Field(ge=0)
+    schedule: Literal["constant", "cosine", "one_cycle"]
+    batch_size: _Rows
+    max_epochs: int = Field(ge=1, le=MOST_STEPS)
+    patience: _Epochs
+    dtype: Literal["float32", "float64"]
+    matmul_precision: Literal["highest", "high", "medium"]
+
+
+class TrainingSettings(Descent):
+    """The training of the surrogate.
+
+    Attributes:
+        optimizer: sgd has momentum 0.9. levenberg_marquardt solves for all weights at once, from all examples at
+            once: an epoch is one step, and batch_size has no say. For smooth networks of some hundred weights. It
+            starts from learning_rate, as the reciprocal of its damping, and goes on by what each step brought.
+        schedule: as in `Descent`; plateau falls by a factor whenever the training loss has stopped to fall.
+        plateau_factor: what schedule plateau multiplies the learning rate by.
+        plateau_patience: epochs without a better training loss that schedule plateau lets pass before.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd", "levenberg_marquardt"]
+    schedule: Literal["constant", "cosine", "one_cycle", "plateau"]  # type: ignore[assignment]
+    plateau_factor: _Share
+    plateau_patience: _Epochs
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        # Its damping is its schedule.
+        if self.optimizer == "levenberg_marquardt" and self.schedule != "constant":
+            raise UserError(
+                f"schedule: must be constant with training.optimizer: levenberg_marquardt, got {self.schedule!r}"
+            )
+        return self
+
+
+class HybridSettings(Architecture, Descent):
+    """The proposer, its training through the simulator by adam, and what becomes of its proposals.
+
+    Attributes:
+        targets: to learn from, each simulated once to be within reach.
+        validation_targets: further ones, by which the best weights are told.
+        batches_a_simulation: batches whose proposals go through the simulator together, before the first of
+            their steps; 1 simulates anew for every step.
+        refine: outside_tolerance leaves a proposal within the task's tolerance as it is, and any other once it
+            has come that close; always goes on to the solver's own precision.
+    """
+
+    targets: _Rows
+    validation_targets: _Rows
+    batches_a_simulation: int = Field(ge=1, le=CHUNK)
+    refine: Literal["outside_tolerance", "always"]
+
+    @model_validator(mode="after")
+    def _check_portion(self) -> Self:
+        if (rows := self.batch_size * self.batches_a_simulation) > CHUNK:
+            raise UserError(
+                f"batches_a_simulation: at most {CHUNK} targets are simulated at once, got {rows}; lower it, or "
+                "hybrid.batch_size"
+            )
+        return self
+
+
+def check_together(network: NetworkSettings, training: TrainingSettings) -> None:
+    """Refuse what a network and its training can only have one without the other.
+
+    Raises:
+        UserError: batch normalisation, which mixes the examples, with an optimizer that needs each one's Jacobian.
+    """
+    if training.optimizer == "levenberg_marquardt" and network.normalisation != "none":
+        raise UserError(
+            "surrogate.normalisation: must be none with training.optimizer: levenberg_marquardt, "
+            f"got {network.normalisation!r}"
+        )

@@ -1,8 +1,6 @@
 """A trained network as a forward map: the simulator's place taken by a multilayer perceptron."""
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +8,7 @@ from torch import Tensor, nn
 from aimback.autodiff import dual
 from aimback.data.dataset import Dataset
 from aimback.learn.perceptron import Perceptron
-from aimback.learn.surrogate_settings import SurrogateSettings
+from aimback.learn.settings import Architecture
 from aimback.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -28,24 +26,22 @@ class Surrogate(Perceptron):
     Args:
         lower, upper: bounds of controls, then conditions, `(n_controls + n_conditions,)`.
         outcome_mean, outcome_scale: `(n_outcomes,)`.
-        settings: width, depth and activation are used here.
+        architecture: its hidden layers.
     """
 
     outcome_mean: Tensor
     outcome_scale: Tensor
 
     def __init__(
-        self, lower: Tensor, upper: Tensor, outcome_mean: Tensor, outcome_scale: Tensor, settings: SurrogateSettings
+        self, lower: Tensor, upper: Tensor, outcome_mean: Tensor, outcome_scale: Tensor, architecture: Architecture
     ) -> None:
-        shape = settings.hidden_width, settings.hidden_layers, settings.activation
-        super().__init__(lower, upper, len(outcome_mean), *shape)
+        super().__init__(lower, upper, len(outcome_mean), architecture)
         self.register_buffer("outcome_mean", outcome_mean)
         self.register_buffer("outcome_scale", outcome_scale)
-        self.settings = settings
 
     @classmethod
     def for_dataset(
-        cls, dataset: Dataset, task: Task, settings: SurrogateSettings, generator: torch.Generator
+        cls, dataset: Dataset, task: Task, architecture: Architecture, generator: torch.Generator
     ) -> "Surrogate":
         """An untrained network standardised for the training examples of a data set."""
         outcomes = dataset.outcomes[: dataset.n_training]
@@ -57,20 +53,20 @@ class Surrogate(Perceptron):
             if is_constant:
                 log.warning("outcome %s is the same in every training example", axis.name)
         lower, upper = _bounds(task)
-        surrogate = cls(lower, upper, mean, torch.where(constant, torch.ones_like(scale), scale), settings)
+        surrogate = cls(lower, upper, mean, torch.where(constant, torch.ones_like(scale), scale), architecture)
         surrogate.draw_weights(generator)
         return surrogate
 
     @classmethod
-    def blank(cls, task: Task, architecture: Mapping[str, Any]) -> "Surrogate":
+    def blank(cls, task: Task, architecture: Architecture) -> "Surrogate":
         """One for this task whose tensors are still to be read, but for the scaling of its inputs."""
         outcome = torch.zeros(len(task.outcomes), dtype=torch.float64)
-        return cls(*_bounds(task), outcome, outcome, SurrogateSettings(**architecture))
+        return cls(*_bounds(task), outcome, outcome, architecture)
 
     @property
     def wide(self) -> bool:
         """Whether products of matrices are all that counts."""
-        return self.settings.hidden_layers > 0 and self.settings.hidden_width >= _WIDE
+        return self.architecture.hidden_layers > 0 and self.architecture.hidden_width >= _WIDE
 
     def standardise_outcomes(self, outcomes: Tensor) -> Tensor:
         """`(..., n_outcomes)` -> what the layers are trained to give."""

@@ -1,12 +1,10 @@
-"""Training the surrogate: the mean squared error on a data set of simulated examples."""
+"""Training surrogates: the mean squared error on data sets of simulated examples."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -14,73 +12,112 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from aimback.core.errors import UserError
 from aimback.data.dataset import Dataset
 from aimback.data.identity import identity
-from aimback.learn import normalisation
-from aimback.learn import second_order as levenberg_marquardt
-from aimback.learn import surrogate as network
-from aimback.learn.fit import VALIDATION_BATCH, Epoch, Examples, Learner, Live, fit, key
-from aimback.learn.normalisation import LEAST_BATCH, with_batch_norm, without_batch_norm
-from aimback.learn.second_order import LevenbergMarquardt
+from aimback.learn.callbacks import Epoch, Live
+from aimback.learn.examples import VALIDATION_BATCH, Examples
+from aimback.learn.learner import Learner
+from aimback.learn.perceptron import LEAST_BATCH, with_batch_norm, without_batch_norm
+from aimback.learn.second_order import DampedLeastSquares
+from aimback.learn.settings import NetworkSettings, TrainingSettings, check_together
 from aimback.learn.surrogate import Surrogate
-from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
+from aimback.learn.trainer import fit, name_training
 from aimback.tasks.base import Task
 
-# Enough to make Lightning's work a block small, few enough for it to notice a signal soon.
-_STEPS_A_BLOCK = 64
+Trained = tuple[Surrogate, list[Epoch]]
+
+
+def train_surrogates(
+    datasets: Sequence[Dataset],
+    task: Task,
+    network: NetworkSettings,
+    training: TrainingSettings,
+    seeds: Sequence[int],
+    accelerator: str,
+    work_dir: Path,
+    live: Live | None = None,
+) -> list[Trained]:
+    """Train a network on each of some data sets; resumes by itself where an equal training was killed.
+
+    They learn side by side where they walk in step, otherwise one after the other. Each comes out with the same bits
+    either way, so what else is trained makes no difference to it. Three default networks side by side take 1.8 to 2.1
+    times as long as one, and one after the other 3.
+
+    Args:
+        seeds: of each network's weights and of the order of its examples.
+        accelerator: "cpu" or "cuda".
+        work_dir: where checkpoints lie until it is removed, in a folder named after everything the
+            result depends on, so that a checkpoint of another training is never taken up.
+        live: called once an epoch with the step and the values worth watching, of the first network.
+
+    Returns:
+        For each data set the network with the least validation loss, on the CPU and frozen, and one row an epoch.
+
+    Raises:
+        TrainingDiverged: the loss became infinite or NaN; the last good checkpoint is kept.
+        UserError: batch normalisation of batches of a single example or with levenberg_marquardt, or too many weights
+            for that.
+        SystemExit: 143, asked to terminate; KeyboardInterrupt: Ctrl-C. Both leave a checkpoint behind.
+    """
+    check_together(network, training)
+    members = list(zip(datasets, seeds, strict=True))
+    # A rate, or an end, that goes by the loss is one network's own, and so are the steps of an epoch.
+    by_the_loss = training.optimizer == "levenberg_marquardt" or training.schedule == "plateau" or training.patience > 0
+    in_step = len({(dataset.n_training, dataset.n_validation) for dataset in datasets}) == 1
+    groups = [members] if in_step and not by_the_loss else [[member] for member in members]
+    trained = []
+    for place, group in enumerate(groups):
+        trained += _train_side_by_side(
+            group, task, network, training, accelerator, work_dir, live if place == 0 else None
+        )
+    return trained
 
 
 def train_surrogate(
     dataset: Dataset,
     task: Task,
-    surrogate_settings: SurrogateSettings,
-    training_settings: TrainingSettings,
+    network: NetworkSettings,
+    training: TrainingSettings,
     seed: int,
     accelerator: str,
     work_dir: Path,
     live: Live | None = None,
-) -> tuple[Surrogate, list[Epoch]]:
-    """Train a network on a data set; resumes by itself where an equal training was killed.
+) -> Trained:
+    """Train a network on a data set, see `train_surrogates`."""
+    (trained,) = train_surrogates([dataset], task, network, training, [seed], accelerator, work_dir, live)
+    return trained
 
-    Args:
-        accelerator: "cpu" or "cuda".
-        work_dir: where checkpoints lie until it is removed, in a folder named after everything the
-            result depends on, so that a checkpoint of another training is never taken up.
-        live: called once an epoch with the step and the values worth watching.
 
-    Returns:
-        The network with the least validation loss, on the CPU and frozen, and one row an epoch.
-
-    Raises:
-        TrainingDiverged: the loss became infinite or NaN; the last good checkpoint is kept.
-        UserError: batch normalisation of batches of a single example, or too many weights for levenberg_marquardt.
-        SystemExit: 143, asked to terminate; KeyboardInterrupt: Ctrl-C. Both leave a checkpoint behind.
-    """
-    surrogate = Surrogate.for_dataset(dataset, task, surrogate_settings, torch.Generator().manual_seed(seed))
-    surrogate.to(getattr(torch, training_settings.dtype))
-    normalised = surrogate_settings.normalisation == "batch"
-    if normalised:
-        surrogate.layers = with_batch_norm(surrogate.layers)
-    all_at_once = surrogate_settings.optimizer == "levenberg_marquardt"
-    examples = _examples(
-        dataset,
-        surrogate,
-        dataset.n_training if all_at_once else training_settings.batch_size,
-        seed,
-        LEAST_BATCH if normalised else 1,
+def _train_side_by_side(
+    members: Sequence[tuple[Dataset, int]],
+    task: Task,
+    network: NetworkSettings,
+    training: TrainingSettings,
+    accelerator: str,
+    work_dir: Path,
+    live: Live | None,
+) -> list[Trained]:
+    surrogates = [
+        Surrogate.for_dataset(dataset, task, network, torch.Generator().manual_seed(seed)) for dataset, seed in members
+    ]
+    normalised = network.normalisation == "batch"
+    for surrogate in surrogates:
+        surrogate.to(getattr(torch, training.dtype))
+        if normalised:
+            surrogate.layers = with_batch_norm(surrogate.layers)
+    examples = _collect_examples(members, surrogates, training, LEAST_BATCH if normalised else 1, accelerator)
+    second_order = training.optimizer == "levenberg_marquardt"
+    learner = (SecondOrderLearner if second_order else SurrogateLearner)(
+        surrogates, training, training.max_epochs * examples.steps_an_epoch, examples.steps_an_epoch
     )
-    total_steps = training_settings.max_epochs * examples.steps_an_epoch
-    history = fit(
-        SurrogateLearner(surrogate, surrogate_settings, examples.batch_size, total_steps),
-        examples,
-        max_epochs=training_settings.max_epochs,
-        patience=training_settings.patience,
-        matmul_precision=training_settings.matmul_precision,
-        accelerator=accelerator,
-        folder=work_dir / _key(dataset, task, surrogate_settings, training_settings, seed, accelerator),
-        live=live,
-    )
-    if normalised:
-        surrogate.layers = without_batch_norm(surrogate.layers)
-    return surrogate.cpu().eval().requires_grad_(False), history
+    tensors = (part for dataset, _ in members for part in (dataset.controls, dataset.conditions, dataset.outcomes))
+    about = [(dataset.n_validation, seed) for dataset, seed in members]
+    settings = [network.model_dump(), training.model_dump()]
+    name = name_training(tensors, [identity(task), about, settings, accelerator])
+    histories = fit(learner, examples, training, accelerator, work_dir / name, live)
+    for surrogate in surrogates:
+        if normalised:
+            surrogate.layers = without_batch_norm(surrogate.layers)
+        surrogate.cpu().eval().requires_grad_(False)
+    return list(zip(surrogates, histories, strict=True))
 
 
 def validation_mse(surrogate: Surrogate, dataset: Dataset) -> float:
@@ -106,81 +143,89 @@ class SurrogateLearner(Learner):
     loss that of the network as it comes out of the training.
     """
 
-    network: Surrogate
+    settings: TrainingSettings
 
-    def __init__(self, surrogate: Surrogate, settings: SurrogateSettings, batch_size: int, total_steps: int) -> None:
-        super().__init__(surrogate, batch_size, total_steps, settings.learning_rate, settings.schedule, "surrogate")
-        self.settings = settings
+    def __init__(
+        self, surrogates: Sequence[Surrogate], settings: TrainingSettings, total_steps: int, steps_an_epoch: int
+    ) -> None:
+        super().__init__(surrogates, settings, total_steps, "training")
+        self.surrogates = list(surrogates)
+        self.steps_an_epoch = steps_an_epoch
 
-    def step(self, batch: tuple[Tensor, ...]) -> Tensor:
-        inputs, outcomes = batch
-        if self.settings.optimizer == "levenberg_marquardt":
-            optimizer: LightningOptimizer = self.optimizers()  # type: ignore[assignment]
-            error: Tensor = optimizer.step(inputs=inputs, outcomes=outcomes)
-            return error
-        return self.descend(F.mse_loss(self.network.layers(inputs), outcomes))
+    def training_step(self, batches: Sequence[Sequence[Tensor]]) -> Tensor | None:
+        return self.note_loss(self._losses(batches), len(batches[0][0]))
 
-    def validate(self, batch: tuple[Tensor, ...]) -> Tensor:
-        inputs, outcomes = batch
-        return F.mse_loss(self.network.layers(inputs), outcomes, reduction="sum") / outcomes.shape[1]
-
-    def close_schedule(self) -> None:
-        """As above; a schedule that goes by epochs sets the next one's rate."""
-        scheduler = self.lr_schedulers()
-        if isinstance(optimizer := self.optimizers(use_pl_optimizer=False), LevenbergMarquardt):
-            self.last_learning_rate = optimizer.learning_rate
-            self.trainer.should_stop |= optimizer.stalled
-        elif isinstance(scheduler, ReduceLROnPlateau):
-            self.last_learning_rate = scheduler.optimizer.param_groups[0]["lr"]
-            scheduler.step(self.train_loss.item())
-        else:
-            super().close_schedule()
+    def validation_step(self, batches: Sequence[Sequence[Tensor]]) -> None:
+        inputs, outcomes = batches[0]
+        self.note_validation(self._losses(batches, "sum") / outcomes.shape[1], len(inputs))
 
     def configure_optimizers(self) -> Any:
-        settings = self.settings
-        weights = self.network.parameters()
-        rate, decay, betas = settings.learning_rate, settings.weight_decay, (0.9, settings.beta2)
-        # fused: one kernel for all weights; for networks this small it halves the cost of a step.
-        optimizers: dict[str, Callable[[], torch.optim.Optimizer]] = {
-            "adam": lambda: torch.optim.Adam(weights, lr=rate, betas=betas, weight_decay=decay, fused=True),
-            "adamw": lambda: torch.optim.AdamW(weights, lr=rate, betas=betas, weight_decay=decay, fused=True),
-            "sgd": lambda: torch.optim.SGD(weights, lr=rate, momentum=0.9, weight_decay=decay, fused=True),
-        }
-        if settings.optimizer == "levenberg_marquardt":
-            return LevenbergMarquardt(self.network.layers, rate, decay)
-        optimizer = optimizers[settings.optimizer]()
-        if settings.schedule == "plateau":
+        optimizer = self.make_optimizer(self.settings.optimizer)
+        if self.settings.schedule == "plateau":
             # By the training loss, as Ren, Padilla and Malof (2020) do.
-            factor, patience = settings.plateau_factor, settings.plateau_patience
-            return [optimizer], [ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=1e-4)]
-        return self.scheduled(optimizer)
+            factor, patience = self.settings.plateau_factor, self.settings.plateau_patience
+            plateau = ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=1e-4)
+            # Not by the epoch, whose schedulers Lightning moves after its checkpoint is written.
+            config = {"scheduler": plateau, "monitor": "train_loss", "frequency": self.steps_an_epoch}
+        else:
+            config = {"scheduler": self.make_schedule(optimizer)}
+        return {"optimizer": optimizer, "lr_scheduler": config | {"interval": "step"}}
+
+    def _losses(self, batches: Sequence[Sequence[Tensor]], reduction: str = "mean") -> Tensor:
+        return torch.stack(
+            [
+                F.mse_loss(surrogate.layers(inputs), outcomes, reduction=reduction)
+                for surrogate, (inputs, outcomes) in zip(self.surrogates, batches, strict=True)
+            ]
+        )
 
 
-def _examples(dataset: Dataset, surrogate: Surrogate, batch_size: int, seed: int, least_batch: int) -> Examples:
-    """A data set as standardised inputs and outcomes.
+class SecondOrderLearner(SurrogateLearner):
+    """The same for one network and an optimizer that needs the examples: it takes its steps by hand."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.automatic_optimization = False
+
+    def training_step(self, batches: Sequence[Sequence[Tensor]]) -> None:
+        ((inputs, outcomes),) = batches
+        error: Tensor = self.optimizers().step(inputs=inputs, outcomes=outcomes)  # type: ignore[union-attr]
+        self.note_loss(error[None], len(inputs))
+
+    def on_train_epoch_end(self) -> None:
+        optimizer: DampedLeastSquares = self.optimizers(use_pl_optimizer=False)  # type: ignore[assignment]
+        self.learning_rate = optimizer.learning_rate
+        self.trainer.should_stop |= optimizer.stalled
+
+    def configure_optimizers(self) -> DampedLeastSquares:
+        (surrogate,) = self.surrogates
+        return DampedLeastSquares(surrogate.layers, self.settings.learning_rate, self.settings.weight_decay)
+
+
+def _collect_examples(
+    members: Sequence[tuple[Dataset, int]],
+    surrogates: Sequence[Surrogate],
+    training: TrainingSettings,
+    least_batch: int,
+    device: str,
+) -> Examples:
+    """Data sets as standardised inputs and outcomes.
 
     Raises:
         UserError: no batch is as large as the least that an optimizer step can do with.
     """
-    if min(batch_size, dataset.n_training) < least_batch:
+    n_training, n_validation = members[0][0].n_training, members[0][0].n_validation
+    batch_size = n_training if training.optimizer == "levenberg_marquardt" else training.batch_size
+    if min(batch_size, n_training) < least_batch:
         raise UserError(
             f"surrogate.normalisation: batch needs batches of at least {least_batch} examples, got "
-            f"training.batch_size {batch_size} and {dataset.n_training} training examples"
+            f"training.batch_size {batch_size} and {n_training} training examples"
         )
-    # Once, and in the data's float64, not once a step.
-    inputs = surrogate.standardise_inputs(dataset.controls, dataset.conditions)
-    parts = [
-        part.to(surrogate.input_scale.dtype) for part in (inputs, surrogate.standardise_outcomes(dataset.outcomes))
-    ]
-    return Examples(parts, dataset.n_validation, batch_size, _STEPS_A_BLOCK, seed, least_batch)
-
-
-def _key(
-    dataset: Dataset, task: Task, surrogate: SurrogateSettings, training: TrainingSettings, seed: int, accelerator: str
-) -> str:
-    settings = [dataclasses.asdict(surrogate), dataclasses.asdict(training)]
-    return key(
-        (dataset.controls, dataset.conditions, dataset.outcomes),
-        [identity(task), dataset.n_validation, settings, seed, accelerator],
-        (network.__file__, levenberg_marquardt.__file__, normalisation.__file__, __file__),
-    )
+    sets = []
+    for (dataset, _), surrogate in zip(members, surrogates, strict=True):
+        # Once, and in the data's float64, not once a step.
+        inputs = surrogate.standardise_inputs(dataset.controls, dataset.conditions)
+        parts = inputs, surrogate.standardise_outcomes(dataset.outcomes)
+        sets.append([part.to(surrogate.input_scale.dtype) for part in parts])
+    seeds = [seed for _, seed in members]
+    return Examples(sets, seeds, n_validation, batch_size, least_batch=least_batch, device=device)

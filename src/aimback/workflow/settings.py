@@ -34,8 +34,7 @@ from aimback.core.hardware import Hardware
 from aimback.core.section import Section
 from aimback.data.dataset import LEAST_EXAMPLES
 from aimback.diagnose.settings import DiagnoseSettings
-from aimback.learn.proposer_settings import HybridSettings
-from aimback.learn.surrogate_settings import SurrogateSettings, TrainingSettings
+from aimback.learn.settings import HybridSettings, NetworkSettings, TrainingSettings, check_together
 from aimback.runtime.project import locate, locate_untracked
 from aimback.solve.smoothing_settings import Smoothing
 from aimback.solve.solver import Solver
@@ -82,12 +81,12 @@ class NetworkSection(Section):
         by_task: what differs on a task: {task: {network: {...}, training: {...}}}.
     """
 
-    network: Annotated[SurrogateSettings, _build_as(SurrogateSettings)]
-    training: Annotated[TrainingSettings, _build_as(TrainingSettings)]
+    network: NetworkSettings
+    training: TrainingSettings
     by_task: dict[str, dict[str, dict[str, Any]]]
 
 
-class Descent(Section):
+class Search(Section):
     """How a route searches.
 
     Attributes:
@@ -102,7 +101,7 @@ class Descent(Section):
         return torch.float32 if self.dtype == "float32" else torch.float64
 
 
-class Inversion(Descent):
+class Inversion(Search):
     """A route through a network.
 
     Attributes:
@@ -115,14 +114,14 @@ class Inversion(Descent):
     margin: Annotated[float, Field(ge=0, lt=0.5)]
 
 
-class Optimisation(Descent):
+class Optimisation(Search):
     """A route through the simulator itself."""
 
     starts: Starts
     smoothing: Smoothing
 
 
-class Refinement(Descent):
+class Refinement(Search):
     """A route through the simulator from where a network proposes.
 
     Attributes:
@@ -155,16 +154,16 @@ class Settings(Section):
     task_names: list[str] = Field(alias="tasks")
     tasks: dict[str, Task] = Field(alias="task")
     data: DataSettings
-    surrogate: Annotated[SurrogateSettings, _build_as(SurrogateSettings)]
-    training: Annotated[TrainingSettings, _build_as(TrainingSettings)]
-    hybrid: Annotated[HybridSettings, _build_as(HybridSettings)]
+    surrogate: NetworkSettings
+    training: TrainingSettings
+    hybrid: HybridSettings
     solver: Annotated[Solver, _build_as(Solver)]
     starts: Starts
     smoothing: Smoothing
     train: dict[str, NetworkSection]
     invert: dict[str, Inversion]
     optimise: dict[str, Optimisation]
-    amortise: dict[str, Annotated[HybridSettings, _build_as(HybridSettings)]]
+    amortise: dict[str, HybridSettings]
     refine: dict[str, Refinement]
     route_lists: RouteLists = Field(alias="routes")
     diagnose: DiagnoseSettings
@@ -198,22 +197,24 @@ class Settings(Section):
     @property
     def compared(self) -> dict[str, str]:
         """The routes that claims and figures of the two maps are about: the first of each kind."""
-        kinds: dict[str, Mapping[str, Descent]] = {
+        kinds: dict[str, Mapping[str, Search]] = {
             "surrogate": self.invert,
             "direct": self.optimise,
             "hybrid": self.refine,
         }
         return {kind: next(iter(found)) for kind, found in kinds.items() if found}
 
-    def network_of(self, route: str, task: str) -> tuple[SurrogateSettings, TrainingSettings]:
+    def network_of(self, route: str, task: str) -> tuple[NetworkSettings, TrainingSettings]:
         """A route's network and its training on a task."""
         differing = self.train[route].by_task.get(task, {})
-        kinds: dict[str, Any] = {"network": SurrogateSettings, "training": TrainingSettings}
-        network, training = (
-            build({**self._tree["train"][route][part], **differing.get(part, {})}, kind, f"train.{route}.{part}")
-            for part, kind in kinds.items()
-        )
-        return network, training
+        section = self._tree["train"][route]
+        merged = {part: {**section[part], **differing.get(part, {})} for part in ("network", "training")}
+        try:
+            whole = NetworkSection.model_validate({**merged, "by_task": {}})
+        except ValidationError as error:
+            raise UserError(f"train.{route}.by_task.{task}.{_explain(error, NetworkSection)}") from None
+        check_together(whole.network, whole.training)
+        return whole.network, whole.training
 
     def replicas_of(self, route: str, task: str) -> int:
         """How many further networks the claims about a route's network ask for."""

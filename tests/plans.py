@@ -1,0 +1,28 @@
+"""Settings of networks and trainings for tests: those of conf/, but for what a test is about."""
+
+from typing import Any
+
+import yaml
+
+from aimback.learn.settings import NetworkSettings, TrainingSettings
+from aimback.runtime.project import ROOT
+
+
+def plan_network(**changes: Any) -> NetworkSettings:
+    return NetworkSettings(**{**_read("surrogate/mlp"), **changes})
+
+
+def plan_training(**changes: Any) -> TrainingSettings:
+    return TrainingSettings(**{**_read("training/default"), **changes})
+
+
+def plan(**changes: Any) -> tuple[NetworkSettings, TrainingSettings]:
+    """A network and its training, from keys of either."""
+    of_the_network = {key: value for key, value in changes.items() if key in NetworkSettings.model_fields}
+    of_the_training = {key: value for key, value in changes.items() if key not in of_the_network}
+    return plan_network(**of_the_network), plan_training(**of_the_training)
+
+
+def _read(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return values
