@@ -1,6 +1,6 @@
-"""Train the network of a surrogate route on the data set, and beside it further networks, each of a data set and a seed of its own.
+"""Train the network of a surrogate route on the data set, and beside it replicas of other data sets and seeds.
 
-The further ones, the replicas, tell how much of a claim hangs on one training.
+The replicas tell how much of a claim hangs on one training.
 """
 
 import json
