@@ -375,7 +375,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
             for name, word in _BOUNDS.items()
             if hasattr(bound, name)
         ]
-        reason = f"must be {' and '.join(limits)}"
+        reason = f"must be {' and '.join(limits)}" if limits else reason
     return f"{key}: {reason}, got {show(found['input'])}"
 
 
