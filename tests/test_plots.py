@@ -134,16 +134,6 @@ def test_the_same_figures_have_the_same_bytes(tmp_path, cannon):
         assert b"Software" not in file.read_bytes()
 
 
-def test_a_task_without_trajectories_has_none(tmp_path, cannon):
-    class Still(CannonVacuum):
-        def trajectory(self, controls, conditions, points):
-            return None
-
-    names = cannon.draw(tmp_path, Still())
-    assert "trajectories" not in names
-    assert "surfaces" in names
-
-
 def test_interactive_figures_are_small(drawn):
     sizes = {file.stem: file.stat().st_size for file in (drawn.folder / "interactive").glob("*.json")}
     assert sizes.pop("surfaces") < 250_000
