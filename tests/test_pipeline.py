@@ -119,7 +119,7 @@ def test_a_run_by_hand_touches_nothing_that_dvc_tracks(repository: Repository) -
 
 def test_an_edit_of_one_task_asks_for_that_task(repository: Repository) -> None:
     repository.set("conf/task/cannon_drag.yaml", "  launch_height", 0.5)
-    repository.run("pipelines.compose").ok()
+    repository.run("dvc", "repro", "compose").ok()
     changed = json.loads(repository.run("dvc", "status", "--json").ok().printed)
     assert sorted(changed) == sorted([*of(("cannon_drag",)), "publish"])
 
