@@ -33,7 +33,7 @@ class Cannon:
     tolerance: float
 
     def shares(self, steps: int) -> Array:
-        """Times of a Runge-Kutta grid as shares of the flight, `(steps + 1,)`: `aimback.autodiff.ode.graded_times`
+        """Times of a Runge-Kutta grid as shares of the flight, `(steps + 1,)`: `aimback.autodiff.ode.grade_times`
         for a shot at 45 degrees in a vacuum; the same grid serves all angles within the box."""
         duration = math.sqrt(2) * self.speed / self.gravity
         decay = self.drag * self.speed * duration

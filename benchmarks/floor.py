@@ -15,7 +15,7 @@ from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
-from aimback.solve.step import Advance
+from aimback.solve.step import Iteration
 from aimback.tasks.cannon_drag import CannonDrag
 from benchmarks.cannon import FINE_STEPS
 from benchmarks.peers.aimback_direct import PRECISION, OneSpeed
@@ -78,13 +78,13 @@ def _compiled_parts(work: _Work, compiler: Compiler) -> str:
     ledger = Ledger()
     work.solve(MANY, compiler, ledger)
     evaluations = ledger.evaluations / MANY
-    program = compiler(Advance(work.forward, work.problem(MANY), work.solver))
+    program = compiler(Iteration(work.forward, work.problem(MANY), work.solver))
     unit = torch.rand(MANY, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     columns = columns_of(work.forward.box.from_unit(unit), work.wind)
     shot = fused(work.forward.linearise, work.forward.box.from_unit(unit), work.wind)
 
     def alone(count: int) -> Callable[[], object]:
-        front = Advance(work.forward, work.problem(count), work.solver).begin(
+        front = Iteration(work.forward, work.problem(count), work.solver).begin(
             work.targets[:count], work.wind[:count], unit[:count]
         )
         return lambda: program(front, work.solver.max_steps, 0)

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from aimback.compile.compiler import build
-from aimback.compile.cpp import written
+from aimback.compile.compiler import build_library
+from aimback.compile.cpp import write_step
 
 _FRAME = Path(__file__).with_name("rows.cpp")
 
@@ -43,10 +43,10 @@ def fused(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         given = sum(part.numel() for part in _Row(function)(*row))
-        text = written(_Row(function), row)
+        text = write_step(_Row(function), row)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.so"
-        build(_FRAME, text, row[0].dtype, path, optimise)
+        build_library(_FRAME, text, row[0].dtype, path, optimise)
         apply = ctypes.CDLL(str(path)).apply_to_rows
 
     def fused_function(columns: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from aimback.core.files import write_text
 from aimback.data.archive import write_arrays
 from aimback.data.solution import load_solution
 from aimback.data.targets import load_targets
-from aimback.diagnose.all_claims import EXAMINATIONS, examine
-from aimback.diagnose.case import Subject
+from aimback.diagnose.case import Case
+from aimback.diagnose.examination import EXAMINATIONS, examine_all
 from aimback.learn.surrogate import Surrogate
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
@@ -26,7 +26,7 @@ def main(job: Job) -> None:
             targets = load_targets(job.made("data/targets.npz"), task).only_valid()
             network = f"routes/networks/{job.settings.invert[compared['surrogate']].network}"
             weights = [f"{network}/weights", *(f"{network}/replicas/{i}" for i in range(1, settings.replicas + 1))]
-            subject = Subject(
+            case = Case(
                 task=task,
                 networks=[
                     Surrogate.load(job.made(f"{file}.safetensors"), task, device, torch.float64) for file in weights
@@ -43,7 +43,7 @@ def main(job: Job) -> None:
                 device=device,
             )
             with progress_bar(f"{job.name}: deciding claims", len(EXAMINATIONS)) as bar:
-                claims = examine(subject, bar.advance)
+                claims = examine_all(case, bar.advance)
         numbers = {claim.key: claim.metrics() for claim, _ in claims}
         write_text(folder / "metrics.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     write_text(folder / "claims.json", json.dumps({claim.key: claim.texts() for claim, _ in claims}, indent=1) + "\n")

@@ -3,7 +3,7 @@
 from aimback.core.files import sha256
 from aimback.core.ledger import Counted, Ledger
 from aimback.data.dataset import load_dataset
-from aimback.data.identity import identity
+from aimback.data.identity import identify
 from aimback.learn.surrogate import Surrogate
 from aimback.workflow.solving import solve_targets
 from aimback.workflow.stage import Job, stage
@@ -17,7 +17,7 @@ def main(job: Job) -> None:
     dataset = load_dataset(job.made("data/dataset.npz"), job.task)
     examples = len(dataset) + dataset.n_left_out
     ledger = Ledger(simulations=examples, training_examples=examples)
-    about = None if surrogate.wide else f"{identity(job.task)} {sha256(weights)}"
+    about = None if surrogate.wide else f"{identify(job.task)} {sha256(weights)}"
     solve_targets(job, route, Counted(surrogate, ledger, simulates=False), ledger, about)
 
 

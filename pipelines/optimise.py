@@ -1,7 +1,7 @@
 """A direct route: descend through the simulator itself."""
 
 from aimback.core.ledger import Counted, Ledger
-from aimback.data.identity import identity
+from aimback.data.identity import identify
 from aimback.solve.smoothed import Smoothed
 from aimback.workflow.solving import solve_targets
 from aimback.workflow.stage import Job, stage
@@ -15,7 +15,7 @@ def main(job: Job) -> None:
     smoothed = [
         Smoothed(forward, task.box, sigma, smoothing.samples, smoothing.order, generator) for sigma in smoothing.sigmas
     ]
-    solve_targets(job, route, forward, ledger, identity(task), before=smoothed)
+    solve_targets(job, route, forward, ledger, identify(task), before=smoothed)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import dataclasses
 import json
 
 from aimback.core.ledger import Counted, Ledger
-from aimback.data.identity import identity
+from aimback.data.identity import identify
 from aimback.learn.proposer import Proposer
 from aimback.workflow.solving import solve_targets
 from aimback.workflow.stage import Job, stage
@@ -24,7 +24,7 @@ def main(job: Job) -> None:
         # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
         solver = dataclasses.replace(route.solver, precision=task.tolerance / task.outcomes.span)
         route = route.model_copy(update={"solver": solver})
-    solve_targets(job, route, Counted(task, ledger, simulates=True), ledger, identity(task), propose=proposer)
+    solve_targets(job, route, Counted(task, ledger, simulates=True), ledger, identify(task), propose=proposer)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import torch
 from problems import DEGREE, INTERCHANGED, dop853, oracle
 from torch import Tensor
 
-from aimback.core.box import Axis, Box, axis
+from aimback.core.box import Axis, Box, make_axis
 from aimback.core.errors import UserError
 from aimback.core.problem import ForwardMap
-from aimback.data.identity import identity
-from aimback.tasks.accuracy import SAFETY, chosen_steps, spread_points
+from aimback.data.identity import identify
+from aimback.tasks.accuracy import SAFETY, choose_steps, spread_points
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.trebuchet import Trebuchet
@@ -115,8 +115,8 @@ def test_a_parabola_takes_the_fewest_steps() -> None:
 def test_the_default_has_not_moved() -> None:
     default = CannonDrag()
     assert default.steps == CannonDrag(steps=None).steps == 16
-    assert identity(default) == identity(CannonDrag(steps=16))
-    assert "accuracy" not in identity(default)
+    assert identify(default) == identify(CannonDrag(steps=16))
+    assert "accuracy" not in identify(default)
     assert Trebuchet().steps == 48
 
 
@@ -125,9 +125,9 @@ def test_the_number_is_what_a_file_is_made_for() -> None:
     default, chosen, finer = CannonDrag(), CannonDrag(accuracy=1e-4), CannonDrag(accuracy=1e-5)
     controls, wind = hard_and_random(default)
     assert chosen.steps == 16
-    assert identity(chosen) == identity(default)
+    assert identify(chosen) == identify(default)
     torch.testing.assert_close(chosen(controls, wind), default(controls, wind), rtol=0, atol=0)
-    assert identity(finer) != identity(default)
+    assert identify(finer) != identify(default)
 
 
 def test_the_choice_draws_no_random_numbers() -> None:
@@ -193,7 +193,7 @@ def choose(accuracy: float, outcomes: Callable[[int], list[float]], bias: float 
     def in_steps(number: int) -> ForwardMap:
         return lambda controls, conditions: bias + torch.tensor(outcomes(number), dtype=T)[:, None]
 
-    return chosen_steps(
+    return choose_steps(
         None,
         accuracy,
         in_steps,
@@ -234,7 +234,10 @@ def test_a_grid_that_fails_spoils_no_finer_one() -> None:
 
 
 def test_spread_points_reach_every_corner() -> None:
-    box, conditions = Box([axis("a", "", [1, 2]), axis("b", "", [0, 0.3])]), Box([axis("c", "", [5, 5], fixed=True)])
+    box, conditions = (
+        Box([make_axis("a", "", [1, 2]), make_axis("b", "", [0, 0.3])]),
+        Box([make_axis("c", "", [5, 5], fixed=True)]),
+    )
     points, given = spread_points(box, conditions, counts=(5, 4, 2))
     assert (points.shape, given.shape) == ((40, 2), (40, 1))
     assert bool(box.contains(points).all())

@@ -12,7 +12,7 @@ from problems import pose
 from aimback.core.errors import UserError
 from aimback.data.archive import Stored, read_arrays, write_arrays
 from aimback.data.dataset import load_dataset, save_dataset, simulate_dataset
-from aimback.data.identity import identity
+from aimback.data.identity import identify
 from aimback.data.solution import load_solution, save_solution
 from aimback.data.targets import draw_targets, load_targets, save_targets
 from aimback.solve.gauss_newton import GaussNewton
@@ -171,6 +171,6 @@ def test_a_member_is_there_once(sound: Path, tmp_path: Path, count: int) -> None
 
 def test_a_compressed_file_is_none_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    np.savez_compressed(path, identity=np.array(identity(TASK)), a=np.zeros(100_000))
+    np.savez_compressed(path, identity=np.array(identify(TASK)), a=np.zeros(100_000))
     with pytest.raises(UserError, match="is not as long as it says"):
         read_arrays(path, {"a": Stored("float64", ("rows",))}, TASK)

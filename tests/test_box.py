@@ -71,7 +71,7 @@ def test_senseless_bounds_are_refused(axes: list[Axis], message: str) -> None:
 
 
 def test_a_shrunk_box_leaves_its_margin_free_at_either_end() -> None:
-    box = Box([Axis("x", "m", -1.0, 1.0), Axis("y", "rad", 0.0, 10.0)]).shrunk(0.05)
+    box = Box([Axis("x", "m", -1.0, 1.0), Axis("y", "rad", 0.0, 10.0)]).shrink(0.05)
     assert [(axis.name, axis.unit, axis.lower, axis.upper) for axis in box.axes] == [
         ("x", "m", pytest.approx(-0.9), pytest.approx(0.9)),
         ("y", "rad", pytest.approx(0.5), pytest.approx(9.5)),

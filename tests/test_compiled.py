@@ -23,7 +23,7 @@ from aimback.autodiff.dual import linearise, value_of
 from aimback.compile import compiler as compiled
 from aimback.compile.compiler import Compiler
 from aimback.core import files
-from aimback.core.box import Box, axis
+from aimback.core.box import Box, make_axis
 from aimback.core.errors import UserError
 from aimback.core.files import sha256
 from aimback.core.hardware import Hardware
@@ -34,7 +34,6 @@ from aimback.learn.surrogate import Surrogate
 from aimback.runtime.project import ROOT
 from aimback.solve.adam import Adam
 from aimback.solve.cma_es import CmaEs
-from aimback.solve.ended import Ended
 from aimback.solve.gauss_newton import GaussNewton
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.lbfgs import Lbfgs
@@ -42,7 +41,7 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.quadratic import Quadratic
 from aimback.solve.solver import Solver
-from aimback.solve.step import Advance, NotCompilable
+from aimback.solve.step import Finish, Iteration, NotCompilable
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.cannon_drag import time_to_ground
 from aimback.tasks.cannon_vacuum import CannonVacuum
@@ -67,9 +66,9 @@ class Toss:
     """Thrown straight up in air with linear drag, by the integrator: how long until it is down?"""
 
     def __init__(self) -> None:
-        self.box = Box([axis("speed", "m/s", [0.5, 10.0])])
+        self.box = Box([make_axis("speed", "m/s", [0.5, 10.0])])
         self.conditions, self.tolerance = Box([]), 1e-3
-        self.outcomes = Box([axis("time", "s", [0.1, 1.8])])
+        self.outcomes = Box([make_axis("time", "s", [0.1, 1.8])])
 
     def __call__(self, controls: Any, conditions: Tensor) -> Any:
         (speed,) = controls.unbind(-1)
@@ -165,10 +164,10 @@ def test_no_bit_of_a_row_depends_on_its_company(folder: Path) -> None:
     """Alone or among others, in one thread or in three, in one block or in many; as optimised as users have it."""
     task, solver = Toss(), LevenbergMarquardt()
     problem, compiler = asked(task, 333), Compiler(folder, "Toss")
-    advance = Advance(task, problem, solver)
+    iteration = Iteration(task, problem, solver)
     unit = torch.rand(333, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    front = advance.begin(problem.targets, problem.conditions, unit)
-    program = compiler(advance)
+    front = iteration.begin(problem.targets, problem.conditions, unit)
+    program = compiler(iteration)
     whole = program(front, solver.max_steps, 333)
     torch.set_num_threads(3)
     try:
@@ -178,13 +177,13 @@ def test_no_bit_of_a_row_depends_on_its_company(folder: Path) -> None:
     assert_same(whole, threaded)
     for rows in (slice(0, 1), slice(41, 42), slice(100, 117)):
         some = program(front[rows], solver.max_steps, len(unit[rows]))
-        for name in ("best", "miss", "merit", "reached", "steps", "why"):
+        for name in ("best", "miss", "merit", "reached", "steps", "status"):
             assert torch.equal(getattr(whole, name)[rows], getattr(some, name)), name
         assert torch.equal(whole.path[: len(some.path), rows], some.path)
 
 
-def assert_same(one: Ended, other: Ended) -> None:
-    for field in fields(Ended):
+def assert_same(one: Finish, other: Finish) -> None:
+    for field in fields(Finish):
         torch.testing.assert_close(getattr(one, field.name), getattr(other, field.name), rtol=0, atol=0)
 
 
@@ -240,7 +239,7 @@ def network(activation: str, width: int = 8) -> Surrogate:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_networks(activation: str, folder: Path) -> None:
     surrogate = network(activation)
-    box = Box([axis("a", "", [0.0, 1.0]), axis("b", "", [0.0, 1.0])])
+    box = Box([make_axis("a", "", [0.0, 1.0]), make_axis("b", "", [0.0, 1.0])])
     points = box.sample(200, torch.Generator().manual_seed(3))
     problem = pose(surrogate(points, points[:, :0]), points[:, :0], box, 1e-3, 1.0, 2, 5)
     solver = LevenbergMarquardt()
@@ -255,7 +254,7 @@ def test_networks(activation: str, folder: Path) -> None:
 @needs_compiler
 def test_wide_layers_are_left_to_products_of_matrices(tmp_path: Path) -> None:
     wide = network("tanh", width=300)
-    box = Box([axis("a", "", [0.0, 1.0]), axis("b", "", [0.0, 1.0])])
+    box = Box([make_axis("a", "", [0.0, 1.0]), make_axis("b", "", [0.0, 1.0])])
     problem = pose(torch.zeros(3, 2, dtype=torch.float64), torch.zeros(3, 0, dtype=torch.float64), box, 1.0, 1.0)
     assert wide.wide
     with pytest.raises(NotCompilable, match="90000 weights"):
@@ -288,27 +287,29 @@ def test_every_solver(task: Any, solver: Solver, optimise: bool, folder: Path) -
 
 
 @pytest.fixture(scope="module")
-def toss(folder: Path) -> tuple[Advance, Path, Ended]:
+def toss(folder: Path) -> tuple[Iteration, Path, Finish]:
     """A solve, its program, and what that computes."""
-    advance = Advance(Toss(), asked(Toss(), 20), GradientDescent(max_steps=5))
-    ended = run(advance, folder / "toss")
+    iteration = Iteration(Toss(), asked(Toss(), 20), GradientDescent(max_steps=5))
+    ended = run(iteration, folder / "toss")
     (program,) = (folder / "toss").iterdir()
-    return advance, program, ended
+    return iteration, program, ended
 
 
-def run(advance: Advance, folder: Path) -> Ended:
-    unit = torch.full((len(advance.problem.targets), 1), 0.3, dtype=torch.float64)
-    return Unoptimised(folder, "")(advance)(
-        advance.begin(advance.problem.targets, advance.problem.conditions, unit), advance.solver.max_steps, len(unit)
+def run(iteration: Iteration, folder: Path) -> Finish:
+    unit = torch.full((len(iteration.problem.targets), 1), 0.3, dtype=torch.float64)
+    return Unoptimised(folder, "")(iteration)(
+        iteration.begin(iteration.problem.targets, iteration.problem.conditions, unit),
+        iteration.solver.max_steps,
+        len(unit),
     )
 
 
 @pytest.fixture
-def compiling(toss: tuple[Advance, Path, Ended], monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+def compiling(toss: tuple[Iteration, Path, Finish], monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
     """What others do, in their order, while this process compiles: its compiler is a copy of what it made before."""
     meanwhile: list[Callable[[], object]] = []
 
-    def copy(_: Advance, path: Path, __: bool) -> None:
+    def copy(_: Iteration, path: Path, __: bool) -> None:
         meanwhile.pop(0)()
         shutil.copyfile(toss[1], path)
 
@@ -328,15 +329,15 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @needs_compiler
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_program_is_never_run(
-    damage: str, toss: tuple[Advance, Path, Ended], compiling: list[Callable[[], object]], tmp_path: Path
+    damage: str, toss: tuple[Iteration, Path, Finish], compiling: list[Callable[[], object]], tmp_path: Path
 ) -> None:
-    advance, program, ended = toss
+    iteration, program, ended = toss
     kept = tmp_path / program.name
     kept.write_bytes(DAMAGES[damage](program.read_bytes()))
     compiling.append(lambda: None)
-    assert_same(run(advance, tmp_path), ended)
+    assert_same(run(iteration, tmp_path), ended)
     assert compiling == [] and kept.read_bytes() == program.read_bytes()
-    assert_same(run(advance, tmp_path), ended)
+    assert_same(run(iteration, tmp_path), ended)
 
 
 OTHERS: dict[str, Callable[[Path, Path], object]] = {
@@ -358,15 +359,15 @@ def renamed(folder: Path, program: Path, more: bytes) -> None:
 @needs_compiler
 @pytest.mark.parametrize("other", OTHERS)
 def test_another_process_may_do_anything_meanwhile(
-    other: str, toss: tuple[Advance, Path, Ended], compiling: list[Callable[[], object]], tmp_path: Path
+    other: str, toss: tuple[Iteration, Path, Finish], compiling: list[Callable[[], object]], tmp_path: Path
 ) -> None:
-    advance, program, ended = toss
+    iteration, program, ended = toss
     cache = tmp_path / "cache"
     cache.mkdir()
     compiling.append(lambda: OTHERS[other](cache, program))
-    assert_same(run(advance, cache), ended)
+    assert_same(run(iteration, cache), ended)
     if cache.is_dir():
-        assert_same(run(advance, cache), ended)  # which compiles nothing
+        assert_same(run(iteration, cache), ended)  # which compiles nothing
         assert (cache / program.name).read_bytes() == program.read_bytes()
 
 
@@ -374,19 +375,19 @@ def test_another_process_may_do_anything_meanwhile(
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 def test_a_folder_that_takes_no_program_costs_nothing_but_time(
     number: int,
-    toss: tuple[Advance, Path, Ended],
+    toss: tuple[Iteration, Path, Finish],
     compiling: list[Callable[[], object]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    advance, _, ended = toss
+    iteration, _, ended = toss
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
     compiling.append(lambda: monkeypatch.setattr(files.tempfile, "mkstemp", refuse))
-    assert_same(run(advance, tmp_path), ended)
+    assert_same(run(iteration, tmp_path), ended)
     assert list(tmp_path.iterdir()) == []
     (said,) = caplog.messages
     assert said.startswith("a compiled program is not kept for the next time: ") and "\n" not in said
@@ -399,9 +400,9 @@ def test_no_place_to_compile_in_says_so(number: int, tmp_path: Path, monkeypatch
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(compiled.tempfile, "mkdtemp", refuse)
-    advance = Advance(CannonVacuum(), asked(CannonVacuum(), 20), Adam())
+    iteration = Iteration(CannonVacuum(), asked(CannonVacuum(), 20), Adam())
     with pytest.raises(NotCompilable, match=os.strerror(number)):
-        Compiler(tmp_path, "")(advance)
+        Compiler(tmp_path, "")(iteration)
 
 
 @needs_compiler
@@ -421,21 +422,21 @@ def test_processes_that_compile_the_same_at_once_all_end_well() -> None:
 @needs_compiler
 def test_a_program_is_compiled_once_and_for_one_purpose(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, solver = CannonVacuum(), LevenbergMarquardt()
-    advance = Advance(task, asked(task, 40), solver)
+    iteration = Iteration(task, asked(task, 40), solver)
     compiler = Unoptimised(folder, "CannonVacuum")
-    compiler(advance)
+    compiler(iteration)
 
     def compiles(*_: object) -> None:
         raise AssertionError("compiled anew")
 
     monkeypatch.setattr(compiled, "_compile", compiles)
-    compiler(advance)
+    compiler(iteration)
     others = [
-        (replace(compiler, about="CannonVacuum on the moon"), advance),
-        (replace(compiler, optimise=True), advance),
-        (compiler, replace(advance, solver=LevenbergMarquardt(damping=0.5))),
-        (compiler, replace(advance, problem=replace(advance.problem, tolerance=0.5))),
-        (compiler, replace(advance, problem=asked(CannonVacuum(speed=[0.0, 9.0]), 40))),
+        (replace(compiler, about="CannonVacuum on the moon"), iteration),
+        (replace(compiler, optimise=True), iteration),
+        (compiler, replace(iteration, solver=LevenbergMarquardt(damping=0.5))),
+        (compiler, replace(iteration, problem=replace(iteration.problem, tolerance=0.5))),
+        (compiler, replace(iteration, problem=asked(CannonVacuum(speed=[0.0, 9.0]), 40))),
     ]
     for another, other in others:
         with pytest.raises(AssertionError, match="compiled anew"):
@@ -447,7 +448,7 @@ def test_what_cannot_be_traced_says_so(tmp_path: Path, capfd: pytest.CaptureFixt
     """The published program of the trebuchet asks in Python how far it must go, which only the numbers tell."""
     task = Trebuchet(integrator="euler60")
     with pytest.raises(NotCompilable, match="cannot be traced: .*data-dependent"):
-        Compiler(tmp_path, "")(Advance(task, asked(task, 20), LevenbergMarquardt()))
+        Compiler(tmp_path, "")(Iteration(task, asked(task, 20), LevenbergMarquardt()))
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
@@ -459,7 +460,7 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     def refused(path: Path) -> None:
         raise OSError(f"{path.name}: failed to map segment from shared object")
 
-    monkeypatch.setattr(compiled, "_loaded", refused)
+    monkeypatch.setattr(compiled, "_load", refused)
     task = CannonVacuum()
     with pytest.raises(NotCompilable, match="cannot be made or loaded: .*failed to map"):
         solved(task, asked(task, 20), GradientDescent(), Unoptimised(tmp_path, ""))
@@ -469,7 +470,7 @@ def test_no_compiler_is_said_in_words(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(shutil, "which", lambda _: None)
     task = CannonVacuum()
     with pytest.raises(NotCompilable, match="install g"):
-        Compiler(tmp_path, "")(Advance(task, asked(task, 20), Adam()))
+        Compiler(tmp_path, "")(Iteration(task, asked(task, 20), Adam()))
 
 
 @pytest.mark.parametrize(

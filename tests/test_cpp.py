@@ -1,4 +1,4 @@
-"""What is written in C++ against what torch itself computes."""
+"""What is write_step in C++ against what torch itself computes."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aimback.autodiff.loop import loop
-from aimback.compile.cpp import written
+from aimback.compile.cpp import write_step
 from benchmarks.rows import columns_of, fused
 
 pytestmark = pytest.mark.skipif(
@@ -185,4 +185,4 @@ def test_what_is_unknown_is_named() -> None:
             return a.cumsum(-1)
 
     with pytest.raises(NotImplementedError, match="cumsum"):
-        written(Sorted(), [torch.zeros(1, 3)])
+        write_step(Sorted(), [torch.zeros(1, 3)])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from aimback.core.errors import UserError, out_of_memory
+from aimback.core.errors import UserError, is_out_of_memory
 from aimback.data.dataset import Dataset, load_dataset, save_dataset, simulate_dataset
-from aimback.data.identity import identity
+from aimback.data.identity import identify
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -83,7 +83,7 @@ def test_out_of_memory_halves_the_chunk_and_changes_no_bit(room, refuse):
 def test_out_of_memory_for_a_single_row_is_an_error(refuse):
     with pytest.raises(RuntimeError) as caught:
         drawn(Crowded(0, refuse))
-    assert out_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)
 
 
 def test_another_error_is_not_taken_for_too_little_memory():
@@ -187,8 +187,8 @@ def test_a_file_of_another_task_is_refused(tmp_path: Path, other, differs):
 
 
 def test_the_identity_tells_simulators_apart_and_not_tolerances():
-    assert identity(CannonDrag()) == identity(CannonDrag(tolerance=0.5))
-    assert identity(CannonDrag()) != identity(CannonDrag(gravity=1.62))
+    assert identify(CannonDrag()) == identify(CannonDrag(tolerance=0.5))
+    assert identify(CannonDrag()) != identify(CannonDrag(gravity=1.62))
 
 
 def test_missing_and_foreign_files(tmp_path: Path):
@@ -213,7 +213,7 @@ class Planted:
 @pytest.mark.parametrize("name", ["identity", "controls"])
 def test_no_pickle_is_read(tmp_path: Path, name):
     path, task = tmp_path / "pickled.npz", CannonVacuum()
-    sound = {"identity": np.array(identity(task)), "controls": np.zeros((9, 2))}
+    sound = {"identity": np.array(identify(task)), "controls": np.zeros((9, 2))}
     np.savez(path, **sound | {name: np.array([Planted(tmp_path / "planted")], dtype=object)})
     with pytest.raises(UserError, match=f"its array {name} is object, not "):
         load_dataset(path, task)

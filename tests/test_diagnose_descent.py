@@ -14,8 +14,8 @@ from torch import Tensor
 from aimback.core.box import Axis, Box
 from aimback.core.problem import History, Linearised, Solution
 from aimback.data.targets import Targets, draw_targets
-from aimback.diagnose import basins, descents, iterations, misbelief, warm_start
-from aimback.diagnose.case import Subject
+from aimback.diagnose import basins, comparison, iterations, misbelief, warm_start
+from aimback.diagnose.case import Case
 from aimback.diagnose.settings import DiagnoseSettings
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
@@ -96,7 +96,7 @@ def made(
     wanted: Sequence[float] | Targets,
     solver: Solver | None = None,
     settings: DiagnoseSettings = SETTINGS,
-) -> Subject:
+) -> Case:
     """A subject whose answers are those of the solver."""
     if not isinstance(wanted, Targets):
         count = len(wanted)
@@ -104,7 +104,7 @@ def made(
             torch.tensor(wanted, dtype=T)[:, None], torch.zeros(count, 0, dtype=T), torch.zeros(count), ("",) * count
         )
     solver = solver or LevenbergMarquardt()
-    subject = Subject(task, networks, wanted, {}, solver, STARTS, generator, settings, torch.device("cpu"))  # type: ignore[arg-type]
+    subject = Case(task, networks, wanted, {}, solver, STARTS, generator, settings, torch.device("cpu"))  # type: ignore[arg-type]
     solutions = {
         name: subject.solve(forward, wanted, solver, "run", STARTS)
         for name, forward in (("surrogate", networks[0]), ("direct", subject.task))
@@ -116,9 +116,9 @@ def evenly(count: int) -> list[float]:
     return torch.linspace(0.3, 0.7, count, dtype=T).tolist()
 
 
-def starts_of(subject: Subject) -> Tensor:
+def starts_of(subject: Case) -> Tensor:
     """The first control of the starts, `(n_targets, n_starts)`."""
-    return descents.even_starts(subject, len(descents.examined(subject)))[..., 0]
+    return comparison.draw_even_starts(subject, len(comparison.choose_targets(subject)))[..., 0]
 
 
 def contracting(distance: Tensor, factor: float) -> Tensor:
@@ -253,8 +253,8 @@ def test_passing_by_the_target_counts_as_being_there() -> None:
     subject = made(line(), [shifted(0.05)], [0.5], GradientDescent(step_size=0.01, max_steps=400))
     subject = replace(subject, settings=SETTINGS.model_copy(update={"max_steps": 400}))
     beyond = torch.tensor([[[0.8], [0.2]]], dtype=T)
-    steps = descents.steps_to_hit(
-        subject, subject.networks[0], subject.targets, descents.limited(subject, subject.solver), beyond
+    steps = comparison.count_steps(
+        subject, subject.networks[0], subject.targets, comparison.limit_steps(subject, subject.solver), beyond
     )
     # x - 0.45 shrinks by 0.98 a step; from above it comes by 0.51, from below it never gets further than 0.45.
     assert steps.tolist() == [[math.ceil(math.log(0.06 / 0.35) / math.log(0.98)), -1]]
@@ -262,10 +262,10 @@ def test_passing_by_the_target_counts_as_being_there() -> None:
 
 def test_paths_do_not_depend_on_how_many_are_followed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = made(CannonVacuum(), [Off(CannonVacuum(), 0.005)], draw_targets(CannonVacuum(), 8, generator("t")))
-    targets, starts = subject.targets, descents.even_starts(subject, 8)
-    together = descents.steps_to_hit(subject, subject.networks[0], targets, subject.solver, starts)
-    monkeypatch.setattr(descents, "HISTORY_ROWS", 9)
-    assert (descents.steps_to_hit(subject, subject.networks[0], targets, subject.solver, starts) == together).all()
+    targets, starts = subject.targets, comparison.draw_even_starts(subject, 8)
+    together = comparison.count_steps(subject, subject.networks[0], targets, subject.solver, starts)
+    monkeypatch.setattr(comparison, "HISTORY_ROWS", 9)
+    assert (comparison.count_steps(subject, subject.networks[0], targets, subject.solver, starts) == together).all()
     assert (together >= 0).any()
 
 
@@ -273,12 +273,14 @@ def test_the_ladder_is_gradient_descent_by_each_size() -> None:
     task = CannonVacuum()
     settings = SETTINGS.model_copy(update={"step_sizes": [0.03, 0.3]})
     subject = made(task, [Off(task, 0.005)], draw_targets(task, 8, generator("t")), settings=settings)
-    ladder = descents.gradient_ladder(subject)
-    assert descents.gradient_ladder(subject) is ladder
+    ladder = comparison.descend_ladder(subject)
+    assert comparison.descend_ladder(subject) is ladder
     for row, size in enumerate(settings.step_sizes):
-        solver = descents.limited(subject, GradientDescent(step_size=size))
+        solver = comparison.limit_steps(subject, GradientDescent(step_size=size))
         for forward, steps in ((task, ladder.direct), (subject.networks[0], ladder.networks[0])):
-            alone = descents.steps_to_hit(subject, forward, subject.targets, solver, descents.even_starts(subject, 8))
+            alone = comparison.count_steps(
+                subject, forward, subject.targets, solver, comparison.draw_even_starts(subject, 8)
+            )
             assert (steps[row] == alone).all()
     assert len(ladder.direct.unique()) > 5
 
@@ -288,9 +290,9 @@ def test_targets_out_of_reach_are_left_out() -> None:
     wanted = draw_targets(task, 8, generator("t"))
     wanted.targets[3] = 50.0
     subject = made(task, [task], wanted)
-    assert descents.examined_rows(subject).tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert comparison.choose_rows(subject).tolist() == [0, 1, 2, 4, 5, 6, 7]
     wanted.targets[:] = 50.0
-    assert len(descents.examined_rows(made(task, [task], wanted))) == 8
+    assert len(comparison.choose_rows(made(task, [task], wanted))) == 8
     claim, _ = iterations.examine(made(task, [task], wanted))
     assert claim.verdict == "undecided"
 
@@ -335,11 +337,11 @@ def test_starts_where_the_simulation_fails_do_not_arrive() -> None:
 
 def test_an_answer_outside_the_box_is_no_hit() -> None:
     subject = made(line(), [line()], [1.5])
-    miss = descents.true_miss(subject, subject.targets, torch.tensor([[[1.5], [1 + 1e-9], [0.9]]], dtype=T))
+    miss = comparison.measure_miss(subject, subject.targets, torch.tensor([[[1.5], [1 + 1e-9], [0.9]]], dtype=T))
     assert miss.tolist() == [[math.inf, pytest.approx(0.5), pytest.approx(0.6)]]
 
 
-def proposing(subject: Subject, proposals: Tensor) -> Subject:
+def proposing(subject: Case, proposals: Tensor) -> Case:
     """The same with a hybrid route that begins there, one proposal a target."""
     start = proposals[:, None, None]
     nothing = torch.zeros(len(proposals), 1, dtype=T)

@@ -16,11 +16,11 @@ from aimback.autodiff.dual import linearise_by_autograd
 from aimback.core.box import Axis, Box
 from aimback.core.problem import Linearised
 from aimback.data.targets import Targets, draw_targets
-from aimback.diagnose import all_claims, conditioning, gradients, landscape, minima, roughness
-from aimback.diagnose.all_claims import Examination
-from aimback.diagnose.case import Subject
-from aimback.diagnose.dead_ends import Mesh, basins
+from aimback.diagnose import conditioning, derivatives, examination, gradients, minima, roughness
+from aimback.diagnose.case import Case
+from aimback.diagnose.examination import Examination
 from aimback.diagnose.settings import DiagnoseSettings
+from aimback.diagnose.watershed import Mesh, find_basins
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.starts import Starts
@@ -84,7 +84,7 @@ def seeded(purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(sum(purpose.encode()))
 
 
-def subject(task: Task, *networks: Linearised, targets: Any, settings: DiagnoseSettings = SETTINGS) -> Subject:
+def subject(task: Task, *networks: Linearised, targets: Any, settings: DiagnoseSettings = SETTINGS) -> Case:
     if not isinstance(targets, Targets):
         wanted = torch.tensor(targets, dtype=T).reshape(len(targets), -1)
         count = len(wanted)
@@ -93,7 +93,7 @@ def subject(task: Task, *networks: Linearised, targets: Any, settings: DiagnoseS
     problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, 1.0, seed=sum(b"answers"))
     answer = solve(task, problem, solver, seeded("answers"))
     solutions = {"surrogate": answer, "direct": answer}
-    return Subject(task, networks or (task,), targets, solutions, solver, STARTS, seeded, settings, torch.device("cpu"))
+    return Case(task, networks or (task,), targets, solutions, solver, STARTS, seeded, settings, torch.device("cpu"))
 
 
 # --- C3 -----------------------------------------------------------------------------------------------------------
@@ -193,11 +193,11 @@ def test_a_valley_is_one_minimum_however_it_runs_through_the_grid() -> None:
     along = torch.linspace(0, 1, 121, dtype=T)
     x, y = torch.meshgrid(along, along, indexing="xy")
     ring = torch.hypot(x - 0.503, y - 0.498) - 0.31  # one closed valley, and a summit inside that is no minimum
-    found = basins(ring.reshape(1, -1, 1), Mesh.square(121), 1e-6)
+    found = find_basins(ring.reshape(1, -1, 1), Mesh.square(121), 1e-6)
     assert (int(found.minima.sum()), int(found.dead_ends.sum())) == (1, 0)
     # Two rings that do not touch are two.
     rings = torch.minimum(torch.hypot(x - 0.25, y - 0.5), torch.hypot(x - 0.75, y - 0.5)) - 0.15
-    assert int(basins(rings.reshape(1, -1, 1), Mesh.square(121), 1e-6).minima.sum()) == 2
+    assert int(find_basins(rings.reshape(1, -1, 1), Mesh.square(121), 1e-6).minima.sum()) == 2
 
 
 def test_solutions_between_the_points_of_two_outcomes() -> None:
@@ -205,7 +205,7 @@ def test_solutions_between_the_points_of_two_outcomes() -> None:
     along = torch.linspace(0, 1, 61, dtype=T)
     x, y = torch.meshgrid(along, along, indexing="xy")
     field = torch.stack([x - 0.3071, y - 0.6043], dim=-1).reshape(1, -1, 2)
-    found = basins(field, Mesh.square(61), 1e-9)
+    found = find_basins(field, Mesh.square(61), 1e-9)
     assert int(found.minima.sum()) == 1
     assert float(found.lowest[found.minima]) == pytest.approx(0, abs=1e-15)
 
@@ -214,7 +214,7 @@ def test_solutions_between_the_points_of_two_outcomes() -> None:
 def test_prominent_minima_against_a_flood_point_by_point(prominence: float) -> None:
     side = 20
     heights = 1 + torch.rand(side * side, generator=seeded("heights"), dtype=T)
-    found = basins(heights[None, :, None], Mesh.square(side), prominence)
+    found = find_basins(heights[None, :, None], Mesh.square(side), prominence)
     # Kruskal's way: the water rises over the points, and where two lakes meet the shallower one ends.
     lake: dict[int, int] = {}
 
@@ -240,7 +240,7 @@ def test_prominent_minima_against_a_flood_point_by_point(prominence: float) -> N
 def test_only_prominent_minima_count(prominence: float, count: int) -> None:
     """Pits at 1.0, 1.1 and 1.2 behind passes of 1.4 and 1.3: their persistences are infinite, 0.3 and 0.1."""
     heights = torch.tensor([2.0, 1.0, 1.4, 1.1, 1.3, 1.2, 2.0], dtype=T)
-    found = basins(heights[None, :, None], Mesh.line(7), prominence)
+    found = find_basins(heights[None, :, None], Mesh.line(7), prominence)
     assert int(found.minima.sum()) == count
     lowest = found.lowest[found.minima]
     assert float(lowest.min()) == 1.0
@@ -371,22 +371,23 @@ def test_hessians_against_torch_func(task: Task) -> None:
         return ((outcome - wanted) / span).square().sum()
 
     truth = torch.func.vmap(torch.func.hessian(loss))(unit, targets)
-    measured, _ = landscape.hessians(subject(task, targets=targets.tolist()), task, unit, conditions, targets)
+    measured, _ = derivatives.compute_hessians(subject(task, targets=targets.tolist()), task, unit, conditions, targets)
     torch.testing.assert_close(measured, truth, rtol=1e-5, atol=1e-4)  # of eigenvalues up to some hundred
 
 
 def test_second_derivatives_next_to_a_wall_stay_inside() -> None:
     task = one(lambda x, y: torch.where((x < 0) | (y > 1), torch.nan, x * y * y))
     corner = torch.tensor([[0.0, 1.0]], dtype=T)
-    bent = landscape.second_derivatives(subject(task, targets=[0.1, 0.2]), task, corner, corner[:, :0])
+    bent = derivatives.compute_second_derivatives(subject(task, targets=[0.1, 0.2]), task, corner, corner[:, :0])
     torch.testing.assert_close(bent[0, 0], torch.tensor([[0.0, 2.0], [2.0, 0.0]], dtype=T), atol=1e-3, rtol=0)
 
 
 def test_progress_counts_every_claim(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(all_claims, "EXAMINATIONS", (lambda about: (about, 1), lambda about: (about, 2)))
+    monkeypatch.setattr(examination, "EXAMINATIONS", (lambda about: (about, 1), lambda about: (about, 2)))
     told: list[int] = []
     about: Any = "subject"
-    assert all_claims.examine(about, told.append) == all_claims.examine(about) == [("subject", 1), ("subject", 2)]
+    decided = examination.examine_all(about, told.append)
+    assert decided == examination.examine_all(about) == [("subject", 1), ("subject", 2)]
     assert told == [1, 1]
 
 

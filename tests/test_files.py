@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aimback.core.errors import UserError
-from aimback.core.files import check_writable, sha256, write_text, written_whole
+from aimback.core.files import check_writable, sha256, write_text, write_whole
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
 
@@ -30,7 +30,7 @@ def test_has_the_permissions_of_an_ordinary_file(tmp_path: Path) -> None:
 def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     write_text(file, "old")
-    with pytest.raises(RuntimeError), written_whole(file) as temporary:
+    with pytest.raises(RuntimeError), write_whole(file) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert file.read_text() == "old"
@@ -48,7 +48,7 @@ def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
 def test_a_full_or_closed_disk_is_told_in_words(tmp_path: Path, code: int, message: str) -> None:
     file = tmp_path / "a.txt"
     write_text(file, "old")
-    with pytest.raises(UserError, match=f"a.txt: {message}"), written_whole(file) as temporary:
+    with pytest.raises(UserError, match=f"a.txt: {message}"), write_whole(file) as temporary:
         temporary.write_text("half")
         raise OSError(code, os.strerror(code))
     assert file.read_text() == "old"
@@ -60,7 +60,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
-    with pytest.raises(UserError, match="no space left"), written_whole(tmp_path / "a") as temporary:
+    with pytest.raises(UserError, match="no space left"), write_whole(tmp_path / "a") as temporary:
         temporary.unlink()
         temporary.symlink_to(full)
         temporary.write_bytes(b"x")

@@ -14,7 +14,7 @@ from aimback.autodiff.dual import linearise_by_autograd
 from aimback.core.errors import UserError
 from aimback.core.files import sha256
 from aimback.data.dataset import Dataset, simulate_dataset
-from aimback.data.identity import identity
+from aimback.data.identity import identify
 from aimback.learn.perceptron import with_batch_norm, without_batch_norm
 from aimback.learn.settings import ACTIVATIONS
 from aimback.learn.surrogate import _WIDE, Surrogate
@@ -264,7 +264,7 @@ def resaved(path: Path, change=lambda tensors: None, **about) -> None:
     tensors = load_file(path)
     change(tensors)
     architecture = {"hidden_width": 2, "hidden_layers": 1, "activation": "gelu"}
-    stated = {"architecture": architecture, "identity": identity(TASK)} | about
+    stated = {"architecture": architecture, "identity": identify(TASK)} | about
     path.write_bytes(save(tensors, metadata={"aimback": json.dumps(stated)}))
     path.with_suffix(".sha256").write_text(f"{sha256(path)}  {path.name}\n")
 

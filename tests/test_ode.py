@@ -26,7 +26,7 @@ def oscillator(state: ode.State) -> ode.State:
 def test_fourth_order_by_regression() -> None:
     errors, sizes = [], [8, 16, 32, 64, 128]
     for steps in sizes:
-        times = ode.graded_times(torch.tensor([2.0], dtype=T), steps, torch.zeros(1, dtype=T))
+        times = ode.grade_times(torch.tensor([2.0], dtype=T), steps, torch.zeros(1, dtype=T))
         x, v = ode.integrate(oscillator, (torch.ones(1, dtype=T), torch.zeros(1, dtype=T)), times)
         errors.append(math.hypot(float(x) - math.cos(2.0), float(v) + math.sin(2.0)))
     slope = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
@@ -36,7 +36,7 @@ def test_fourth_order_by_regression() -> None:
 def test_one_step_is_differentiable_by_its_length() -> None:
     step = torch.tensor(0.3, dtype=T, requires_grad=True)
     one = torch.ones((), dtype=T)
-    x, v = ode.rk4_step(oscillator, (one, 0 * one), step)
+    x, v = ode.step_rk4(oscillator, (one, 0 * one), step)
     (slope,) = torch.autograd.grad(x, step)
     assert float(slope) == pytest.approx(float(v.detach()), abs=1e-3)
 
@@ -44,7 +44,7 @@ def test_one_step_is_differentiable_by_its_length() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.5, 40.0])
 def test_grid_is_graded(rate: float) -> None:
     duration = torch.tensor([2.0], dtype=T)
-    times = torch.cat(list(ode.graded_times(duration, 10, torch.tensor([rate], dtype=T))))
+    times = torch.cat(list(ode.grade_times(duration, 10, torch.tensor([rate], dtype=T))))
     steps = times.diff()
     assert (float(times[0]), float(times[-1])) == (0, 2)
     if rate == 0:
@@ -126,7 +126,7 @@ def test_event_gradient_by_the_implicit_function_formula() -> None:
 
     def state_at(time: torch.Tensor, controls: torch.Tensor) -> torch.Tensor:
         start, rate = task._launch(controls, wind[0])
-        x, y, along, up = ode.integrate(task._derivative, start, ode.graded_times(time, 200, rate))
+        x, y, along, up = ode.integrate(task._derivative, start, ode.grade_times(time, 200, rate))
         return torch.stack([x + wind[0] * time, y, along + wind[0], up])
 
     landing = torch.tensor(dop853(task, *point.tolist(), *wind.tolist())[1], dtype=T)

@@ -21,7 +21,7 @@ from aimback.core.problem import Linearised, Solution, StartStatus
 from aimback.data.solution import load_solution
 from aimback.data.targets import draw_targets, load_targets
 from aimback.solve import smoothed
-from aimback.solve.continuation import solve_in_turn
+from aimback.solve.continuation import solve_by_continuation
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.smoothed import Smoothed
@@ -78,7 +78,7 @@ def test_a_linear_map_is_left_as_it_is(order: Order) -> None:
         a, b, c = controls.unbind(-1)
         return torch.stack([1 + matrix[i, 0] * a + matrix[i, 1] * b + matrix[i, 2] * c for i in range(2)], dim=-1)
 
-    controls = box.shrunk(0.4).sample(20, seeded(1))
+    controls = box.shrink(0.4).sample(20, seeded(1))
     outcome, jacobian = smooth(Map(formula), box, 0.05, order, 6).linearise(controls, controls[:, :0])
     torch.testing.assert_close(outcome, formula(controls, controls[:, :0]))
     torch.testing.assert_close(jacobian, matrix.expand(20, 2, 3), rtol=1e-10, atol=1e-10)
@@ -206,7 +206,7 @@ def descended(
     solver = LevenbergMarquardt()
     generator = seeded()
     maps = [Smoothed(task, task.box, sigma, 32, order, generator) for sigma in sigmas]
-    solution = solve_in_turn([*maps, task], problem, solver, seeded())
+    solution = solve_by_continuation([*maps, task], problem, solver, seeded())
     miss = abs(float(task(solution.controls[0, 0], none[0])) - target)
     assert float(solution.believed_miss) == pytest.approx(miss, abs=1e-15)
     return miss, solution
@@ -240,7 +240,7 @@ def share_solved(task: Task, sigmas: tuple[float, ...], order: Order, starts: in
     problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, span, starts, 3)
     generator = seeded(2)
     maps = [Smoothed(task, task.box, sigma, 32, order, generator) for sigma in sigmas]
-    solution = solve_in_turn([*maps, task], problem, LevenbergMarquardt(), seeded(3))
+    solution = solve_by_continuation([*maps, task], problem, LevenbergMarquardt(), seeded(3))
     return float((solution.believed_miss.amin(1) <= task.tolerance).double().mean())
 
 
@@ -263,7 +263,7 @@ def test_a_single_descent_in_turn_is_that_descent() -> None:
     targets = draw_targets(task, 20, seeded(1))
     problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, 10.0, seed=3)
     alone = solve(task, problem, LevenbergMarquardt(), seeded(3))
-    in_turn = solve_in_turn([task], problem, LevenbergMarquardt(), seeded(3))
+    in_turn = solve_by_continuation([task], problem, LevenbergMarquardt(), seeded(3))
     for name in ("controls", "believed_miss", "start_status", "steps", "steps_to_tolerance"):
         torch.testing.assert_close(getattr(in_turn, name), getattr(alone, name), rtol=0, atol=0)
 
@@ -275,7 +275,7 @@ def test_the_last_map_decides_and_all_steps_count() -> None:
     problem = pose(targets, none, line(), 1e-3, 1.0, 2)
     told: list[tuple[int, int]] = []
     ways = [
-        solve_in_turn(maps, problem, LevenbergMarquardt(), seeded(), lambda *counts: told.append(counts))
+        solve_by_continuation(maps, problem, LevenbergMarquardt(), seeded(), lambda *counts: told.append(counts))
         for maps in ([off, right], [right])
     ]
     solution, plain = ways
@@ -298,7 +298,7 @@ def test_a_map_that_fails_leaves_the_start_where_it_was() -> None:
     targets, none = rows(0.49)
     problem = pose(targets, none, line(), 1e-3, 1.0)
     through, plain = (
-        solve_in_turn(maps, problem, LevenbergMarquardt(), seeded()) for maps in ([failing, right], [right])
+        solve_by_continuation(maps, problem, LevenbergMarquardt(), seeded()) for maps in ([failing, right], [right])
     )
     torch.testing.assert_close(through.controls, plain.controls, rtol=0, atol=0)
 

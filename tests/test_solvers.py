@@ -11,7 +11,7 @@ from torch import Tensor
 from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
 from aimback.core.problem import InverseProblem, Linearised, Solution, StartStatus
-from aimback.solve.active_set import step_inside
+from aimback.solve.descent import step_inside
 from aimback.solve.gauss_newton import GaussNewton, minimum_norm_step
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.lbfgs import Lbfgs

@@ -17,7 +17,7 @@ from aimback.compile import compiler as compiled
 from aimback.compile.compiler import Compiler
 from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
-from aimback.solve.step import Advance, NotCompilable
+from aimback.solve.step import Iteration, NotCompilable
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
 _AT_ONCE = 4
@@ -28,15 +28,15 @@ _SECONDS = 0.03  # that the played compiler takes at most for each half of a pro
 def races(count: int, folder: Path) -> list[str]:
     """So many rounds. In every other one a process is killed at a random moment."""
     torch.set_num_threads(1)  # a process that forks must have no others
-    advance = _advance()
-    whole = _real(advance, folder / "real")
-    expected = _answer(advance, folder / "real")
+    iteration = _iteration()
+    whole = _real(iteration, folder / "real")
+    expected = _answer(iteration, folder / "real")
     chance = random.Random(count)
     became: Counter[str] = Counter()
     for number in range(count):
         place = folder / str(number)
         _prepare(place, number % 5, whole)
-        processes = [_fork(advance, place, whole, expected, chance.random()) for _ in range(_AT_ONCE)]
+        processes = [_fork(iteration, place, whole, expected, chance.random()) for _ in range(_AT_ONCE)]
         if number % 2:
             time.sleep(chance.uniform(0, _SECONDS))
             with contextlib.suppress(ProcessLookupError):
@@ -51,25 +51,25 @@ def races(count: int, folder: Path) -> list[str]:
 _ENDED = {0: "ended with the right answers", 3: "were refused in one line", -signal.SIGKILL: "were killed by us"}
 
 
-def _advance() -> Advance:
+def _iteration() -> Iteration:
     task = CannonVacuum()
     controls = task.box.sample(_ROWS, torch.Generator().manual_seed(0))
     targets = task(controls, controls[:, :0])
     starts = task.box.to_unit(controls)[:, None]
     problem = InverseProblem(targets, controls[:, :0], task.box, task.tolerance, 1.0, starts)
-    return Advance(task, problem, LevenbergMarquardt())
+    return Iteration(task, problem, LevenbergMarquardt())
 
 
-def _real(advance: Advance, folder: Path) -> bytes:
-    Compiler(folder, "", optimise=False)(advance)
+def _real(iteration: Iteration, folder: Path) -> bytes:
+    Compiler(folder, "", optimise=False)(iteration)
     (made,) = folder.glob("*.so")
     return made.read_bytes()
 
 
-def _answer(advance: Advance, folder: Path) -> torch.Tensor:
-    unit = torch.full((_ROWS, len(advance.problem.box)), 0.4, dtype=torch.float64)
-    front = advance.begin(advance.problem.targets, advance.problem.conditions, unit)
-    best: torch.Tensor = Compiler(folder, "", optimise=False)(advance)(front, 20, _ROWS).best
+def _answer(iteration: Iteration, folder: Path) -> torch.Tensor:
+    unit = torch.full((_ROWS, len(iteration.problem.box)), 0.4, dtype=torch.float64)
+    front = iteration.begin(iteration.problem.targets, iteration.problem.conditions, unit)
+    best: torch.Tensor = Compiler(folder, "", optimise=False)(iteration)(front, 20, _ROWS).best
     return best
 
 
@@ -85,7 +85,7 @@ def _prepare(place: Path, kind: int, whole: bytes) -> None:
             (place / (name if kind > 1 else f"other-{name}")).write_bytes(damaged)
 
 
-def _fork(advance: Advance, place: Path, whole: bytes, expected: torch.Tensor, seed: float) -> int:
+def _fork(iteration: Iteration, place: Path, whole: bytes, expected: torch.Tensor, seed: float) -> int:
     process = os.fork()
     if process:
         return process
@@ -102,8 +102,8 @@ def _fork(advance: Advance, place: Path, whole: bytes, expected: torch.Tensor, s
 
         compiled.build = write
         compiled.written = lambda *_: ""
-        compiled._loaded.cache_clear()  # the parent's
-        code = 0 if torch.equal(_answer(advance, place), expected) else 2
+        compiled._load.cache_clear()  # the parent's
+        code = 0 if torch.equal(_answer(iteration, place), expected) else 2
     except NotCompilable:
         code = 3
     finally:

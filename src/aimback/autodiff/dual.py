@@ -188,7 +188,7 @@ def seed(values: Tensor) -> Dual:
     return Dual(values, unit.expand(directions, *values.shape))
 
 
-def alike(operands: Sequence[Any]) -> tuple[Any, ...]:
+def unify(operands: Sequence[Any]) -> tuple[Any, ...]:
     """Tensors only, or, as soon as one of them is a Dual, Duals only: constants with tangents of zero."""
     some = next((one for one in operands if isinstance(one, Dual)), None)
     if some is None:
@@ -224,7 +224,7 @@ def value_of(operand: Any) -> Tensor:
     return value.detach()
 
 
-def unrecorded() -> contextlib.AbstractContextManager[Any]:
+def record_nothing() -> contextlib.AbstractContextManager[Any]:
     """`torch.no_grad()`, except in a traced program, which records nothing anyway."""
     return contextlib.nullcontext() if torch.compiler.is_compiling() else torch.no_grad()
 
@@ -241,7 +241,7 @@ def linearise(forward: Callable[[Any, Tensor], Any], controls: Tensor, condition
     Raises:
         TypeError: the map uses an operation without a rule.
     """
-    with unrecorded():
+    with record_nothing():
         outcome = forward(seed(controls), conditions)
     return outcome.value, outcome.tangent.movedim(0, -1)
 
@@ -283,7 +283,7 @@ def _where(condition: Tensor, x: Operand, y: Operand) -> Dual:
     return Dual(torch.where(condition, _value(x), _value(y)), torch.where(condition, tangent(x), tangent(y)))
 
 
-def _joined(join: Callable[..., Tensor]) -> Callable[..., Dual]:
+def _join(join: Callable[..., Tensor]) -> Callable[..., Dual]:
     def rule(parts: Sequence[Operand], dim: int = 0) -> Dual:
         some = next(part.tangent for part in parts if isinstance(part, Dual))
         tangents = [
@@ -359,6 +359,6 @@ _RULES: dict[Any, Callable[..., Any]] = {
     F.linear: _linear,
     torch.addcmul: _addcmul,
     torch.where: _where,
-    torch.stack: _joined(torch.stack),
-    torch.cat: _joined(torch.cat),
+    torch.stack: _join(torch.stack),
+    torch.cat: _join(torch.cat),
 }

@@ -31,14 +31,14 @@ def loop(goes_on: Callable[..., Any], body: Callable[..., Carried], carried: Car
     given, together_fixed = take_apart(_tensors(fixed))
     count = len(start)
 
-    def asked(*tensors: Any) -> Any:
+    def ask(*tensors: Any) -> Any:
         return goes_on(*together(tensors[:count]), *together_fixed(tensors[count:]))
 
-    def turned(*tensors: Any) -> Any:
+    def turn(*tensors: Any) -> Any:
         results = body(*together(tensors[:count]), *together_fixed(tensors[count:]))
         return _apart(take_apart(_tensors(results))[0])
 
-    return together(torch.ops.higher_order.while_loop(asked, turned, _apart(start), tuple(given)))
+    return together(torch.ops.higher_order.while_loop(ask, turn, _apart(start), tuple(given)))
 
 
 def _tensors(operands: Sequence[Any]) -> list[Any]:

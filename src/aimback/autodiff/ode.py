@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimback.autodiff.dual import Dual, alike, unrecorded, value_of
+from aimback.autodiff.dual import Dual, record_nothing, unify, value_of
 from aimback.autodiff.loop import Carried, loop
 
 # A component is a Tensor or a Dual; the arithmetic that both share is all that is used of it.
@@ -34,15 +34,15 @@ _NEWTON_STEPS = 2
 _GRADING = 16.0  # of the decay: half of it bends the grid half as far as it can be bent
 
 
-def rk4_step(derivative: Derivative, state: State, step: Any) -> State:
+def step_rk4(derivative: Derivative, state: State, step: Any) -> State:
     """One step of length `step`; fourth-order accurate, and differentiable by `step` too."""
     half, third, sixth = step * (1 / 2), step * (1 / 3), step * (1 / 6)  # a division takes as long as ten products
     k1 = derivative(state)
-    k2 = derivative(_moved(state, half, k1))
-    k3 = derivative(_moved(state, half, k2))
-    k4 = derivative(_moved(state, step, k3))
+    k2 = derivative(_move(state, half, k1))
+    k3 = derivative(_move(state, half, k2))
+    k4 = derivative(_move(state, step, k3))
     for share, slope in ((sixth, k1), (third, k2), (third, k3), (sixth, k4)):
-        state = _moved(state, share, slope)
+        state = _move(state, share, slope)
     return state
 
 
@@ -81,16 +81,16 @@ class Grid:
         return (self.steps, self.duration) if self.bend is None else (self.steps, self.duration, self.bend)
 
 
-def steps_along(derivative: Derivative, state: State, times: Grid) -> Iterator[State]:
+def follow_steps(derivative: Derivative, state: State, times: Grid) -> Iterator[State]:
     """The states at all `times`, the start among them, one RK4 step between each two."""
     yield state
     for before, time in itertools.pairwise(times):
-        state = rk4_step(derivative, state, time - before)
+        state = step_rk4(derivative, state, time - before)
         yield state
 
 
 def integrate(derivative: Callable[..., State], state: State, times: Grid, fixed: Carried = ()) -> State:
-    """The state at the last of `times`; see `steps_along`. The derivative is also given what is `fixed`.
+    """The state at the last of `times`; see `follow_steps`. The derivative is also given what is `fixed`.
 
     Memory does not grow with the number of steps: a `Dual` carries its value and a tangent a control,
     (1 + n_controls) states a sample in all, where a backward pass would keep every step.
@@ -103,15 +103,15 @@ def integrate(derivative: Callable[..., State], state: State, times: Grid, fixed
     def turn(index: Any, before: Tensor, *rest: Any) -> tuple[Any, ...]:
         state, times, fixed = rest[:width], Grid(*rest[width : width + parts]), rest[width + parts :]
         time = times[index + 1]
-        return index + 1, time, *rk4_step(lambda state: derivative(state, *fixed), state, time - before)
+        return index + 1, time, *step_rk4(lambda state: derivative(state, *fixed), state, time - before)
 
     if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
-        state = alike((*state, *fixed))[:width]
+        state = unify((*state, *fixed))[:width]
     _, _, *reached = loop(goes_on, turn, (0, times[0], *state), (*times.parts, *fixed))
     return tuple(reached)
 
 
-def graded_times(duration: Tensor, steps: Any, rate: Tensor) -> Grid:
+def grade_times(duration: Tensor, steps: Any, rate: Tensor) -> Grid:
     """A grid from 0 to `duration` that is the finer at its start, the faster the motion decays there.
 
     Even where nothing decays; where the motion has lost almost all of its speed at the end, the last steps
@@ -151,7 +151,7 @@ def integrate_to_event(
             near it and of the right sign and size far from it.
         guess: of the event time, `(...)`; a good one saves passes, a bad one costs some.
         steps: of the fine grid.
-        rate: grading of the grid, see `graded_times`.
+        rate: grading of the grid, see `grade_times`.
         longest: closing step, in mean steps of the fine grid. Its own error does not fall with their number,
             so where two numbers of steps are compared, the finer one must close next to nothing.
 
@@ -159,7 +159,7 @@ def integrate_to_event(
         The state at the event and the event time. Where no event was found, both are infinite.
     """
     start: State = tuple(value_of(component) for component in state)
-    with unrecorded():
+    with record_nothing():
         duration, settled = _event_time(derivative, start, time_to_event, guess, rate)
         # Where the coarse grids are too coarse for any answer, the fine one may still find its way from the guess.
         duration = torch.where(settled, duration, guess)
@@ -172,7 +172,7 @@ def integrate_to_event(
     def follow(passes: Any, duration: Tensor, far: Tensor, gap: Any, *rest: Any) -> tuple[Any, ...]:
         state, found, rate = rest[width : 2 * width], *rest[2 * width :]
         duration = torch.where(far, (duration + value_of(gap)).clamp(min=0), duration)
-        reached = integrate(derivative, state, graded_times(duration, steps, rate))
+        reached = integrate(derivative, state, grade_times(duration, steps, rate))
         gap = time_to_event(reached, derivative(reached))
         # A gap longer than that is more than one step can close: the coarse search was wrong there. Who is not
         # far keeps its time, and so its bits.
@@ -182,11 +182,11 @@ def integrate_to_event(
     nought = torch.zeros_like(duration)
     carried = (nought, *state)
     if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
-        carried = alike(carried)
+        carried = unify(carried)
     _, duration, far, gap, *reached = loop(
         goes_on, follow, (0, duration, torch.zeros_like(found), *carried), (*carried[1:], found, rate)
     )
-    end = rk4_step(derivative, tuple(reached), gap)
+    end = step_rk4(derivative, tuple(reached), gap)
     found = found & ~far & (settled | torch.isfinite(value_of(gap)))
     never = torch.full_like(duration, torch.inf)
     return tuple(torch.where(found, part, never) for part in end), torch.where(found, duration + gap, never)
@@ -218,28 +218,28 @@ def integrate_to_crossing(
         and the time are of no use.
     """
     derivative, crossing = motion(*parameters)
-    with unrecorded():
+    with record_nothing():
         alone = [value_of(parameter) for parameter in parameters]
         derivative_alone, crossing_alone = motion(*alone)
         start: State = tuple(value_of(component) for component in state)
         duration, missing = _crossing_time(motion, alone, start, pace, horizon)
-    make, fixed = _made(motion, parameters)
+    make, fixed = _make(motion, parameters)
     reached = integrate(lambda state, *fixed: make(*fixed)[0](state), state, Grid(steps, duration), fixed)
 
     def gap(at: State) -> tuple[Any, Tensor]:
-        with unrecorded():
+        with record_nothing():
             slope = _slope(derivative_alone, crossing_alone, tuple(value_of(component) for component in at))
         # The slope needs no derivative of its own: it multiplies what is nought at the crossing.
         length = -crossing(at) / slope
         return length, value_of(length)
 
     _, left_over = gap(reached)
-    reached = rk4_step(derivative, reached, left_over)
+    reached = step_rk4(derivative, reached, left_over)
     carrier, _ = gap(reached)
-    return rk4_step(derivative, reached, carrier), duration + left_over + carrier, missing
+    return step_rk4(derivative, reached, carrier), duration + left_over + carrier, missing
 
 
-def _made(motion: Motion, parameters: Sequence[Any]) -> tuple[Motion, Carried]:
+def _make(motion: Motion, parameters: Sequence[Any]) -> tuple[Motion, Carried]:
     """A motion and what to make it of inside a loop: a traced one sees nothing of its surroundings, in others
     it is made once."""
     if torch.compiler.is_compiling():
@@ -253,7 +253,7 @@ def _crossing_time(
 ) -> tuple[Tensor, Tensor]:
     """The time of the first crossing to the accuracy of steps of `pace`, and what is missing there."""
     derivative, crossing = motion(*parameters)
-    make, fixed = _made(motion, parameters)
+    make, fixed = _make(motion, parameters)
     width, looks = len(state), math.ceil(horizon / pace)
 
     def goes_on(look: Any, settled: Tensor, *_: Tensor) -> Any:
@@ -264,7 +264,7 @@ def _crossing_time(
     ) -> tuple[Any, ...]:
         state = rest[:width]
         derivative, crossing = make(*rest[width:])
-        after = rk4_step(derivative, state, torch.full_like(time, pace))
+        after = step_rk4(derivative, state, torch.full_like(time, pace))
         value = crossing(after)
         crosses, fails = value <= 0, ~torch.isfinite(value)
         gap = torch.where(~settled & crosses, pace * before / (before - value), gap)
@@ -282,7 +282,7 @@ def _crossing_time(
     _, _, _, missing, time, gap = carried[:-width]
     state = carried[-width:]
     for _ in range(_NEWTON_STEPS):
-        end = rk4_step(derivative, state, gap)
+        end = step_rk4(derivative, state, gap)
         gap = (gap - crossing(end) / _slope(derivative, crossing, end)).nan_to_num().clamp(0, pace)
     return time + gap, missing
 
@@ -305,9 +305,9 @@ def _event_time(
     def attempt(
         steps: Any, duration: Tensor, found: Tensor, guess: Tensor, rate: Tensor, *state: Tensor
     ) -> tuple[Any, ...]:
-        reached = integrate(derivative, state, graded_times(duration, steps, rate))
+        reached = integrate(derivative, state, grade_times(duration, steps, rate))
         gap = time_to_event(reached, derivative(reached))
-        end = rk4_step(derivative, reached, gap)
+        end = step_rk4(derivative, reached, gap)
         candidate = (duration + gap + time_to_event(end, derivative(end))).clamp(min=0)
         settles = torch.isfinite(candidate) & ((candidate - duration).abs() <= _SETTLED * candidate)
         candidate = torch.where(torch.isfinite(candidate), candidate, guess)
@@ -321,5 +321,5 @@ def _event_time(
     return duration, found
 
 
-def _moved(state: State, step: Any, rate: State) -> State:
+def _move(state: State, step: Any, rate: State) -> State:
     return tuple(torch.addcmul(component, step, slope) for component, slope in zip(state, rate, strict=True))

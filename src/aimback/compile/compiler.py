@@ -26,13 +26,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aimback.compile.cpp import written
+from aimback.compile.cpp import write_step
 from aimback.core.errors import UserError
-from aimback.core.files import sha256, written_whole
+from aimback.core.files import sha256, write_whole
 from aimback.core.ledger import Counted
-from aimback.solve.ended import Ended, Program
 from aimback.solve.rowwise import total
-from aimback.solve.step import Advance, Front, NotCompilable
+from aimback.solve.step import Finish, Front, Iteration, NotCompilable, Program
 
 log = logging.getLogger(__name__)
 
@@ -70,29 +69,29 @@ class Compiler:
     about: str
     optimise: bool = True
 
-    def __call__(self, advance: Advance) -> Program:
+    def __call__(self, iteration: Iteration) -> Program:
         """The same steps, compiled: some seconds the first time, milliseconds after.
 
         Raises:
             NotCompilable: not on the CPU, no C++ compiler, operations that cannot be traced or translated, or a
                 folder whose files may not be executed.
         """
-        forward = advance.forward
+        forward = iteration.forward
         count = None
         if isinstance(forward, Counted):
-            advance, count = replace(advance, forward=forward.forward), forward.count
-        if advance.problem.targets.device.type != "cpu":
+            iteration, count = replace(iteration, forward=forward.forward), forward.count
+        if iteration.problem.targets.device.type != "cpu":
             raise NotCompilable("solves are compiled for the CPU only")
-        key = self._key(advance)
+        key = self._name_solve(iteration)
         for kept in self.folder.glob(f"{key}-*.so"):
             with contextlib.suppress(OSError):  # unreadable, or on a disk whose files may not be executed
-                if kept.stem == _name(key, kept):  # damaged machine code is not to be run
-                    return _Program(_loaded(kept), count)
+                if kept.stem == _name_program(key, kept):  # damaged machine code is not to be run
+                    return _Program(_load(kept), count)
         try:
             with tempfile.TemporaryDirectory() as place:
                 made = Path(place) / "program.so"
-                _compile(advance, made, self.optimise)
-                return _Program(_loaded(self._keep(made, key)), count)
+                _compile(iteration, made, self.optimise)
+                return _Program(_load(self._keep(made, key)), count)
         except OSError as error:
             raise NotCompilable(f"its program cannot be made or loaded: {error}") from error
 
@@ -103,27 +102,27 @@ class Compiler:
         program at once put the same bytes in the same place, or others beside them: none has to wait for another, and
         none removes what another may be about to load.
         """
-        kept = self.folder / f"{_name(key, made)}.so"
+        kept = self.folder / f"{_name_program(key, made)}.so"
         try:
-            with written_whole(kept) as temporary:
+            with write_whole(kept) as temporary:
                 shutil.copyfile(made, temporary)
         except (OSError, UserError) as error:
             log.warning("a compiled program is not kept for the next time: %s", error)
             return made
         return kept
 
-    def _key(self, advance: Advance) -> str:
-        problem = advance.problem
+    def _name_solve(self, iteration: Iteration) -> str:
+        problem = iteration.problem
         like = problem.targets
         bounds = tuple((axis.lower, axis.upper) for axis in problem.box.axes)
         scales = (problem.tolerance, problem.scale, like.shape[1], problem.conditions.shape[1], str(like.dtype))
-        return _hashed(self.about, self.optimise, repr(advance.solver), bounds, scales)
+        return _hash(self.about, self.optimise, repr(iteration.solver), bounds, scales)
 
 
 @functools.cache
-def _hashed(*known: Any) -> str:
+def _hash(*known: Any) -> str:
     """One name for what is known of a program, its surroundings included."""
-    surroundings = [_code(), torch.__version__, torch.backends.cpu.get_cpu_capability(), os.environ.get("CXX")]
+    surroundings = [_hash_code(), torch.__version__, torch.backends.cpu.get_cpu_capability(), os.environ.get("CXX")]
     return hashlib.sha256(repr([*surroundings, *known]).encode()).hexdigest()[:24]
 
 
@@ -135,15 +134,15 @@ class _Program:
         self._solve = solve
         self._count = count
 
-    def __call__(self, front: Front, max_steps: int, kept: int) -> Ended:
+    def __call__(self, front: Front, max_steps: int, kept: int) -> Finish:
         unit = front.unit
         rows, controls = unit.shape
         columns = torch.cat([part.reshape(rows, -1).T.to(unit.dtype) for part in front.tensors()])
-        steps, why = unit.new_empty(2, rows)
+        steps, status = unit.new_empty(2, rows)
         path = unit.new_empty(max_steps + 1, kept, controls + front.residual.shape[1])
 
         def solve(first: int, last: int) -> None:
-            self._solve(columns, rows, first, last, max_steps, steps, why, path, kept)
+            self._solve(columns, rows, first, last, max_steps, steps, status, path, kept)
 
         threads = torch.get_num_threads()
         bounds = [rows * part // threads for part in range(threads + 1)]
@@ -159,13 +158,13 @@ class _Program:
         units, residuals = path[then, torch.arange(kept)].tensor_split([controls], dim=-1)
         before_best = sum(part[0].numel() for part in front.tensors()[:5])
         best, (merit, miss, reached) = columns[before_best : before_best + controls + 3].tensor_split([controls])
-        return Ended(
+        return Finish(
             best=best.T,
             miss=miss,
             merit=merit,
             reached=reached.to(front.reached.dtype),
             steps=steps.to(torch.int32),
-            why=why.to(torch.int8),
+            status=status.to(torch.int8),
             path=units,
             misses=total(residuals.square()).sqrt(),
         )
@@ -174,22 +173,22 @@ class _Program:
 class _Traced(nn.Module):
     """A step of one row with its tensors apart, as an exported program takes them."""
 
-    def __init__(self, advance: Advance) -> None:
+    def __init__(self, iteration: Iteration) -> None:
         super().__init__()
-        self._advance = advance
+        self._iteration = iteration
 
     def forward(self, step: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        front, goes_on, why = self._advance(step, Front.of(tensors))
-        return (*front.tensors(), goes_on, why)
+        front, goes_on, status = self._iteration(step, Front.of(tensors))
+        return (*front.tensors(), goes_on, status)
 
 
-def _compile(advance: Advance, path: Path, optimise: bool) -> None:
+def _compile(iteration: Iteration, path: Path, optimise: bool) -> None:
     """Trace a step of one row, write it out and compile the solve to `path`."""
-    row = _example(advance)
+    row = _make_row(iteration)
     try:
         # What fails to be traced is printed to the error stream, all of it.
-        with torch.no_grad(), _quiet(), contextlib.redirect_stderr(io.StringIO()):
-            step = written(_Traced(advance), [torch.tensor(1.0, dtype=torch.float64), *row.tensors()])
+        with torch.no_grad(), _silence_torch(), contextlib.redirect_stderr(io.StringIO()):
+            step = write_step(_Traced(iteration), [torch.tensor(1.0, dtype=torch.float64), *row.tensors()])
     except NotImplementedError as error:
         raise NotCompilable(str(error)) from error
     except UserError:
@@ -204,14 +203,14 @@ def _compile(advance: Advance, path: Path, optimise: bool) -> None:
         "PLACE": sum(columns[2:4]),
     }
     constants = "".join(f"constexpr int {name} = {number};\n" for name, number in numbers.items())
-    build(_SOLVE, constants + step, row.unit.dtype, path, optimise)
+    build_library(_SOLVE, constants + step, row.unit.dtype, path, optimise)
 
 
-def build(frame: Path, step: str, dtype: torch.dtype, path: Path, optimise: bool = True) -> None:
+def build_library(frame: Path, step: str, dtype: torch.dtype, path: Path, optimise: bool = True) -> None:
     """Compile a C++ file that includes cpp.h, for this processor, into the library `path`.
 
     Args:
-        step: what it finds as STEP, see `cpp.written`.
+        step: what it finds as STEP, see `cpp.write_step`.
         optimise: see `Compiler`.
 
     Raises:
@@ -248,15 +247,15 @@ def build(frame: Path, step: str, dtype: torch.dtype, path: Path, optimise: bool
         raise NotCompilable(f"{Path(compiler).name} fails: {said[0].strip()}")
 
 
-def _example(advance: Advance) -> Front:
-    problem = advance.problem
+def _make_row(iteration: Iteration) -> Front:
+    problem = iteration.problem
     unit = problem.targets.new_full((1, len(problem.box)), 0.5)
-    front = advance.begin(problem.targets[:1], problem.conditions[:1], unit)
+    front = iteration.begin(problem.targets[:1], problem.conditions[:1], unit)
     return Front.of([part.clone() for part in front.tensors()])
 
 
 @functools.cache
-def _code() -> str:
+def _hash_code() -> str:
     """A hash of our own source."""
     digest = hashlib.sha256()
     for source in sorted(file for kind in ("*.py", "*.cpp", "*.h") for file in _PACKAGE.rglob(kind)):
@@ -264,13 +263,13 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _name(key: str, path: Path) -> str:
+def _name_program(key: str, path: Path) -> str:
     """What the program at `path` must be called, if it is what was compiled for this key."""
     return f"{key}-{sha256(path)[:24]}"
 
 
 @functools.cache
-def _loaded(path: Path) -> Callable[..., None]:
+def _load(path: Path) -> Callable[..., None]:
     """Tensors go to it as the places of their first numbers.
 
     Raises:
@@ -288,7 +287,7 @@ def _loaded(path: Path) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_torch() -> Iterator[None]:
     """What torch's modules say of each other, and their advice to programmers, held back."""
     loggers = [logging.getLogger(name) for name in ("torch._inductor", "torch.export", "torch._export", "torch.fx")]
     levels = [logger.level for logger in loggers]

@@ -1,4 +1,4 @@
-"""A function of one row, traced by torch and written out in C++ for as many rows as registers hold.
+"""A function of one row, traced by torch and write_step out in C++ for as many rows as registers hold.
 
 Compilers of tensor programs turn every few operations into a loop over all rows, and all that is
 computed goes through memory. What is solved here has no operation that joins rows, so the loop over
@@ -116,7 +116,7 @@ _SHORT = 4  # a whole power up to which products are cheaper
 _WIDEST = 2**16  # weights of a layer: for more, products of whole matrices are the better way
 
 
-def written(function: nn.Module, example: Sequence[Tensor]) -> str:
+def write_step(function: nn.Module, example: Sequence[Tensor]) -> str:
     """C++ of a function of tensors: `inline void apply(const V* in, V* out)`.
 
     V is a vector, T its entries; each entry of each tensor is one V, in order, and every lane of it
@@ -137,7 +137,7 @@ def written(function: nn.Module, example: Sequence[Tensor]) -> str:
     for spec, node in zip(program.graph_signature.input_specs, program.graph.nodes, strict=False):
         if spec.target is None:
             like = node.meta["val"]
-            inputs.append(_shaped((writer.number(f"in[{next(place)}]") for _ in range(like.numel())), like.shape))
+            inputs.append(_shape((writer.number(f"in[{next(place)}]") for _ in range(like.numel())), like.shape))
         else:
             inputs.append(writer.literals(constants[spec.target]))
     place = itertools.count()
@@ -182,7 +182,7 @@ class _Writer:
         self.lines.append(line)
 
     def literals(self, tensor: Tensor) -> Tensor:
-        return _shaped(map(self._literal, tensor.flatten().tolist()), tensor.shape)
+        return _shape(map(self._literal, tensor.flatten().tolist()), tensor.shape)
 
     def follow(self, module: fx.GraphModule, inputs: Sequence[Tensor], *, masks: bool = True) -> list[Tensor]:
         """Write down a graph, given what holds its inputs; returns what holds its outputs.
@@ -193,7 +193,7 @@ class _Writer:
         known: dict[fx.Node, Any] = {}
         left = iter(inputs)
 
-        def seen(arguments: Any) -> Any:
+        def resolve(arguments: Any) -> Any:
             return fx.node.map_arg(arguments, known.__getitem__)
 
         for node in module.graph.nodes:
@@ -206,15 +206,15 @@ class _Writer:
             elif not node.users:
                 continue
             elif node.target is operator.getitem:
-                of, index = seen(node.args)
+                of, index = resolve(node.args)
                 known[node] = of[index]
             elif node.target is torch.ops.higher_order.while_loop:
-                known[node] = self._loop(*seen(node.args))
+                known[node] = self._loop(*resolve(node.args))
             else:
-                known[node] = self._operation(node, seen(node.args), seen(node.kwargs))
+                known[node] = self._operation(node, resolve(node.args), resolve(node.kwargs))
         (results,) = node.args
         results = [results] if isinstance(results, fx.Node) else results
-        return [seen(one) if masks else self._as_number(one, seen(one)) for one in results]
+        return [resolve(one) if masks else self._as_number(one, resolve(one)) for one in results]
 
     def _operation(self, node: fx.Node, operands: Sequence[Any], options: dict[str, Any]) -> Any:
         target: Any = node.target
@@ -228,14 +228,14 @@ class _Writer:
             ]
             return self.literals(target(*like, **options))
         if name in ("_to_copy", "to"):
-            return self._turned(node, operands[0])
+            return self._rearrange(node, operands[0])
         if name in _JOINING and len(operands) == 1:
             # Within this row: a loop goes on for as long as one row wants it to.
             join = functools.partial(self._elementwise, _JOINING[name])
             return functools.reduce(join, operands[0].flatten().unbind())
-        return self._computed(node, name, operands, options)
+        return self._compute(node, name, operands, options)
 
-    def _computed(self, node: fx.Node, name: str, operands: Sequence[Any], options: dict[str, Any]) -> Tensor:
+    def _compute(self, node: fx.Node, name: str, operands: Sequence[Any], options: dict[str, Any]) -> Tensor:
         if name in _LOGICAL:
             return self._elementwise(_LOGICAL[name], *operands)
         numbers = [self._as_number(of, one) for of, one in _pairs(node, operands)]
@@ -250,13 +250,13 @@ class _Writer:
         tensors = [one if isinstance(one, Tensor) else torch.tensor(self._literal(one)) for one in operands]
         tensors = list(torch.broadcast_tensors(*tensors))
         columns = [[self.texts[entry] for entry in tensor.flatten().tolist()] for tensor in tensors]
-        entries = (self._named("const V", form.format(*texts)) for texts in zip(*columns, strict=True))
-        return _shaped(entries, tensors[0].shape)
+        entries = (self._declare("const V", form.format(*texts)) for texts in zip(*columns, strict=True))
+        return _shape(entries, tensors[0].shape)
 
     def _as_number(self, argument: Any, operand: Any) -> Any:
         return self._elementwise(_NUMBER, operand) if _dtype(argument) == torch.bool else operand
 
-    def _turned(self, node: fx.Node, operand: Tensor) -> Tensor:
+    def _rearrange(self, node: fx.Node, operand: Tensor) -> Tensor:
         """Into another dtype."""
         before, after = _dtype(node.args[0]), node.meta["val"].dtype
         if after == torch.bool and before != torch.bool:
@@ -317,26 +317,27 @@ class _Writer:
             self.say(f"V {y}[] = {{{', '.join(start)}}};")
             self.say(f"linear({self._tables[table]}, {x}, {y});")
             results += [self.number(f"{y}[{index}]") for index in range(outputs)]
-        return _shaped(results, torch.Size((*inputs.shape[:-1], outputs)))
+        return _shape(results, torch.Size((*inputs.shape[:-1], outputs)))
 
     def _loop(
         self, goes_on: fx.GraphModule, body: fx.GraphModule, carried: Sequence[Tensor], fixed: Sequence[Tensor]
     ) -> list[Tensor]:
         """As long as it goes on for one of the rows; the others are to keep their own values."""
         own = [
-            _shaped((self._named("V", self.texts[entry]) for entry in _entries([part])), part.shape) for part in carried
+            _shape((self._declare("V", self.texts[entry]) for entry in _entries([part])), part.shape)
+            for part in carried
         ]
         self.say("while (true) {")
         (asked,) = self.follow(goes_on, [*own, *fixed])
         self.say(f"if (!some({self.texts[int(asked)]})) break;")
         after = _entries(self.follow(body, [*own, *fixed]))
-        new = [self._named("const V", self.texts[entry]) for entry in after]
+        new = [self._declare("const V", self.texts[entry]) for entry in after]
         for old, entry in zip(_entries(own), new, strict=True):
             self.say(f"{self.texts[old]} = {self.texts[entry]};")
         self.say("}")
         return own
 
-    def _named(self, kind: str, value: str) -> int:
+    def _declare(self, kind: str, value: str) -> int:
         name = f"v{next(self._names)}"
         self.say(f"{kind} {name} = {value};")
         return self.number(name)
@@ -356,7 +357,7 @@ def _number(value: float) -> str:
     return f"T({float(value).hex()})"
 
 
-def _shaped(numbers: Iterable[int], shape: torch.Size) -> Tensor:
+def _shape(numbers: Iterable[int], shape: torch.Size) -> Tensor:
     return torch.tensor(list(numbers), dtype=torch.int64).reshape(shape)
 
 

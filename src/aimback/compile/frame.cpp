@@ -7,9 +7,9 @@
 // Args:
 //   columns: COLUMNS of `rows` numbers each, what a step takes and returns; before the first step, and after the last.
 //   first, last: the rows to solve.
-//   steps, why: `rows` each, filled in.
+//   steps, status: `rows` each, filled in.
 //   path: `most + 1` times `kept` times PLACE columns from FIRST_PLACE on, of the rows before `kept`, at every step.
-extern "C" void solve(T* columns, int64_t rows, int64_t first, int64_t last, int64_t most, T* steps, T* why, T* path,
+extern "C" void solve(T* columns, int64_t rows, int64_t first, int64_t last, int64_t most, T* steps, T* status, T* path,
                       int64_t kept) {
   T lanes[COLUMNS][LANES], number[LANES], goes_on[LANES], code[LANES];
   int64_t row[LANES];
@@ -54,7 +54,7 @@ extern "C" void solve(T* columns, int64_t rows, int64_t first, int64_t last, int
       if (goes_on[lane] != 0 && step < most) continue;
       for (int column = 0; column < COLUMNS; column++) columns[column * rows + at] = lanes[column][lane];
       steps[at] = T(step);
-      why[at] = code[lane];
+      status[at] = code[lane];
       busy--;
       take_next(lane);
     }

@@ -92,7 +92,7 @@ class Box:
         lower, upper = self.bounds(unit)
         return torch.where(unit == 1, upper, torch.lerp(lower, upper, unit))
 
-    def shrunk(self, margin: float) -> "Box":
+    def shrink(self, margin: float) -> "Box":
         """The same box without a share of each width, in [0, 0.5), at either end."""
         axes = [(axis, margin * (axis.upper - axis.lower)) for axis in self.axes]
         return Box([Axis(axis.name, axis.unit, axis.lower + off, axis.upper - off) for axis, off in axes])
@@ -113,7 +113,7 @@ class Box:
         return self.from_unit(unit)
 
 
-def axis(name: str, unit: str, bounds: Sequence[float], *, fixed: bool = False) -> Axis:
+def make_axis(name: str, unit: str, bounds: Sequence[float], *, fixed: bool = False) -> Axis:
     """An `Axis` from a `[lower, upper]` pair of a config file.
 
     Args:

@@ -12,7 +12,7 @@ MOST_STEPS = 1_000_000
 MOST_ROWS = 100_000_000
 
 
-def show(value: object) -> str:
+def quote(value: object) -> str:
     """A value in a message: on one line whatever it holds, and without its middle where it is long."""
     try:
         text = repr(value)
@@ -25,7 +25,7 @@ def check_whole(least: int, most: int, **values: object) -> None:
     """Raises `UserError` naming the first value that is no whole number from `least` to `most`."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise UserError(f"{name}: must be a whole number from {least:,} to {most:,}, got {show(value)}")
+            raise UserError(f"{name}: must be a whole number from {least:,} to {most:,}, got {quote(value)}")
 
 
 def check_number(
@@ -36,16 +36,16 @@ def check_number(
     if not fits or not (above < value < below and value >= least):  # type: ignore[operator]
         bounds = [f"above {above:g}", f"of at least {least:g}", f"below {below:g}"]
         given = [bound for bound in bounds if "inf" not in bound]
-        raise UserError(f"{name}: must be a finite number {' and '.join(given)}, got {show(value)}")
+        raise UserError(f"{name}: must be a finite number {' and '.join(given)}, got {quote(value)}")
 
 
 def check_one_of(name: str, value: object, allowed: Iterable[str]) -> None:
     """Raises `UserError` naming the value, unless it is one of those allowed."""
     if value not in (allowed := tuple(allowed)):
-        raise UserError(f"{name}: must be one of {', '.join(allowed)}, got {show(value)}")
+        raise UserError(f"{name}: must be one of {', '.join(allowed)}, got {quote(value)}")
 
 
-def positive(name: str, value: float) -> float:
+def check_positive(name: str, value: float) -> float:
     """The value as a float.
 
     Raises:

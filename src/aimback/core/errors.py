@@ -8,7 +8,7 @@ class UserError(ValueError):
     """
 
 
-def out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether the machine, or its GPU, has refused memory."""
     # Of the CPU's, PyTorch tells in words only.
     refused = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)

@@ -13,7 +13,7 @@ from aimback.core.errors import UserError
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def write_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there becomes `path` in one step.
 
     The temporary lies in the same folder, so the final rename never crosses file systems. It is
@@ -32,12 +32,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~_read_umask())
         temporary.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             had = temporary.stat().st_size if temporary is not None else 0
-            free = _readable(had + _free(path.parent))
+            free = _format_size(had + _count_free_bytes(path.parent))
             raise UserError(
                 f"{path}: no space left on the disk: more than the {free} that were free; free some and run again"
             ) from error
@@ -66,15 +66,15 @@ def check_writable(folder: Path, size: int = 0) -> None:
             pass
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-    if (free := _free(folder)) < size:
+    if (free := _count_free_bytes(folder)) < size:
         raise UserError(
-            f"{folder}: no space left on the disk: {_readable(size)} are needed, {_readable(free)} are free"
+            f"{folder}: no space left on the disk: {_format_size(size)} are needed, {_format_size(free)} are free"
         )
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
-    with written_whole(path) as temporary:
+    with write_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -84,15 +84,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _free(folder: Path) -> int:
+def _count_free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _readable(size: int) -> str:
+def _format_size(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def _umask() -> int:
+def _read_umask() -> int:
     # os has no getter; tempfile makes files 0600, and an output should have the usual permissions.
     mask = os.umask(0)
     os.umask(mask)

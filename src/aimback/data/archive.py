@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from aimback.core.errors import UserError
-from aimback.core.files import written_whole
-from aimback.data.identity import check_identity, identity
+from aimback.core.files import write_whole
+from aimback.data.identity import check_identity, identify
 from aimback.tasks.base import Task
 
 _CURE = "run `dvc repro` to make it anew"
@@ -37,8 +37,8 @@ _IDENTITY = Stored("str", ())
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], task: Task) -> None:
     """Write the arrays and the identity of the task they belong to; same arrays, same bytes."""
     # numpy gives every member of the zip file the same fixed date.
-    with written_whole(path) as temporary:
-        np.savez(temporary, allow_pickle=False, identity=np.array(identity(task)), **arrays)
+    with write_whole(path) as temporary:
+        np.savez(temporary, allow_pickle=False, identity=np.array(identify(task)), **arrays)
 
 
 def read_arrays(path: Path, declared: Mapping[str, Stored], task: Task) -> dict[str, np.ndarray]:
@@ -58,33 +58,39 @@ def read_arrays(path: Path, declared: Mapping[str, Stored], task: Task) -> dict[
     except (UserError, MemoryError):
         raise
     except Exception as error:  # zipfile and numpy raise whatever comes to hand on bytes that are none of theirs
-        raise damaged(path, f"damaged or not one of aimback's files ({error or type(error).__name__})") from error
+        raise DamagedFileError(
+            path, f"damaged or not one of aimback's files ({error or type(error).__name__})"
+        ) from error
 
 
-def damaged(path: Path, what: str) -> UserError:
-    """The error for arrays that can be read and yet are not what they should be."""
-    return UserError(f"{path}: {' '.join(what.split())}; {_CURE}")
+class DamagedFileError(UserError):
+    """The arrays of a file can be read and yet are not what they should be."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path}: {' '.join(what.split())}; {_CURE}")
 
 
 def _read(path: Path, archive: zipfile.ZipFile, name: str, declared: Stored, sizes: dict[str, int]) -> np.ndarray:
     """One array, if it is as declared; `sizes` holds those of the named dimensions that were seen before."""
     found = [member for member in archive.infolist() if member.filename == f"{name}.npy"]
     if len(found) != 1:
-        raise damaged(path, f"damaged or not one of aimback's files (it holds {len(found)} arrays called {name})")
+        raise DamagedFileError(
+            path, f"damaged or not one of aimback's files (it holds {len(found)} arrays called {name})"
+        )
     (member,) = found
     with archive.open(member) as stream:
         # The header first: before any memory is asked for, it is known to fit what was declared and what is there.
         if np.lib.format.read_magic(stream) != (1, 0):
-            raise damaged(path, f"its array {name} is in a format that this version does not write")
+            raise DamagedFileError(path, f"its array {name} is in a format that this version does not write")
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
         _check(path, name, dtype, shape, declared, sizes)
         length = stream.tell() + dtype.itemsize * math.prod(shape)
         if not length == member.file_size == member.compress_size <= path.stat().st_size:
-            raise damaged(path, f"its array {name} is not as long as it says")
+            raise DamagedFileError(path, f"its array {name} is not as long as it says")
         stream.seek(0)
         array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
     if declared.finite and not np.isfinite(array).all():
-        raise damaged(path, f"its array {name} is not finite everywhere")
+        raise DamagedFileError(path, f"its array {name} is not finite everywhere")
     return np.asarray(array, order="C")
 
 
@@ -95,10 +101,10 @@ def _check(
     dtypes = (declared.dtypes,) if isinstance(declared.dtypes, str) else declared.dtypes
     kind = "str" if dtype.kind == "U" else dtype.name
     if kind not in dtypes or not dtype.isnative:
-        raise damaged(path, f"its array {name} is {dtype}, not {' or '.join(dtypes)}")
+        raise DamagedFileError(path, f"its array {name} is {dtype}, not {' or '.join(dtypes)}")
     fits = len(shape) == len(declared.shape)
     for wanted, size in zip(declared.shape, shape, strict=False):
         fits &= size == (wanted if isinstance(wanted, int) else sizes.setdefault(wanted, size))
     if not fits:
         shown = ", ".join(str(size if isinstance(size, int) else sizes.get(size, size)) for size in declared.shape)
-        raise damaged(path, f"its array {name} has the shape {shape}, not ({shown})")
+        raise DamagedFileError(path, f"its array {name} has the shape {shape}, not ({shown})")

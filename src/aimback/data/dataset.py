@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimback.core.errors import UserError, out_of_memory
+from aimback.core.errors import UserError, is_out_of_memory
 from aimback.core.problem import ForwardMap
-from aimback.data.archive import Stored, damaged, read_arrays, write_arrays
+from aimback.data.archive import DamagedFileError, Stored, read_arrays, write_arrays
 from aimback.tasks.base import Task
 
 LEAST_EXAMPLES = 10
@@ -78,7 +78,7 @@ def simulate(
                 outcome = task(some, given).to("cpu", torch.float64)
             except RuntimeError as error:
                 chunk = len(some) // 2
-                if chunk == 0 or not out_of_memory(error):
+                if chunk == 0 or not is_out_of_memory(error):
                     raise
                 continue  # a row alone is the same as in company
             outcomes.append(outcome)
@@ -161,5 +161,7 @@ def load_dataset(path: Path, task: Task) -> Dataset:
     n_validation, n_left_out = arrays["counts"].tolist()
     dataset = Dataset(controls, conditions, outcomes, n_validation, n_left_out)
     if not (0 < n_validation < len(dataset) and n_left_out >= 0):
-        raise damaged(path, f"its counts are {n_validation} for validation and {n_left_out} left out of {len(dataset)}")
+        raise DamagedFileError(
+            path, f"its counts are {n_validation} for validation and {n_left_out} left out of {len(dataset)}"
+        )
     return dataset

@@ -12,7 +12,7 @@ from aimback.tasks.base import Task
 _NOT_SIMULATED = frozenset({"tolerance"})
 
 
-def identity(task: Task) -> str:
+def identify(task: Task) -> str:
     """The task in one line of JSON: its class, its boxes and every public number, text and flag of it.
 
     Files carry this line, so that a mismatch can be told in words.
@@ -34,7 +34,7 @@ def check_identity(path: Path, stored: str, task: Task, cure: str) -> None:
     Raises:
         UserError: names the file, the first thing that differs, and the cure.
     """
-    wanted = identity(task)
+    wanted = identify(task)
     if stored == wanted:
         return
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from aimback.core.problem import History, Solution, StartStatus
-from aimback.data.archive import Stored, damaged, read_arrays, write_arrays
+from aimback.data.archive import DamagedFileError, Stored, read_arrays, write_arrays
 from aimback.tasks.base import Task
 
 _FLOATS = ("float64", "float32")
@@ -45,7 +45,7 @@ def load_solution(path: Path, task: Task, targets: int | None = None) -> Solutio
     solution = Solution(**tensors, history=history)
     looks, kept, _ = history.believed_miss.shape
     if not (0 < kept <= len(solution.steps) and looks > 0 and solution.steps.numel() > 0):
-        raise damaged(path, "its targets, starts and paths do not fit together")
+        raise DamagedFileError(path, "its targets, starts and paths do not fit together")
     if not torch.isin(solution.start_status, torch.tensor(list(StartStatus))).all():
-        raise damaged(path, "its start_status are not all codes of how a start can stop")
+        raise DamagedFileError(path, "its start_status are not all codes of how a start can stop")
     return solution

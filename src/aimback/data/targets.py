@@ -16,7 +16,7 @@ from torch import Tensor
 from aimback.core.box import Axis
 from aimback.core.errors import UserError
 from aimback.core.ledger import Ledger
-from aimback.data.archive import Stored, damaged, read_arrays, write_arrays
+from aimback.data.archive import DamagedFileError, Stored, read_arrays, write_arrays
 from aimback.data.dataset import simulate
 from aimback.tasks.base import Task
 
@@ -123,12 +123,12 @@ def read_targets(path: Path, task: Task) -> Targets:
     Raises:
         UserError: the file cannot be read, its header does not fit, or no row is valid.
     """
-    lines = _lines(path)
+    lines = _read_lines(path)
     axes = (*task.outcomes.axes, *task.conditions.axes)
     allowed = "allowed is " + ",".join(axis.label for axis in axes)
     if not lines:
         raise UserError(f"{path}: the file is empty; its first line must name the columns, {allowed}")
-    columns = _columns(path, lines[0], axes, allowed)
+    columns = _find_columns(path, lines[0], axes, allowed)
     if len(lines) == 1:
         raise UserError(f"{path}: there is a header and no target below it")
 
@@ -137,7 +137,7 @@ def read_targets(path: Path, task: Task) -> Targets:
     values, problems = [], []
     for number, line in enumerate(lines[1:], 2):
         try:
-            values.append(_numbers(_cells(line), order))
+            values.append(_read_numbers(_read_cells(line), order))
             problems.append("")
         except UserError as error:
             values.append([math.nan] * len(order))
@@ -177,11 +177,11 @@ def load_targets(path: Path, task: Task) -> Targets:
     targets = Targets(wanted, given, lines, tuple(arrays["problems"].tolist()))
     finite = torch.cat([wanted, given], dim=1).isfinite().all(1)
     if not targets.valid.any() or not finite[targets.valid].all():
-        raise damaged(path, "its valid rows are none, or not all finite")
+        raise DamagedFileError(path, "its valid rows are none, or not all finite")
     return targets
 
 
-def _lines(path: Path) -> list[bytes]:
+def _read_lines(path: Path) -> list[bytes]:
     """The lines of a file, without empty ones at its end.
 
     They are told apart as bytes, and no cell goes on in the next line, so that nothing in one row can spoil another.
@@ -197,7 +197,7 @@ def _lines(path: Path) -> list[bytes]:
     return lines
 
 
-def _cells(line: bytes) -> list[str]:
+def _read_cells(line: bytes) -> list[str]:
     """The cells of a line.
 
     Raises:
@@ -213,11 +213,11 @@ def _cells(line: bytes) -> list[str]:
     return cells
 
 
-def _columns(path: Path, header: bytes, axes: Sequence[Axis], allowed: str) -> list[str]:
+def _find_columns(path: Path, header: bytes, axes: Sequence[Axis], allowed: str) -> list[str]:
     """The names in the header, once it is known to be complete."""
     units = {axis.name: axis.unit for axis in axes}
     try:
-        cells = _cells(header)
+        cells = _read_cells(header)
     except UserError as error:
         raise UserError(f"{path}: its first line {error}; it must name the columns, {allowed}, in UTF-8") from None
     names = []
@@ -225,7 +225,7 @@ def _columns(path: Path, header: bytes, axes: Sequence[Axis], allowed: str) -> l
         name, unit = re.fullmatch(r"(.*?)(?:\[(.*)\])?", cell.strip(), re.DOTALL).groups()  # type: ignore[union-attr]
         name, unit = name.strip(), unit and unit.strip()
         fits = name in units and unit in (None, units[name])
-        if not fits and (separator := _separator(cell)):
+        if not fits and (separator := _find_separator(cell)):
             raise UserError(f"{path}: its columns are separated by {separator}; separate them by commas, {allowed}")
         if "\0" in name:
             raise UserError(f"{path}: its first line is not text in UTF-8; save the file as CSV in UTF-8")
@@ -243,19 +243,19 @@ def _columns(path: Path, header: bytes, axes: Sequence[Axis], allowed: str) -> l
     return names
 
 
-def _separator(text: str) -> str | None:
+def _find_separator(text: str) -> str | None:
     """What seems to separate columns instead of commas, in words."""
     return next((name for mark, name in _SEPARATORS.items() if mark in text), None)
 
 
-def _numbers(cells: Sequence[str], order: Sequence[tuple[int, Axis, Axis | None]]) -> list[float]:
+def _read_numbers(cells: Sequence[str], order: Sequence[tuple[int, Axis, Axis | None]]) -> list[float]:
     """The row's numbers in the task's order.
 
     Raises:
         UserError: it cannot be solved for.
     """
     if len(cells) != len(order):
-        separator = next(filter(None, map(_separator, cells)), None)
+        separator = next(filter(None, map(_find_separator, cells)), None)
         guess = f"separated by {separator}" if separator else "a decimal comma" if len(cells) > len(order) else None
         found = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, the header has {len(order)}"
         raise UserError(found + (f" ({guess}?)" if guess else ""))

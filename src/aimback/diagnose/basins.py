@@ -5,9 +5,9 @@ from torch import Tensor
 
 from aimback.core.problem import Linearised
 from aimback.data.targets import Targets
-from aimback.diagnose.case import Pictures, Subject
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, Estimate, estimate
-from aimback.diagnose.descents import best_size, examined, gradient_ladder, limited, true_miss
+from aimback.diagnose.comparison import choose_size, choose_targets, descend_ladder, limit_steps, measure_miss
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.solver import Solver
 
@@ -15,30 +15,30 @@ _LEAST = 0.99
 _TARGETS = 8
 
 
-def examine(subject: Subject) -> tuple[Claim, Pictures]:
+def examine(case: Case) -> tuple[Claim, Pictures]:
     """From where in the box do descents end in a true hit, through either loss?"""
-    targets, grid = _spread(examined(subject)), _Grid(subject)
-    ladder, limit = gradient_ladder(subject), subject.settings.max_steps
-    sizes = subject.settings.step_sizes
+    targets, grid = _spread(choose_targets(case)), _Grid(case)
+    ladder, limit = descend_ladder(case), case.settings.max_steps
+    sizes = case.settings.step_sizes
 
     def by_gradient(forward: Linearised, steps: Tensor) -> Tensor:
-        solver = GradientDescent(step_size=float(sizes[int(best_size(steps, limit))]))
-        return _hits(subject, forward, targets, solver, grid.starts)
+        solver = GradientDescent(step_size=float(sizes[int(choose_size(steps, limit))]))
+        return _hits(case, forward, targets, solver, grid.starts)
 
     direct, *through = (
-        _hits(subject, forward, targets, subject.solver, grid.starts) for forward in (subject.task, *subject.networks)
+        _hits(case, forward, targets, case.solver, grid.starts) for forward in (case.task, *case.networks)
     )
     maps = {
         "direct": direct,
         "surrogate": through[0],
-        "gradient_direct": by_gradient(subject.task, ladder.direct),
-        "gradient_surrogate": by_gradient(subject.networks[0], ladder.networks[0]),
+        "gradient_direct": by_gradient(case.task, ladder.direct),
+        "gradient_surrogate": by_gradient(case.networks[0], ladder.networks[0]),
     }
 
     def share(hit: Tensor) -> Tensor:
         return hit.mean((-2, -1))
 
-    generator, resamples = subject.generator("basins"), subject.settings.resamples
+    generator, resamples = case.generator("basins"), case.settings.resamples
     number = estimate([direct], share, generator, resamples)
     if not any(hit.any() for hit in maps.values()):  # no word on starts where the targets are out of reach
         number = Estimate(None, None, None, (None,))
@@ -56,7 +56,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         f"{grid.words}, the same for {len(targets)} targets",
         number=number,
         rule=f"holds where the share and its interval over targets lie above {100 * _LEAST:g} %",
-        verdict=number.against(_LEAST),
+        verdict=number.decide(_LEAST),
         because=_because(details, grid.worst_edge(direct)),
         details=details,
     )
@@ -75,8 +75,8 @@ class _Grid:
         words: what it is.
     """
 
-    def __init__(self, subject: Subject) -> None:
-        box, points = subject.task.box, subject.settings.basin_points
+    def __init__(self, case: Case) -> None:
+        box, points = case.task.box, case.settings.basin_points
         self._points, self._plane = points, min(2, len(box))
         line = torch.linspace(0, 1, points, dtype=torch.float64)
         # The last axis of a picture is the first control.
@@ -115,11 +115,11 @@ def _spread(targets: Targets) -> Targets:
     return targets.of(order[((torch.arange(count) + 0.5) * len(targets) / count).long()])
 
 
-def _hits(subject: Subject, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
+def _hits(case: Case, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
     """Whether the answer of each start is a true hit, 0 or 1, `(n_targets, n_starts)`."""
     starts = starts.expand(len(targets), -1, -1)
-    solution = subject.solve(forward, targets, limited(subject, solver), "basins", starts)
-    return (true_miss(subject, targets, solution.controls) <= subject.task.tolerance).double()
+    solution = case.solve(forward, targets, limit_steps(case, solver), "basins", starts)
+    return (measure_miss(case, targets, solution.controls) <= case.task.tolerance).double()
 
 
 def _because(details: dict[str, float | None], worst: tuple[str, float]) -> str:

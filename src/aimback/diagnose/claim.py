@@ -29,7 +29,7 @@ class Estimate:
     high: float | None
     seeds: tuple[float | None, ...]
 
-    def against(self, bound: float) -> Verdict:
+    def decide(self, bound: float) -> Verdict:
         """Whether the number lies above a bound: only where the whole interval and every seed's number do."""
         if self.value is None or self.low is None or self.high is None:
             return "undecided"

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from aimback.core.problem import Linearised
-from aimback.diagnose import landscape
-from aimback.diagnose.case import Pictures, Subject
+from aimback.diagnose import derivatives
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
-from aimback.diagnose.summary import figure, median, medians, quantile, share
+from aimback.diagnose.statistics import figure, median, medians, quantile, share
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.starts import Starts
 
@@ -56,17 +56,17 @@ class Curvature:
         return share(least < -_ROUNDING * size, least.isfinite())
 
 
-def examine(subject: Subject) -> tuple[Claim, Pictures]:
+def examine(case: Case) -> tuple[Claim, Pictures]:
     """Eigenvalues of the loss's Hessian, 2 (J'J + sum r_k H_k), at solutions and along descents by Levenberg-Marquardt.
 
     At a solution the residuals r are zero and the Hessian is 2 J'J, whose rank is at most the number of
     outcomes: with more controls than outcomes it is singular, whatever the task. What a descent meets is
     then its condition on the row space of J (greatest over least nonzero singular value, squared).
     """
-    true, *learned = (_curvature(subject, forward) for forward in (subject.task, *subject.networks))
+    true, *learned = (_curvature(case, forward) for forward in (case.task, *case.networks))
     own = learned[0]
     number = estimate(
-        [true.reciprocal_condition], medians, subject.generator("conditioning: bootstrap"), subject.settings.resamples
+        [true.reciprocal_condition], medians, case.generator("conditioning: bootstrap"), case.settings.resamples
     )
     claim = Claim(
         key="C6",
@@ -80,8 +80,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
             f"holds where the ratio and its interval over targets lie above {_ILL:g}, a condition number below "
             f"{1 / _ILL:g}; does not hold where they do not, so never where the Hessian is singular"
         ),
-        verdict=number.against(_ILL),
-        because=_because(subject, true) if number.value is not None else "No solution was found to look at.",
+        verdict=number.decide(_ILL),
+        because=_because(case, true) if number.value is not None else "No solution was found to look at.",
         details={
             "reciprocal_condition_surrogate": median(own.reciprocal_condition),
             "effective_condition": median(true.effective),
@@ -110,8 +110,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     }
 
 
-def _because(subject: Subject, true: Curvature) -> str:
-    controls, outcomes = len(subject.task.box), len(subject.task.outcomes)
+def _because(case: Case, true: Curvature) -> str:
+    controls, outcomes = len(case.task.box), len(case.task.outcomes)
     ratio = figure(median(true.reciprocal_condition))
     effective = "1 by definition, with one outcome"
     if outcomes > 1:
@@ -141,14 +141,14 @@ def _reciprocal_condition(eigenvalues: Tensor) -> Tensor:
     return sizes.amin(-1) / sizes.amax(-1)
 
 
-def _curvature(subject: Subject, forward: Linearised) -> Curvature:
-    box, targets = subject.task.box, subject.few()
-    starts = Starts(number=subject.settings.starts, drawn_from="box")
-    solution = subject.solve(forward, targets, _SOLVER, "conditioning: starts", starts)
+def _curvature(case: Case, forward: Linearised) -> Curvature:
+    box, targets = case.task.box, case.few()
+    starts = Starts(number=case.settings.starts, drawn_from="box")
+    solution = case.solve(forward, targets, _SOLVER, "conditioning: starts", starts)
     # Off the solution by a tolerance, what is singular would not look so.
-    exact = (solution.believed_miss <= _SOLVER.precision * subject.task.outcomes.span).cpu()
+    exact = (solution.believed_miss <= _SOLVER.precision * case.task.outcomes.span).cpu()
     rows, _ = torch.nonzero(exact, as_tuple=True)
-    values, singular, effective = _spectra(subject, forward, box.to_unit(solution.controls.cpu().double())[exact], rows)
+    values, singular, effective = _spectra(case, forward, box.to_unit(solution.controls.cpu().double())[exact], rows)
 
     def spread(part: Tensor) -> Tensor:
         everywhere = torch.full((*exact.shape, *part.shape[1:]), torch.nan, dtype=torch.float64)
@@ -161,7 +161,7 @@ def _curvature(subject: Subject, forward: Linearised) -> Curvature:
     _, way_rows, _ = torch.nonzero(moving, as_tuple=True)
     points = box.to_unit(path[moving])
     some = slice(None, None, -(-len(points) // _POINTS) or 1)
-    on_the_way, _, effective_on_the_way = _spectra(subject, forward, points[some], way_rows[some])
+    on_the_way, _, effective_on_the_way = _spectra(case, forward, points[some], way_rows[some])
     known = on_the_way.isfinite().all(-1)
     return Curvature(
         spread(values),
@@ -173,7 +173,7 @@ def _curvature(subject: Subject, forward: Linearised) -> Curvature:
     )
 
 
-def _spectra(subject: Subject, forward: Linearised, unit: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _spectra(case: Case, forward: Linearised, unit: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvalues of the Hessian `(n, n_controls)`, singular values of J `(n, k)`, effective condition number `(n,)`.
 
     NaN where something is not finite; the condition number also where J is zero.
@@ -181,8 +181,10 @@ def _spectra(subject: Subject, forward: Linearised, unit: Tensor, rows: Tensor) 
     Args:
         rows: which target each point belongs to, `(n,)`.
     """
-    targets = subject.few()
-    hessian, jacobian = landscape.hessians(subject, forward, unit, targets.conditions[rows], targets.targets[rows])
+    targets = case.few()
+    hessian, jacobian = derivatives.compute_hessians(
+        case, forward, unit, targets.conditions[rows], targets.targets[rows]
+    )
     known = hessian.flatten(1).isfinite().all(-1) & jacobian.flatten(1).isfinite().all(-1)
     values, singular = (
         torch.full((len(unit), size), torch.nan, dtype=torch.float64)

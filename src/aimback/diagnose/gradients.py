@@ -6,17 +6,17 @@ from torch import Tensor
 
 from aimback.core.box import Axis, Box
 from aimback.core.problem import Linearised
-from aimback.diagnose import landscape
-from aimback.diagnose.case import Pictures, Subject
+from aimback.diagnose import derivatives
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
-from aimback.diagnose.summary import median, quantile, share
+from aimback.diagnose.statistics import median, quantile, share
 
 _POINTS = 1024
 _SCALES = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 1e-2)  # unit-box lengths; the last is twice the one before
 _RIGHT = 0.95
 
 
-def examine(subject: Subject) -> tuple[Claim, Pictures]:
+def examine(case: Case) -> tuple[Claim, Pictures]:
     """Jacobians against central differences over several scales, at random points of the box.
 
     The verdict looks at hundredths of the box, the steps of a solver: a gradient can be right for every
@@ -25,14 +25,14 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     1911). The verdict's number sums over the box, because a jump is met by few of the points; the errors by
     scale are medians, relative to the mean slope, and show what an infinitesimal look would say.
     """
-    task = subject.task
-    generator = subject.generator("gradients: points")
+    task = case.task
+    generator = case.generator("gradients: points")
     # All that is differenced stays inside the box.
-    room = Box([Axis(axis.name, "", 0.0, 1.0) for axis in task.box.axes]).shrunk(_SCALES[-1])
+    room = Box([Axis(axis.name, "", 0.0, 1.0) for axis in task.box.axes]).shrink(_SCALES[-1])
     unit = room.sample(_POINTS, generator)
     conditions = task.conditions.sample(_POINTS, generator)
-    _, jacobian = landscape.linearise(subject, task, unit, conditions)
-    differences = _differences(subject, unit, conditions)
+    _, jacobian = derivatives.compute_jacobians(case, task, unit, conditions)
+    differences = _differences(case, unit, conditions)
     half, whole = differences[-2:]
     slope = (4 * half - whole) / 3
     known = torch.stack([part.flatten(1).isfinite().all(-1) for part in (jacobian, slope, *differences)]).all(0)
@@ -41,11 +41,11 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     by_scale = torch.stack([_size(difference - jacobian)[known] for difference in differences]) / size.mean()
     number = estimate(
         [torch.stack([error, size], dim=-1)],
-        _told,
-        subject.generator("gradients: bootstrap"),
-        subject.settings.resamples,
+        _share_told,
+        case.generator("gradients: bootstrap"),
+        case.settings.resamples,
     )
-    cosines = [_cosine(subject, network, unit, conditions, jacobian) for network in subject.networks]
+    cosines = [_cosine(case, network, unit, conditions, jacobian) for network in case.networks]
     alike = cosines[0]
     medians = [middle for cosine in cosines if (middle := median(cosine)) is not None]
     if number.value is None:
@@ -66,7 +66,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
             f"holds where the share and its interval over points lie above {_RIGHT}; does not hold where none of them "
             "does: a gradient that tells nothing has 0, as between jumps, and one of the wrong sign -1"
         ),
-        verdict=number.against(_RIGHT),
+        verdict=number.decide(_RIGHT),
         because=because,
         details={
             **{f"error_at_{scale:.0e}": median(errors) for scale, errors in zip(_SCALES, by_scale, strict=True)},
@@ -85,22 +85,22 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
     }
 
 
-def _differences(subject: Subject, unit: Tensor, conditions: Tensor) -> list[Tensor]:
+def _differences(case: Case, unit: Tensor, conditions: Tensor) -> list[Tensor]:
     """Central differences of the simulator at every scale, `(n, n_outcomes, n_controls)` each, in outcome spans."""
     count, controls = unit.shape
     scales = torch.tensor(_SCALES, dtype=torch.float64)
     offsets = scales[:, None, None] * torch.eye(controls, dtype=torch.float64)
     around = unit + torch.stack([offsets, -offsets])[:, :, :, None]  # two sides, scales, controls, points
-    outcome = landscape.outcomes(
-        subject, subject.task, around.flatten(0, 3), conditions.repeat(2 * len(scales) * controls, 1)
+    outcome = derivatives.compute_outcomes(
+        case, case.task, around.flatten(0, 3), conditions.repeat(2 * len(scales) * controls, 1)
     )
     ahead, behind = outcome.unflatten(0, (2, len(scales), controls, count))
     return list(((ahead - behind) / (2 * scales[:, None, None, None])).permute(0, 2, 3, 1))
 
 
-def _cosine(subject: Subject, network: Linearised, unit: Tensor, conditions: Tensor, jacobian: Tensor) -> Tensor:
+def _cosine(case: Case, network: Linearised, unit: Tensor, conditions: Tensor, jacobian: Tensor) -> Tensor:
     """Between both Jacobians, all outcomes together, `(n,)`; NaN where one is zero or not finite."""
-    _, learned = landscape.linearise(subject, network, unit, conditions)
+    _, learned = derivatives.compute_jacobians(case, network, unit, conditions)
     cosine: Tensor = (learned * jacobian).sum((-2, -1)) / (_size(learned) * _size(jacobian))
     return cosine
 
@@ -110,6 +110,6 @@ def _size(jacobian: Tensor) -> Tensor:
     return size
 
 
-def _told(sample: Tensor) -> Tensor:
+def _share_told(sample: Tensor) -> Tensor:
     error, size = sample.sum(-2).unbind(-1)
     return 1 - error / size

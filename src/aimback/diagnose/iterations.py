@@ -5,39 +5,47 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aimback.diagnose.case import Pictures, Subject
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, Estimate, estimate
-from aimback.diagnose.descents import best_size, capped, even_starts, examined, gradient_ladder, limited, steps_to_hit
-from aimback.diagnose.summary import figure, sureness
+from aimback.diagnose.comparison import (
+    cap,
+    choose_size,
+    choose_targets,
+    count_steps,
+    descend_ladder,
+    draw_even_starts,
+    limit_steps,
+)
+from aimback.diagnose.statistics import figure, sureness
 
 _MARGIN = 1.05
 
 
-def examine(subject: Subject) -> tuple[Claim, Pictures]:
+def examine(case: Case) -> tuple[Claim, Pictures]:
     """Steps until the true miss is within the tolerance, by gradient descent and by the configured solver."""
-    settings, limit = subject.settings, subject.settings.max_steps
-    ladder = gradient_ladder(subject)
+    settings, limit = case.settings, case.settings.max_steps
+    ladder = descend_ladder(case)
     direct, *through = (_at_best_size(steps, limit) for steps in (ladder.direct, *ladder.networks))
-    number = _ratios(subject, direct, through)
+    number = _ratios(case, direct, through)
     # Both at one step size, the one that suits the surrogate.
-    same = best_size(ladder.networks[0], limit)
-    at_same = _ratios(subject, ladder.direct[same], [ladder.networks[0][same]])
+    same = choose_size(ladder.networks[0], limit)
+    at_same = _ratios(case, ladder.direct[same], [ladder.networks[0][same]])
 
-    targets, solver = examined(subject), limited(subject, subject.solver)
-    starts = even_starts(subject, len(targets))
+    targets, solver = choose_targets(case), limit_steps(case, case.solver)
+    starts = draw_even_starts(case, len(targets))
     solver_direct, *solver_through = (
-        steps_to_hit(subject, forward, targets, solver, starts) for forward in (subject.task, *subject.networks)
+        count_steps(case, forward, targets, solver, starts) for forward in (case.task, *case.networks)
     )
-    configured = _ratios(subject, solver_direct, solver_through)
+    configured = _ratios(case, solver_direct, solver_through)
 
     sizes = torch.tensor(settings.step_sizes, dtype=torch.float64)
     details = {
-        "steps_direct": float(capped(direct, limit).mean()),
-        "steps_surrogate": float(capped(through[0], limit).mean()),
+        "steps_direct": float(cap(direct, limit).mean()),
+        "steps_surrogate": float(cap(through[0], limit).mean()),
         "hit_direct": _hit_share(direct),
         "hit_surrogate": _hit_share(through[0]),
         "ratio_where_both_hit": _ratio_where_both_hit(direct, through[0]),
-        "size_direct": float(sizes[best_size(ladder.direct, limit)]),
+        "size_direct": float(sizes[choose_size(ladder.direct, limit)]),
         "size_surrogate": float(sizes[same]),
         "same_size_ratio": at_same.value,
         "same_size_low": at_same.low,
@@ -59,7 +67,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         "target's step size is chosen on the other half of the targets",
         number=number,
         rule=f"holds where the ratio, its interval over targets and that of every network lie above {_MARGIN:g}",
-        verdict=number.against(_MARGIN),
+        verdict=number.decide(_MARGIN),
         because=_because(number, configured, details),
         details=details,
     )
@@ -67,8 +75,8 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
         "steps_direct": solver_direct.numpy(),
         "steps_surrogate": solver_through[0].numpy(),
         "sizes": sizes.numpy(),
-        "mean_steps_direct": capped(ladder.direct, limit).mean((1, 2)).numpy(),
-        "mean_steps_surrogate": capped(ladder.networks[0], limit).mean((1, 2)).numpy(),
+        "mean_steps_direct": cap(ladder.direct, limit).mean((1, 2)).numpy(),
+        "mean_steps_surrogate": cap(ladder.networks[0], limit).mean((1, 2)).numpy(),
         "hit_direct": (ladder.direct >= 0).double().mean((1, 2)).numpy(),
         "hit_surrogate": (ladder.networks[0] >= 0).double().mean((1, 2)).numpy(),
         "curve_direct": _curve(direct, limit).numpy(),
@@ -83,24 +91,24 @@ def _at_best_size(steps: Tensor, limit: int) -> Tensor:
     then measured on; a single target has no rest.
     """
     if steps.shape[1] == 1:
-        return steps[best_size(steps, limit)]
+        return steps[choose_size(steps, limit)]
     even, odd = steps[:, 0::2], steps[:, 1::2]
     chosen = torch.empty_like(steps[0])
-    chosen[0::2], chosen[1::2] = even[best_size(odd, limit)], odd[best_size(even, limit)]
+    chosen[0::2], chosen[1::2] = even[choose_size(odd, limit)], odd[choose_size(even, limit)]
     return chosen
 
 
-def _ratios(subject: Subject, direct: Tensor, through: Sequence[Tensor]) -> Estimate:
+def _ratios(case: Case, direct: Tensor, through: Sequence[Tensor]) -> Estimate:
     """Of the mean steps, through each network over direct, for steps `(n_targets, n_starts)` from the same starts."""
-    limit = subject.settings.max_steps
+    limit = case.settings.max_steps
 
     def ratio(pairs: Tensor) -> Tensor:
         mean = pairs.mean((-3, -2))
         # Where no start hits on either route there is nothing to compare.
         return torch.where((mean == limit).all(-1), torch.nan, mean[..., 1] / mean[..., 0])
 
-    pairs = [torch.stack([capped(direct, limit), capped(steps, limit)], dim=-1) for steps in through]
-    return estimate(pairs, ratio, subject.generator("iterations"), subject.settings.resamples)
+    pairs = [torch.stack([cap(direct, limit), cap(steps, limit)], dim=-1) for steps in through]
+    return estimate(pairs, ratio, case.generator("iterations"), case.settings.resamples)
 
 
 def _hit_share(steps: Tensor) -> float:

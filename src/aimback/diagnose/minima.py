@@ -7,10 +7,10 @@ from torch import Tensor
 
 from aimback.core.problem import Linearised, Solution
 from aimback.data.targets import Targets
-from aimback.diagnose import landscape
-from aimback.diagnose.case import Pictures, Subject
+from aimback.diagnose import derivatives
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
-from aimback.diagnose.summary import figure, median, medians, quantile, sureness
+from aimback.diagnose.statistics import figure, median, medians, quantile, sureness
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.starts import Starts
 
@@ -30,7 +30,7 @@ class Solutions:
         """`(targets, starts)`."""
         return torch.isfinite(self.unit).all(-1)
 
-    def joined(self, others: "Solutions") -> "Solutions":
+    def join(self, others: "Solutions") -> "Solutions":
         """Of the same targets, from more starts."""
         return Solutions(torch.cat([self.unit, others.unit], dim=1))
 
@@ -56,22 +56,22 @@ class Valley:
     back: Tensor
 
 
-def examine(subject: Subject) -> tuple[Claim, Pictures]:
+def examine(case: Case) -> tuple[Claim, Pictures]:
     """Find solutions of both maps from the same starts, and carry each to the other map's solution set.
 
     The true miss in tolerances is also, to first order, the distance to the true set over the distance
     that a hit may have, tolerance / slope; with several outcomes, whose slopes differ, that is at most as much.
     """
-    targets = subject.few()
-    starts = subject.settings.starts
-    true = _solve(subject, subject.task, targets, starts)
-    valleys = [_valley(subject, network, targets, true, starts) for network in subject.networks]
-    own, tolerance = valleys[0], subject.task.tolerance
+    targets = case.few()
+    starts = case.settings.starts
+    true = _solve(case, case.task, targets, starts)
+    valleys = [_valley(case, network, targets, true, starts) for network in case.networks]
+    own, tolerance = valleys[0], case.task.tolerance
     number = estimate(
         [valley.miss / tolerance for valley in valleys],
         medians,
-        subject.generator("minima: bootstrap"),
-        subject.settings.resamples,
+        case.generator("minima: bootstrap"),
+        case.settings.resamples,
     )
     if number.value is None:
         because = "There is no target for which the network has a solution that can be simulated."
@@ -90,7 +90,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
             "holds where the ratio, its interval over targets and that of every network lie above 1: a typical "
             "solution of the network is no solution; does not hold where none of them does"
         ),
-        verdict=number.against(1.0),
+        verdict=number.decide(1.0),
         because=because,
         details={
             "distance_median": median(own.out),
@@ -104,49 +104,49 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
             "starts_left_out": int((~own.miss.isfinite()).sum()),
         },
     )
-    return claim, _picture(subject, own)
+    return claim, _picture(case, own)
 
 
-def _solve(subject: Subject, forward: Linearised, targets: Targets, starts: int) -> Solutions:
+def _solve(case: Case, forward: Linearised, targets: Targets, starts: int) -> Solutions:
     """From the same starts for every forward map."""
     drawn = Starts(number=starts, drawn_from="box")
-    return _found(subject, subject.solve(forward, targets, _PROJECTOR, "minima: starts", drawn))
+    return _find(case, case.solve(forward, targets, _PROJECTOR, "minima: starts", drawn))
 
 
-def _carried(subject: Subject, forward: Linearised, targets: Targets, begin: Solutions) -> Solutions:
+def _carry(case: Case, forward: Linearised, targets: Targets, begin: Solutions) -> Solutions:
     """The solutions of `forward` near those of another map."""
     middle = torch.full_like(begin.unit, 0.5)  # stands in where there is none, and is left out again
-    starts = subject.task.box.from_unit(torch.where(begin.found[..., None], begin.unit, middle))
-    reached = _found(subject, subject.solve(forward, targets, _PROJECTOR, "minima: carried", starts))
+    starts = case.task.box.from_unit(torch.where(begin.found[..., None], begin.unit, middle))
+    reached = _find(case, case.solve(forward, targets, _PROJECTOR, "minima: carried", starts))
     return Solutions(torch.where(begin.found[..., None], reached.unit, torch.nan))
 
 
-def _found(subject: Subject, solution: Solution) -> Solutions:
-    hits = solution.believed_miss <= subject.task.tolerance
-    unit = subject.task.box.to_unit(solution.controls.cpu().double())
+def _find(case: Case, solution: Solution) -> Solutions:
+    hits = solution.believed_miss <= case.task.tolerance
+    unit = case.task.box.to_unit(solution.controls.cpu().double())
     return Solutions(torch.where(hits.cpu()[..., None], unit, torch.nan))
 
 
-def _valley(subject: Subject, network: Linearised, targets: Targets, true: Solutions, starts: int) -> Valley:
-    own = _solve(subject, network, targets, starts)
+def _valley(case: Case, network: Linearised, targets: Targets, true: Solutions, starts: int) -> Valley:
+    own = _solve(case, network, targets, starts)
     miss = torch.full(own.found.shape, torch.nan, dtype=torch.float64)
     rows, _ = torch.nonzero(own.found, as_tuple=True)
-    outcome = landscape.outcomes(subject, subject.task, own.unit[own.found], targets.conditions[rows])
-    missed = torch.linalg.vector_norm(outcome * subject.task.outcomes.span - targets.targets[rows], dim=-1)
+    outcome = derivatives.compute_outcomes(case, case.task, own.unit[own.found], targets.conditions[rows])
+    missed = torch.linalg.vector_norm(outcome * case.task.outcomes.span - targets.targets[rows], dim=-1)
     miss[own.found] = torch.where(missed.isfinite(), missed, torch.nan)
     return Valley(
         miss,
-        out=own.distance(true.joined(_carried(subject, subject.task, targets, own))),
-        back=true.distance(own.joined(_carried(subject, network, targets, true))),
+        out=own.distance(true.join(_carry(case, case.task, targets, own))),
+        back=true.distance(own.join(_carry(case, network, targets, true))),
     )
 
 
-def _picture(subject: Subject, own: Valley) -> Pictures:
+def _picture(case: Case, own: Valley) -> Pictures:
     """Both solution sets of the first target, in the units of the controls; and what was measured of all."""
-    first = subject.targets.first(1)
+    first = case.targets.first(1)
     pictures = {}
-    for name, forward in (("true_set", subject.task), ("surrogate_set", subject.networks[0])):
-        solutions = _solve(subject, forward, first, _PICTURED)
-        pictures[name] = subject.task.box.from_unit(solutions.unit[solutions.found]).numpy()
+    for name, forward in (("true_set", case.task), ("surrogate_set", case.networks[0])):
+        solutions = _solve(case, forward, first, _PICTURED)
+        pictures[name] = case.task.box.from_unit(solutions.unit[solutions.found]).numpy()
     measured = own.miss.isfinite() & own.out.isfinite()
     return pictures | {"distance": own.out[measured].numpy(), "valley_miss": own.miss[measured].numpy()}

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from aimback.core.problem import ForwardMap
 from aimback.data.targets import Targets
-from aimback.diagnose import landscape
-from aimback.diagnose.case import Pictures, Subject
+from aimback.diagnose import derivatives
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
-from aimback.diagnose.dead_ends import Mesh, basins
-from aimback.diagnose.summary import figure, mean, median, medians, sureness
+from aimback.diagnose.statistics import figure, mean, median, medians, sureness
+from aimback.diagnose.watershed import Mesh, find_basins
 
 # A slice is some ten thousand simulations, anew for the conditions of every target.
 _TARGETS = 12
@@ -17,31 +17,31 @@ _TARGETS = 12
 _MARGIN = 1.05
 
 
-def examine(subject: Subject) -> tuple[Claim, Pictures]:
+def examine(case: Case) -> tuple[Claim, Pictures]:
     """Compare both losses, the squared relative miss, along the grid lines of slices of the box.
 
     A slice is the box itself with two controls (a line with one); with more, a square of one box length
     around a random point, in random directions, cut to the box. They are the same for every target and map.
     A dead end of such a slice need not be one of the box, for the truth as little as for the network.
     """
-    targets = subject.few().first(_TARGETS)
-    slices = _slices(subject)
-    residuals = [_residuals(subject, forward, slices, targets) for forward in (subject.task, *subject.networks)]
+    targets = case.few().first(_TARGETS)
+    slices = _slices(case)
+    residuals = [_residuals(case, forward, slices, targets) for forward in (case.task, *case.networks)]
     # Points are compared where every map has an outcome.
     known = torch.stack([torch.isfinite(residual).all(-1) for residual in residuals]).all(0)
     residuals = [torch.where(known[..., None], residual, torch.nan) for residual in residuals]
-    true, *learned = (_loss_on_grid(subject, residual) for residual in residuals)
+    true, *learned = (_loss_on_grid(case, residual) for residual in residuals)
     bend, variation = _variation(true, 2), _variation(true, 1)
     number = estimate(
         [_over(_variation(loss, 2), bend) for loss in learned],
         medians,
-        subject.generator("roughness: bootstrap"),
-        subject.settings.resamples,
+        case.generator("roughness: bootstrap"),
+        case.settings.resamples,
     )
     # A descent that must climb by more than the tolerance to get on has come to a dead end.
-    mesh = Mesh.line(subject.settings.points) if len(subject.task.box) == 1 else Mesh.square(subject.settings.points)
-    hit = subject.task.tolerance / subject.task.outcomes.span
-    true_basins, *learned_basins = (basins(residual.flatten(0, 1), mesh, hit) for residual in residuals)
+    mesh = Mesh.line(case.settings.points) if len(case.task.box) == 1 else Mesh.square(case.settings.points)
+    hit = case.task.tolerance / case.task.outcomes.span
+    true_basins, *learned_basins = (find_basins(residual.flatten(0, 1), mesh, hit) for residual in residuals)
     spurious = [found.beyond(true_basins).double() for found in learned_basins]
     # What a ripple bends back and forth within the truth's own bend shows in the difference alone.
     apart = median(_over(_variation(learned[0] - true, 2), bend))
@@ -62,7 +62,7 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
             f"holds where the ratio, its interval over targets and that of every network lie above {_MARGIN}; does "
             "not hold where none of them does: the network's loss is then as smooth, or smoother"
         ),
-        verdict=number.against(_MARGIN),
+        verdict=number.decide(_MARGIN),
         because=because,
         details={
             "excess_variation": median(_over(_variation(learned[0], 1) - variation, variation)),
@@ -75,18 +75,18 @@ def examine(subject: Subject) -> tuple[Claim, Pictures]:
             "points_left_out": int((~known & torch.isfinite(slices).all(-1)).sum()),
         },
     )
-    return claim, _picture(subject)
+    return claim, _picture(case)
 
 
-def _slices(subject: Subject) -> Tensor:
+def _slices(case: Case) -> Tensor:
     """Points of the unit box on grids, row by row, `(slices, n_points, n_controls)`; NaN outside the box."""
-    controls, settings = len(subject.task.box), subject.settings
+    controls, settings = len(case.task.box), case.settings
     along = torch.linspace(0, 1, settings.points, dtype=torch.float64)
     if controls == 1:
         return along[None, :, None]
     if controls == 2:
         return _grid(along)[None]
-    generator = subject.generator("roughness: slices")
+    generator = case.generator("roughness: slices")
     centres = torch.rand(settings.planes, 1, controls, generator=generator, dtype=torch.float64)
     random = torch.randn(settings.planes, controls, 2, generator=generator, dtype=torch.float64)
     directions, _ = torch.linalg.qr(random)
@@ -100,24 +100,24 @@ def _grid(along: Tensor) -> Tensor:
     return torch.cartesian_prod(along, along).flip(-1)
 
 
-def _residuals(subject: Subject, forward: ForwardMap, slices: Tensor, targets: Targets) -> Tensor:
+def _residuals(case: Case, forward: ForwardMap, slices: Tensor, targets: Targets) -> Tensor:
     """(outcome - target) / span on every slice, `(targets, slices, n_points, n_outcomes)`; NaN outside the box."""
     inside = torch.isfinite(slices).all(-1)
     points = slices[inside]
     # Without conditions all targets see the same outcomes.
-    given = targets.conditions if len(subject.task.conditions) else targets.conditions[:1]
-    outcome = landscape.outcomes(
-        subject, forward, points.repeat(len(given), 1), given.repeat_interleave(len(points), 0)
+    given = targets.conditions if len(case.task.conditions) else targets.conditions[:1]
+    outcome = derivatives.compute_outcomes(
+        case, forward, points.repeat(len(given), 1), given.repeat_interleave(len(points), 0)
     ).unflatten(0, (len(given), len(points)))
-    wanted = targets.targets / subject.task.outcomes.span
+    wanted = targets.targets / case.task.outcomes.span
     residual = torch.full((len(wanted), *inside.shape, wanted.shape[1]), torch.nan, dtype=torch.float64)
     residual[:, inside] = outcome - wanted[:, None]
     return residual
 
 
-def _loss_on_grid(subject: Subject, residual: Tensor) -> Tensor:
+def _loss_on_grid(case: Case, residual: Tensor) -> Tensor:
     """`(targets, slices, n_points, n_outcomes)` -> `(targets, slices, points)`, or `(..., points, points)`."""
-    sides = [subject.settings.points] * min(len(subject.task.box), 2)
+    sides = [case.settings.points] * min(len(case.task.box), 2)
     loss: Tensor = residual.square().sum(-1).unflatten(-1, sides)
     return loss
 
@@ -136,10 +136,10 @@ def _over(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(whole > 0, part / whole, torch.nan)
 
 
-def _picture(subject: Subject) -> Pictures:
+def _picture(case: Case) -> Pictures:
     """Both losses of the first target over the first two controls, the others as the direct route has them."""
-    task, settings = subject.task, subject.settings
-    answer = subject.solutions["direct"]
+    task, settings = case.task, case.settings
+    answer = case.solutions["direct"]
     rest = answer.controls[0, answer.best()[0]].double()
     shown = min(len(task.box), 2)
     along = torch.linspace(0, 1, settings.points, dtype=torch.float64)
@@ -147,10 +147,10 @@ def _picture(subject: Subject) -> Pictures:
     points = task.box.to_unit(rest).repeat(len(grid), 1)
     points[:, :shown] = grid
     axes = task.box.from_unit(along[:, None].expand(-1, len(task.box)))
-    first = subject.targets.first(1)
+    first = case.targets.first(1)
     losses = {
-        name: _loss_on_grid(subject, _residuals(subject, forward, points[None], first))[0, 0].numpy()
-        for name, forward in (("true", task), ("surrogate", subject.networks[0]))
+        name: _loss_on_grid(case, _residuals(case, forward, points[None], first))[0, 0].numpy()
+        for name, forward in (("true", task), ("surrogate", case.networks[0]))
     }
     return {
         **{name: axes[:, index].numpy() for index, name in enumerate(("axis_x", "axis_y")[:shown])},

@@ -3,18 +3,18 @@
 import torch
 from torch import Tensor
 
-from aimback.diagnose.case import Pictures, Subject
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, Estimate, estimate
-from aimback.diagnose.descents import (
-    best_size,
-    capped,
-    even_starts,
-    examined_rows,
-    gradient_ladder,
-    limited,
-    steps_to_hit,
+from aimback.diagnose.comparison import (
+    cap,
+    choose_rows,
+    choose_size,
+    count_steps,
+    descend_ladder,
+    draw_even_starts,
+    limit_steps,
 )
-from aimback.diagnose.summary import figure, sureness
+from aimback.diagnose.statistics import figure, sureness
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.solver import Solver
@@ -22,28 +22,28 @@ from aimback.solve.solver import Solver
 _FAR_FEWER = 2.0
 
 
-def examine(subject: Subject) -> tuple[Claim, Pictures]:
+def examine(case: Case) -> tuple[Claim, Pictures]:
     """Descents on the true loss from the hybrid route's proposals, against those from starts all over the box."""
-    limit = subject.settings.max_steps
-    hybrid = subject.solutions.get("hybrid")
+    limit = case.settings.max_steps
+    hybrid = case.solutions.get("hybrid")
     # A hybrid solution's paths begin at its proposals, one a target; those of cma_es begin a generation later.
-    if hybrid is None or isinstance(subject.solver, CmaEs):
+    if hybrid is None or isinstance(case.solver, CmaEs):
         return _claim(Estimate(None, None, None, (None,)), "There are no proposals to start from.", limit, {}), {}
     proposals = hybrid.history.controls[0, :, :1].to(torch.float64)
-    rows = examined_rows(subject)
+    rows = choose_rows(case)
     kept = rows < len(proposals)
-    targets, proposals = subject.targets.of(rows[kept]), proposals[rows[kept]]
-    starts = even_starts(subject, len(rows))[kept]
-    ladder = gradient_ladder(subject)
-    size = best_size(ladder.direct, limit)
+    targets, proposals = case.targets.of(rows[kept]), proposals[rows[kept]]
+    starts = draw_even_starts(case, len(rows))[kept]
+    ladder = descend_ladder(case)
+    size = choose_size(ladder.direct, limit)
 
     def steps(solver: Solver, starts: Tensor) -> Tensor:
-        return steps_to_hit(subject, subject.task, targets, limited(subject, solver), starts)
+        return count_steps(case, case.task, targets, limit_steps(case, solver), starts)
 
-    descent = GradientDescent(step_size=float(subject.settings.step_sizes[int(size)]))
+    descent = GradientDescent(step_size=float(case.settings.step_sizes[int(size)]))
     warm, cold = steps(descent, proposals)[:, 0], ladder.direct[size][kept]
-    solver_warm, solver_cold = steps(subject.solver, proposals)[:, 0], steps(subject.solver, starts)
-    number, configured = _ratio(subject, warm, cold), _ratio(subject, solver_warm, solver_cold)
+    solver_warm, solver_cold = steps(case.solver, proposals)[:, 0], steps(case.solver, starts)
+    number, configured = _ratio(case, warm, cold), _ratio(case, solver_warm, solver_cold)
     details = {
         "simulations_proposal": float(_simulations(warm, limit).mean()),
         "simulations_random": float(_simulations(cold, limit).mean()),
@@ -76,15 +76,15 @@ def _claim(number: Estimate, because: str, limit: int, details: dict[str, float 
         f"the same targets, in which a start that never hits counts with the limit of {limit} steps",
         number=number,
         rule=f"holds where the ratio and its interval over targets lie above {_FAR_FEWER:g}",
-        verdict=number.against(_FAR_FEWER),
+        verdict=number.decide(_FAR_FEWER),
         because=because,
         details=details,
     )
 
 
-def _ratio(subject: Subject, warm: Tensor, cold: Tensor) -> Estimate:
+def _ratio(case: Case, warm: Tensor, cold: Tensor) -> Estimate:
     """Of the mean simulations, random starts `(n_targets, n_starts)` over proposals `(n_targets,)`."""
-    limit = subject.settings.max_steps
+    limit = case.settings.max_steps
     pairs = torch.stack([_simulations(warm, limit), _simulations(cold, limit).mean(1)], dim=-1)
 
     def ratio(pairs: Tensor) -> Tensor:
@@ -92,9 +92,9 @@ def _ratio(subject: Subject, warm: Tensor, cold: Tensor) -> Estimate:
         # Where no start hits there is nothing to compare.
         return torch.where((mean == limit + 1).all(-1), torch.nan, mean[..., 1] / mean[..., 0])
 
-    return estimate([pairs], ratio, subject.generator("warm start"), subject.settings.resamples)
+    return estimate([pairs], ratio, case.generator("warm start"), case.settings.resamples)
 
 
 def _simulations(steps: Tensor, limit: int) -> Tensor:
     """A hit at once takes one, to see that it is one."""
-    return capped(steps, limit) + 1
+    return cap(steps, limit) + 1

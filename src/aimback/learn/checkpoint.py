@@ -10,7 +10,7 @@ from lightning_fabric.plugins import CheckpointIO
 from safetensors.torch import load, save
 
 from aimback.core.errors import UserError
-from aimback.core.files import written_whole
+from aimback.core.files import write_whole
 
 
 def write_state(path: Path, state: dict[Any, Any]) -> None:
@@ -23,7 +23,7 @@ def write_state(path: Path, state: dict[Any, Any]) -> None:
     tensors: dict[str, torch.Tensor] = {}
     tree = json.dumps(_take_apart(state, tensors))
     payload = save(tensors, metadata={"tree": tree})
-    with written_whole(path) as temporary:
+    with write_whole(path) as temporary:
         # safetensors has no checksum of its own: the first line is that of all the rest.
         temporary.write_bytes(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from aimback.core.errors import UserError
-from aimback.core.files import sha256, write_text, written_whole
-from aimback.data.identity import check_identity, identity
+from aimback.core.files import sha256, write_text, write_whole
+from aimback.data.identity import check_identity, identify
 from aimback.learn.settings import Architecture
 from aimback.tasks.base import Task
 
@@ -111,9 +111,9 @@ class Perceptron(nn.Module):
         """Write the weights (.safetensors) and, beside them, their SHA-256; same weights, same bytes."""
         # One entry: safetensors writes several in random order.
         architecture = self.architecture.model_dump(include=set(Architecture.model_fields))
-        about = json.dumps({"architecture": architecture, "identity": identity(task)}, sort_keys=True)
+        about = json.dumps({"architecture": architecture, "identity": identify(task)}, sort_keys=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with written_whole(path) as temporary:
+        with write_whole(path) as temporary:
             # Not by safetensors itself, whose error on a full disk is none of the system's.
             temporary.write_bytes(save(tensors, metadata={"aimback": about}))
         write_text(path.with_suffix(".sha256"), f"{sha256(path)}  {path.name}\n")

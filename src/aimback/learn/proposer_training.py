@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.ledger import Counted, Ledger
-from aimback.data.identity import identity
+from aimback.data.identity import identify
 from aimback.data.targets import Targets
 from aimback.learn.callbacks import Epoch, Live
 from aimback.learn.examples import Examples
@@ -17,7 +17,7 @@ from aimback.learn.learner import Learner
 from aimback.learn.proposer import Proposer
 from aimback.learn.settings import HybridSettings
 from aimback.learn.trainer import fit, name_training
-from aimback.solve.point import evaluate
+from aimback.solve.point import evaluate_point
 from aimback.solve.rowwise import dot, total
 from aimback.tasks.base import Task
 
@@ -68,7 +68,7 @@ def train_proposer(
     )
     total_steps = settings.max_epochs * examples.steps_an_epoch
     learner = ProposerLearner(proposer, task, ledger, settings, examples.batch_size, total_steps)
-    about = [identity(task), settings.model_dump(), seed, accelerator, str(dtype)]
+    about = [identify(task), settings.model_dump(), seed, accelerator, str(dtype)]
     folder = work_dir / name_training((targets.targets, targets.conditions), about)
     (history,) = fit(learner, examples, settings, accelerator, folder, live)
     return proposer.cpu().eval().requires_grad_(False), history, int(learner.lost)
@@ -136,7 +136,7 @@ class ProposerLearner(Learner):
     def propose(self, inputs: Tensor, targets: Tensor, conditions: Tensor) -> tuple[Tensor, ...]:
         """-> inputs, proposals in the unit cube, relative residual and Jacobian there."""
         unit = self.unit(inputs)
-        point = evaluate(self.simulator, self.box, unit.to(targets), conditions, targets, self.span)
+        point = evaluate_point(self.simulator, self.box, unit.to(targets), conditions, targets, self.span)
         residual, jacobian = point.residual.to(unit), point.jacobian.to(unit)
         known = torch.isfinite(residual).all(-1) & torch.isfinite(jacobian).flatten(1).all(-1)
         self.lost += (~known).sum()

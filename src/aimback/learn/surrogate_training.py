@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from aimback.core.errors import UserError
 from aimback.data.dataset import Dataset
-from aimback.data.identity import identity
+from aimback.data.identity import identify
 from aimback.learn.callbacks import Epoch, Live
 from aimback.learn.examples import VALIDATION_BATCH, Examples
 from aimback.learn.learner import Learner
@@ -111,7 +111,7 @@ def _train_side_by_side(
     tensors = (part for dataset, _ in members for part in (dataset.controls, dataset.conditions, dataset.outcomes))
     about = [(dataset.n_validation, seed) for dataset, seed in members]
     settings = [network.model_dump(), training.model_dump()]
-    name = name_training(tensors, [identity(task), about, settings, accelerator])
+    name = name_training(tensors, [identify(task), about, settings, accelerator])
     histories = fit(learner, examples, training, accelerator, work_dir / name, live)
     for surrogate in surrogates:
         if normalised:

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from aimback.core.files import written_whole
+from aimback.core.files import write_whole
 
 Array = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def new_figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """An empty figure that becomes a PNG file, whole or not at all."""
     with canvas(size) as figure:
         yield figure
-        with written_whole(path) as temporary:
+        with write_whole(path) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None})
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aimback.core.box import Axis
-from aimback.core.files import written_whole
+from aimback.core.files import write_whole
 from aimback.core.problem import InverseProblem, Linearised, Solution
 from aimback.data.targets import Targets
 from aimback.report.canvas import Array, canvas
@@ -138,7 +138,7 @@ def plot_sweep(path: Path, title: str, sweep: Sweep) -> None:
         loop=0,
         optimize=False,
     )
-    with written_whole(path) as temporary:
+    with write_whole(path) as temporary:
         temporary.write_bytes(content.getvalue())
 
 

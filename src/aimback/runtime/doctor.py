@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from aimback.core.errors import UserError
-from aimback.core.files import written_whole
+from aimback.core.files import write_whole
 from aimback.core.repository import is_git_root
 from aimback.runtime.exits import report_errors
 from aimback.runtime.experiments import mend_experiments
@@ -75,7 +75,7 @@ def _tell_of_git(local: Path, has_git: bool) -> None:
         config.remove_option("core", "no_scm")
     else:
         config.read_dict({"core": {"no_scm": "true"}})
-    with written_whole(local) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with write_whole(local) as temporary, temporary.open("w", encoding="utf-8") as file:
         config.write(file)
 
 
@@ -166,7 +166,7 @@ def _mend_lock_file(path: Path) -> list[str]:
     if not kept:
         path.unlink()
         return [f"{path.name}: cut short by a kill, no stage was left; removed"]
-    with written_whole(path) as temporary:
+    with write_whole(path) as temporary:
         temporary.write_bytes(kept)
     return [f"{path.name}: cut short by a kill; kept its {len(_STAGE.findall(kept))} whole stages"]
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
-from aimback.core.errors import UserError, out_of_memory
+from aimback.core.errors import UserError, is_out_of_memory
 from aimback.runtime.project import ROOT
 
 _LOGS = ROOT / "outputs" / "logs"
@@ -67,7 +67,7 @@ def report_errors(name: str, explain: Callable[[Exception], str | None] = lambda
         message = str(error) if isinstance(error, UserError) else explain(error)
         if message is None and isinstance(error, OSError) and error.strerror:
             message = f"{error.filename or 'the system'}: {error.strerror}; see to that, then run again"
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             message = f"there is not enough memory ({error}); ask for less at once, fewer examples, targets or starts"
         _keep_trace(name)
         if message is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.core.checks import MOST_STEPS, check_whole, positive
+from aimback.core.checks import MOST_STEPS, check_positive, check_whole
 from aimback.core.errors import UserError
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver
@@ -43,8 +43,8 @@ class Adam(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("step_size", self.step_size)
-        positive("epsilon", self.epsilon)
+        check_positive("step_size", self.step_size)
+        check_positive("epsilon", self.epsilon)
         if not 0 < self.decay <= 1:
             raise UserError(f"decay: must lie in (0, 1], got {self.decay:g}")
         check_whole(0, MOST_STEPS, plateau_patience=self.plateau_patience)
@@ -73,7 +73,7 @@ class Adam(Solver):
         move = self.step_size * self.decay ** (step - 1) * ahead / (spread + self.epsilon)
         if plateau:
             move = move * plateau[0][:, None]
-        return point.held(point.unit - move), (mean, square, *plateau)
+        return point.keep_inside(point.unit - move), (mean, square, *plateau)
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         always = torch.ones_like(trial.unit[:, 0], dtype=torch.bool)

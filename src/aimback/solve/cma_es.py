@@ -8,11 +8,10 @@ import torch
 from cmaes import CMA
 from torch import Tensor
 
-from aimback.core.checks import positive
+from aimback.core.checks import check_positive
 from aimback.core.errors import UserError
 from aimback.core.problem import ForwardMap, History, InverseProblem, Solution, StartStatus
-from aimback.solve.progress import Progress
-from aimback.solve.solver import Solver
+from aimback.solve.solver import Progress, Solver
 
 _LARGEST = 10_000  # population
 
@@ -36,7 +35,7 @@ class CmaEs(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("step_size", self.step_size)
+        check_positive("step_size", self.step_size)
         if self.population != 0 and not 4 <= self.population <= _LARGEST:
             raise UserError(f"population: must be 0, or a whole number from 4 to {_LARGEST:,}, got {self.population}")
 
@@ -60,7 +59,7 @@ def evolve(
         progress: as in `multistart.solve`.
     """
     count, each, _ = starts.shape
-    runs = _runs(starts.flatten(0, 1).double().cpu(), solver, generator)
+    runs = _make_runs(starts.flatten(0, 1).double().cpu(), solver, generator)
     size = runs[0].population_size
     rows = count * each
     best, miss = starts.flatten(0, 1).double().cpu().clone(), torch.full((rows,), torch.inf, dtype=torch.float64)
@@ -115,7 +114,7 @@ def evolve(
     )
 
 
-def _runs(starts: Tensor, solver: CmaEs, generator: torch.Generator) -> list[CMA]:
+def _make_runs(starts: Tensor, solver: CmaEs, generator: torch.Generator) -> list[CMA]:
     """One run a start, each with random numbers of its own."""
     bounds = np.tile([0.0, 1.0], (starts.shape[-1], 1))
     seeds = torch.randint(2**32, (len(starts),), generator=generator).tolist()

@@ -8,11 +8,10 @@ import torch
 
 from aimback.core.problem import History, InverseProblem, Linearised, Solution
 from aimback.solve.multistart import solve
-from aimback.solve.progress import Progress
-from aimback.solve.solver import Solver
+from aimback.solve.solver import Progress, Solver
 
 
-def solve_in_turn(
+def solve_by_continuation(
     forwards: Sequence[Linearised],
     problem: InverseProblem,
     solver: Solver,
@@ -38,10 +37,10 @@ def solve_in_turn(
     for forward in easier:
         way.append(solve(forward, problem, replace(solver, precision=precision), generator))
         problem = replace(problem, starts=problem.box.to_unit(way[-1].controls))
-    return functools.reduce(_joined, [*way, solve(last, problem, solver, generator, progress)])
+    return functools.reduce(_append, [*way, solve(last, problem, solver, generator, progress)])
 
 
-def _joined(first: Solution, then: Solution) -> Solution:
+def _append(first: Solution, then: Solution) -> Solution:
     """The second solution, with the first one's way before its own."""
     reached = then.steps_to_tolerance
     return replace(

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.core.checks import positive
-from aimback.solve.active_set import step_inside
-from aimback.solve.decrease import adapt_length, judge_decrease
+from aimback.core.checks import check_positive
+from aimback.solve.descent import adapt_length, judge_decrease, step_inside
 from aimback.solve.point import Point
 from aimback.solve.rowwise import dot, total
 from aimback.solve.solver import Memory, Solver
@@ -36,7 +35,7 @@ class GaussNewton(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("length", self.length)
+        check_positive("length", self.length)
 
     def begin(self, point: Point) -> Memory:
         return (torch.full_like(point.unit[:, 0], self.length),)
@@ -45,18 +44,18 @@ class GaussNewton(Solver):
         (length,) = memory
 
         def least(moved: Tensor, free: Tensor) -> Tensor:
-            return minimum_norm_step(point.jacobian * free[:, None, :], _foretold(point, moved), length)
+            return minimum_norm_step(point.jacobian * free[:, None, :], _predict(point, moved), length)
 
         return step_inside(point, least), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         (length,) = memory
-        promised = point.loss - total(_foretold(point, trial.unit - point.unit).square())
+        promised = point.loss - total(_predict(point, trial.unit - point.unit).square())
         better, still = judge_decrease(point, trial, promised)
         return better, still, (adapt_length(point, trial, promised, better, length),)
 
 
-def _foretold(point: Point, moved: Tensor) -> Tensor:
+def _predict(point: Point, moved: Tensor) -> Tensor:
     """The linear model of the residual after a move, `(rows, n_outcomes)`."""
     return point.residual + dot(point.jacobian, moved[:, None, :])
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.core.checks import positive
+from aimback.core.checks import check_positive
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver
 
@@ -26,13 +26,13 @@ class GradientDescent(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("step_size", self.step_size)
+        check_positive("step_size", self.step_size)
 
     def begin(self, point: Point) -> Memory:
         return ()
 
     def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
-        return point.held(point.unit - self.step_size * point.gradient), memory
+        return point.keep_inside(point.unit - self.step_size * point.gradient), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         always = torch.ones_like(trial.unit[:, 0], dtype=torch.bool)

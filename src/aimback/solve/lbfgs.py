@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.checks import check_whole
-from aimback.solve.active_set import step_inside
-from aimback.solve.decrease import judge_decrease, lowest_share
+from aimback.solve.descent import judge_decrease, lowest_share, step_inside
 from aimback.solve.point import Point
 from aimback.solve.rowwise import dot, total
 from aimback.solve.solver import Memory, Solver
@@ -66,13 +65,13 @@ class Lbfgs(Solver):
         move, turn = trial.unit - point.unit, trial.gradient - point.gradient
         better, still = judge_decrease(point, trial, -dot(point.gradient, move))
         share = torch.where(better, 1.0, share * lowest_share(point, trial))
-        kept = (better & _curved(move, turn))[:, None, None]
+        kept = (better & _is_curved(move, turn))[:, None, None]
         moves = torch.where(kept, torch.cat([moves[:, 1:], move[:, None, :]], dim=1), moves)
         turns = torch.where(kept, torch.cat([turns[:, 1:], turn[:, None, :]], dim=1), turns)
         return better, still, (moves, turns, share)
 
 
-def _curved(moves: Tensor, turns: Tensor) -> Tensor:
+def _is_curved(moves: Tensor, turns: Tensor) -> Tensor:
     """Which pairs `(..., n_controls)` have the loss bend upwards, `(...,)`."""
     return dot(moves, turns) > _CURVED * (total(moves.square()) * total(turns.square())).sqrt()
 
@@ -92,7 +91,7 @@ def _times_inverse(moves: Tensor, turns: Tensor, vector: Tensor, length: Tensor)
 
     `length` stands for it where there is no pair yet.
     """
-    known = _curved(moves, turns)
+    known = _is_curved(moves, turns)
     along, square = dot(moves, turns), total(turns.square())
     weights = torch.where(known, 1 / along, 0.0)
     backward = list(range(moves.shape[1]))[::-1]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.core.checks import positive
-from aimback.solve.active_set import step_inside
+from aimback.core.checks import check_positive
+from aimback.solve.descent import step_inside
 from aimback.solve.point import Point
-from aimback.solve.rowwise import dot, largest, solution, total
+from aimback.solve.rowwise import dot, largest, solve_systems, total
 from aimback.solve.solver import Memory, Solver
 
 _FIRST_GROWTH = 2.0
@@ -37,7 +37,7 @@ class LevenbergMarquardt(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("damping", self.damping)
+        check_positive("damping", self.damping)
 
     def begin(self, point: Point) -> Memory:
         damping = torch.full_like(point.unit[:, 0], self.damping)
@@ -50,7 +50,7 @@ class LevenbergMarquardt(Solver):
         def step_of(moved: Tensor, free: Tensor) -> Tensor:
             # What the controls on their bounds have not done is left to the free ones.
             left = point.residual + dot(jacobian, moved[:, None, :])
-            return _damped_step(jacobian * free[:, None, :], left, damping)
+            return _find_damped_step(jacobian * free[:, None, :], left, damping)
 
         return step_inside(point, step_of), memory
 
@@ -71,7 +71,7 @@ class LevenbergMarquardt(Solver):
         return better, still, (damping, growth)
 
 
-def _damped_step(jacobian: Tensor, residual: Tensor, damping: Tensor) -> Tensor:
+def _find_damped_step(jacobian: Tensor, residual: Tensor, damping: Tensor) -> Tensor:
     """The minimiser of |r + J d|^2 + damping |d|^2, `(rows, n_controls)`.
 
     Damping below the square root of the rounding error of J J' would leave a singular one, as of two
@@ -82,10 +82,10 @@ def _damped_step(jacobian: Tensor, residual: Tensor, damping: Tensor) -> Tensor:
     damping = torch.maximum(damping, least)
     if outcomes <= controls:
         gram = dot(jacobian[:, :, None, :], jacobian[:, None, :, :])
-        return -dot(jacobian, solution(_damped(gram, damping), residual)[:, :, None], 1)
+        return -dot(jacobian, solve_systems(_damp(gram, damping), residual)[:, :, None], 1)
     gram = dot(jacobian[:, :, :, None], jacobian[:, :, None, :], 1)
-    return -solution(_damped(gram, damping), dot(jacobian, residual[:, :, None], 1))
+    return -solve_systems(_damp(gram, damping), dot(jacobian, residual[:, :, None], 1))
 
 
-def _damped(matrix: Tensor, damping: Tensor) -> Tensor:
+def _damp(matrix: Tensor, damping: Tensor) -> Tensor:
     return matrix + damping[:, None, None] * torch.eye(matrix.shape[-1]).to(matrix)

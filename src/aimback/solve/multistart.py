@@ -6,14 +6,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from aimback.core.errors import out_of_memory
+from aimback.core.errors import is_out_of_memory
 from aimback.core.problem import History, InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve.cma_es import CmaEs, evolve
-from aimback.solve.ended import Ended, Program, targets_arrived
-from aimback.solve.progress import Progress
 from aimback.solve.rowwise import total
-from aimback.solve.solver import Solver, Stepper
-from aimback.solve.step import Advance, Front, NotCompilable
+from aimback.solve.solver import Progress, Solver, Stepper
+from aimback.solve.step import Finish, Front, Iteration, NotCompilable, Program, count_arrived
 
 _ROWS = 65_536  # starts in flight at once; bounds the memory, and more are no faster
 HISTORY_ROWS = 2048  # paths are kept of the starts of the first targets, about so many
@@ -26,7 +24,7 @@ def solve(
     solver: Solver,
     generator: torch.Generator,
     progress: Progress | None = None,
-    compiler: Callable[[Advance], Program] | None = None,
+    compiler: Callable[[Iteration], Program] | None = None,
 ) -> Solution:
     """Descend through `forward` from every start of every target.
 
@@ -57,45 +55,45 @@ def solve(
         if compiler is not None:
             raise NotCompilable("cma_es is a library's own code")
         return evolve(forward, problem, solver, starts, kept, generator, progress)
-    advance = Advance(forward, problem, cast("Stepper", solver))  # to ask whether it is one takes its time
-    program = None if compiler is None else compiler(advance)
+    iteration = Iteration(forward, problem, cast("Stepper", solver))  # to ask whether it is one takes its time
+    program = None if compiler is None else compiler(iteration)
     size = max(1, _ROWS // each)
     blocks: list[Solution] = []
     arrived = first = 0
 
-    def ended(rows: slice) -> Ended:
-        front = _begun(advance, starts, rows)
+    def run(rows: slice) -> Finish:
+        front = _begin(iteration, starts, rows)
         paths = max(0, min(kept - first, len(front.unit) // each)) * each
         if program is not None:
             return program(front, solver.max_steps, paths)
         block = _Block(front, each, paths)
-        for _ in block.steps(advance):
+        for _ in block.steps(iteration):
             if progress is not None:
-                progress(first + block.done(), arrived + block.arrived())
-        return block.ended()
+                progress(first + block.count_done(), arrived + block.count_arrived())
+        return block.finish()
 
     while first < len(problem.targets):
         try:
-            block = ended(slice(first, first + size))
+            block = run(slice(first, first + size))
         except RuntimeError as error:
             size = min(size, len(problem.targets) - first) // 2
-            if size == 0 or not out_of_memory(error):
+            if size == 0 or not is_out_of_memory(error):
                 raise
             continue  # no start influences another: smaller blocks give the same
-        blocks.append(block.solution(problem, each))
-        arrived += targets_arrived(block.reached, each)
+        blocks.append(block.to_solution(problem, each))
+        arrived += count_arrived(block.reached, each)
         first += len(blocks[-1].steps)
         if progress is not None:
             progress(first, arrived)
-    return _joined(blocks)
+    return _concatenate(blocks)
 
 
-def _begun(advance: Advance, starts: Tensor, rows: slice) -> Front:
+def _begin(iteration: Iteration, starts: Tensor, rows: slice) -> Front:
     """The starts `(n_targets, n_starts, n_controls)` of some of the targets, before their first look."""
-    problem = advance.problem
+    problem = iteration.problem
     starts = starts[rows].to(problem.targets)
     each = starts.shape[1]
-    return advance.begin(
+    return iteration.begin(
         problem.targets[rows].repeat_interleave(each, 0),
         problem.conditions[rows].repeat_interleave(each, 0),
         starts.flatten(0, 1),
@@ -117,22 +115,22 @@ class _Block:
         self._best, self._miss, self._merit, self._reached = (
             part.clone() for part in (front.best, front.miss, front.merit, front.reached)
         )
-        self._why = torch.full_like(self._reached, StartStatus.STEP_LIMIT, dtype=torch.int8)
+        self._status = torch.full_like(self._reached, StartStatus.STEP_LIMIT, dtype=torch.int8)
         self._steps = torch.zeros_like(self._reached)
         self._now = front.unit[:kept].clone(), front.miss[:kept].clone()
         self._path: list[tuple[Tensor, Tensor]] = []
 
-    def steps(self, advance: Advance) -> Iterator[int]:
+    def steps(self, iteration: Iteration) -> Iterator[int]:
         """Step until nothing moves; yields the number of each step when it is done."""
-        max_steps = advance.solver.max_steps
+        max_steps = iteration.solver.max_steps
         for step in range(max_steps + 1):
-            front, goes_on, why = advance(step, self._front)
+            front, goes_on, status = iteration(step, self._front)
             self._follow(front)
             if step == max_steps:
                 goes_on = torch.zeros_like(goes_on)
             (stopped,) = torch.nonzero(~goes_on, as_tuple=True)
             if len(stopped):
-                self._take(front, stopped, step, why)
+                self._take(front, stopped, step, status)
                 (going,) = torch.nonzero(goes_on, as_tuple=True)
                 self._active, front = self._active[going], front[going]
             self._front = front
@@ -140,18 +138,18 @@ class _Block:
             if len(self._active) == 0:
                 return
 
-    def done(self) -> int:
+    def count_done(self) -> int:
         """Targets none of whose starts is on its way."""
         return len(self._steps) // self._each - len(torch.unique(self._active // self._each))
 
-    def arrived(self) -> int:
+    def count_arrived(self) -> int:
         """Targets with a start that has come within the tolerance."""
         self._reached[self._active] = self._front.reached
-        return targets_arrived(self._reached, self._each)
+        return count_arrived(self._reached, self._each)
 
-    def ended(self) -> Ended:
+    def finish(self) -> Finish:
         path, misses = (torch.stack(part) for part in zip(*self._path, strict=True))
-        return Ended(self._best, self._miss, self._merit, self._reached, self._steps, self._why, path, misses)
+        return Finish(self._best, self._miss, self._merit, self._reached, self._steps, self._status, path, misses)
 
     def _follow(self, front: Front) -> None:
         """Note where the first rows are; one that has stopped stays where it was."""
@@ -163,34 +161,34 @@ class _Block:
         self._now = at, misses
         self._path.append(self._now)
 
-    def _take(self, front: Front, stopped: Tensor, step: int, why: Tensor) -> None:
+    def _take(self, front: Front, stopped: Tensor, step: int, status: Tensor) -> None:
         """Those of the rows under way that have stopped after `step`."""
         rows = self._active[stopped]
         self._best[rows], self._miss[rows] = front.best[stopped], front.miss[stopped]
         self._merit[rows], self._reached[rows] = front.merit[stopped], front.reached[stopped]
-        self._steps[rows], self._why[rows] = step, why[stopped]
+        self._steps[rows], self._status[rows] = step, status[stopped]
 
 
-def _joined(blocks: list[Solution]) -> Solution:
+def _concatenate(blocks: list[Solution]) -> Solution:
     """One solution from blocks of targets; shorter histories stay where they ended."""
     if len(blocks) == 1:
         return blocks[0]
     longest = max(len(block.history.believed_miss) for block in blocks)
 
-    def padded(part: Tensor) -> Tensor:
+    def pad(part: Tensor) -> Tensor:
         return torch.cat([part, part[-1:].expand(longest - len(part), *part.shape[1:])])
 
-    def joined(part: Callable[[Solution], Tensor]) -> Tensor:
+    def join(part: Callable[[Solution], Tensor]) -> Tensor:
         return torch.cat([part(block) for block in blocks])
 
     return Solution(
-        controls=joined(lambda block: block.controls),
-        believed_miss=joined(lambda block: block.believed_miss),
-        start_status=joined(lambda block: block.start_status),
-        steps=joined(lambda block: block.steps),
-        steps_to_tolerance=joined(lambda block: block.steps_to_tolerance),
+        controls=join(lambda block: block.controls),
+        believed_miss=join(lambda block: block.believed_miss),
+        start_status=join(lambda block: block.start_status),
+        steps=join(lambda block: block.steps),
+        steps_to_tolerance=join(lambda block: block.steps_to_tolerance),
         history=History(
-            torch.cat([padded(block.history.controls) for block in blocks], dim=1),
-            torch.cat([padded(block.history.believed_miss) for block in blocks], dim=1),
+            torch.cat([pad(block.history.controls) for block in blocks], dim=1),
+            torch.cat([pad(block.history.believed_miss) for block in blocks], dim=1),
         ),
     )

@@ -52,7 +52,7 @@ class Point:
         """How far each control is outside the box, in box lengths, `(rows, n_controls)`."""
         return ((self.unit - 0.5).abs() - 0.5).clamp(min=0)
 
-    def held(self, unit: Tensor) -> Tensor:
+    def keep_inside(self, unit: Tensor) -> Tensor:
         """A proposed position, moved back into the box where that has walls."""
         return unit.clamp(0, 1) if self.boundary is None else unit
 
@@ -86,7 +86,7 @@ def where(condition: Tensor, a: Point, b: Point) -> Point:
     )
 
 
-def evaluate(
+def evaluate_point(
     forward: Linearised,
     box: Box,
     unit: Tensor,

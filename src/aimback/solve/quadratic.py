@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aimback.core.checks import positive
+from aimback.core.checks import check_positive
 from aimback.core.errors import UserError
-from aimback.solve.active_set import step_inside
-from aimback.solve.decrease import adapt_length, judge_decrease
+from aimback.solve.descent import adapt_length, judge_decrease, step_inside
 from aimback.solve.point import Point
-from aimback.solve.rowwise import dot, solution, total
+from aimback.solve.rowwise import dot, solve_systems, total
 from aimback.solve.solver import Memory, Solver
 
 _SOUND = 1e-8  # below it the change of the curvature divides by noise, Nocedal & Wright (6.26)
@@ -42,7 +41,7 @@ class Quadratic(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("length", self.length)
+        check_positive("length", self.length)
 
     def begin(self, point: Point) -> Memory:
         """The trust lengths `(rows,)` and B `(rows, n_controls, n_controls)`.
@@ -60,7 +59,7 @@ class Quadratic(Solver):
         length, curvature = memory
 
         def nearest(moved: Tensor, free: Tensor) -> Tensor:
-            residual, slope = _foretold(point, curvature, moved)
+            residual, slope = _predict(point, curvature, moved)
             sign = torch.sign(residual)
             # From here on the model of the miss, over the free controls.
             miss = residual.abs()
@@ -68,7 +67,7 @@ class Quadratic(Solver):
             bend = sign[:, None, None] * curvature
             ahead = _unit(-slope)
             fall, arch = _parabola(slope, bend, ahead)
-            summit = _unit(-_solved(bend, slope, free))
+            summit = _unit(-_solve_free(bend, slope, free))
             its_fall, its_arch = _parabola(slope, bend, summit)
             climbs = (fall.square() < 2 * arch * miss) & (its_fall > _CLIMBS * fall) & (its_arch > 0)
             ahead = torch.where(climbs[:, None], summit, ahead)
@@ -83,7 +82,7 @@ class Quadratic(Solver):
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         length, curvature = memory
         moved = trial.unit - point.unit
-        foretold, slope = _foretold(point, curvature, moved)
+        foretold, slope = _predict(point, curvature, moved)
         promised = point.loss - foretold.square()
         better, still = judge_decrease(point, trial, promised)
         length = adapt_length(point, trial, promised, better, length)
@@ -96,7 +95,7 @@ class Quadratic(Solver):
         return better, still, (length, torch.where(sound, curvature + change, curvature))
 
 
-def _foretold(point: Point, curvature: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+def _predict(point: Point, curvature: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
     """The model's residual `(rows,)` and its gradient `(rows, n_controls)` after a move."""
     slope = point.jacobian[:, 0]
     turned = _times(curvature, moved)
@@ -108,11 +107,11 @@ def _parabola(slope: Tensor, bend: Tensor, ahead: Tensor) -> tuple[Tensor, Tenso
     return -dot(slope, ahead), dot(_times(bend, ahead), ahead)
 
 
-def _solved(matrix: Tensor, right: Tensor, free: Tensor) -> Tensor:
+def _solve_free(matrix: Tensor, right: Tensor, free: Tensor) -> Tensor:
     """matrix^-1 right over the free controls; not finite, or of no use, where there is no inverse."""
     both = free[:, :, None] & free[:, None, :]
     matrix = torch.where(both, matrix, torch.eye(right.shape[1]).to(right))
-    return solution(matrix, right)
+    return solve_systems(matrix, right)
 
 
 def _unit(vector: Tensor) -> Tensor:

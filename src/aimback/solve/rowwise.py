@@ -34,7 +34,7 @@ def some(flags: Tensor, dim: int = -1) -> Tensor:
     return functools.reduce(torch.logical_or, flags.unbind(dim))
 
 
-def solution(matrix: Tensor, right: Tensor) -> Tensor:
+def solve_systems(matrix: Tensor, right: Tensor) -> Tensor:
     """Of linear systems, a row each: `(rows, n, n)`, `(rows, n)` -> `(rows, n)`; not finite where there is none.
 
     By elimination, each pivot the largest of its column. Sizes 1 and 2 are written out, and in a traced

@@ -34,7 +34,7 @@ class Smoothed:
     would leave none, and answers on a wall would be lost.
 
     What is smoothed is the outcome, not the loss: across a jump F has outcomes that f has nowhere near, so its
-    answers are not those of f. They are where to begin with f itself (`solve_in_turn`).
+    answers are not those of f. They are where to begin with f itself (`solve_by_continuation`).
 
     Args:
         forward: f; it is evaluated `samples` times a row.
@@ -57,22 +57,24 @@ class Smoothed:
         self.box = box
         self._sigma = sigma
         self._order = order
-        half = _matched(torch.randn(samples // 2, len(box), generator=generator, dtype=torch.float64))
+        half = _match_moments(torch.randn(samples // 2, len(box), generator=generator, dtype=torch.float64))
         self._directions = torch.cat([half, -half])
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """The mean outcome, `(..., n_outcomes)`."""
-        (outcome,) = self._by_rows(lambda *rows: (_mean(self.forward(*self._around(*rows)[1:])),), controls, conditions)
+        (outcome,) = self._map_rows(
+            lambda *rows: (_mean(self.forward(*self._perturb(*rows)[1:])),), controls, conditions
+        )
         return outcome
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The mean outcome `(..., n_outcomes)` and the estimate of its Jacobian `(..., n_outcomes, n_controls)`."""
-        estimate = self._zeroth if self._order == "zeroth" else self._first
-        outcome, jacobian = self._by_rows(estimate, controls, conditions)
+        estimate = self._estimate_by_values if self._order == "zeroth" else self._estimate_by_jacobians
+        outcome, jacobian = self._map_rows(estimate, controls, conditions)
         return outcome, jacobian
 
-    def _zeroth(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        _, points, given = self._around(controls, conditions)
+    def _estimate_by_values(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        _, points, given = self._perturb(controls, conditions)
         outcomes = self.forward(points, given)
         forth, back = outcomes.chunk(2)
         directions = self._directions[: len(forth), None, None].to(controls)
@@ -80,21 +82,21 @@ class Smoothed:
         lower, upper = self.box.bounds(controls)
         return _mean(outcomes), _mean(slopes) / (upper - lower)
 
-    def _first(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        unit, points, given = self._around(controls, conditions)
+    def _estimate_by_jacobians(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        unit, points, given = self._perturb(controls, conditions)
         outcomes, jacobians = self.forward.linearise(points, given)
         # What stopped at a wall does not move with the controls.
         moves = ((unit >= 0) & (unit <= 1))[..., None, :]
         return _mean(outcomes), _mean(torch.where(moves, jacobians, 0.0))
 
-    def _around(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _perturb(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Perturbed controls in unit-box lengths, the same stopped at the walls in their units, and their conditions,
         `(samples, rows, ...)` each."""
         directions = self._directions.to(controls)
         unit = self.box.to_unit(controls) + self._sigma * directions[:, None]
         return unit, self.box.from_unit(unit.clamp(0, 1)), conditions.expand(len(directions), *conditions.shape)
 
-    def _by_rows(
+    def _map_rows(
         self, evaluate: Callable[[Tensor, Tensor], tuple[Tensor, ...]], controls: Tensor, conditions: Tensor
     ) -> tuple[Tensor, ...]:
         """Some rows at a time, in any leading shape."""
@@ -107,7 +109,7 @@ class Smoothed:
         return tuple(part.reshape(*leading, *part.shape[1:]) for part in whole)
 
 
-def _matched(normal: Tensor) -> Tensor:
+def _match_moments(normal: Tensor) -> Tensor:
     """The same numbers, `(count, dimensions)`, turned and stretched until their second moments are one and nought."""
     root = torch.linalg.cholesky(normal.T @ normal / len(normal))
     matched: Tensor = torch.linalg.solve_triangular(root, normal.T, upper=False).T

@@ -1,5 +1,6 @@
 """What a solver is: most are a rule for the next step of every start at once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -8,6 +9,9 @@ from torch import Tensor
 from aimback.core.checks import MOST_STEPS, check_whole
 from aimback.core.errors import UserError
 from aimback.solve.point import Point
+
+# Told how far a solver has come: of how many targets all starts have stopped, how many have one within the tolerance.
+Progress = Callable[[int, int], None]
 
 # What a solver remembers of each start, one row a start; finished starts' rows are dropped.
 Memory = tuple[Tensor, ...]

@@ -1,6 +1,6 @@
-"""One step of every start: where to look, what is there, whether to go there, what to remember."""
+"""One step of every start: where to look, what is there, whether to go there, what to remember; and how it ends."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.errors import UserError
-from aimback.core.problem import InverseProblem, Linearised, StartStatus
+from aimback.core.problem import History, InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve import point as points
 from aimback.solve.point import Point
 from aimback.solve.rowwise import largest, some
@@ -58,11 +58,11 @@ class Front:
 
 
 class NotCompilable(UserError):  # noqa: N818 - a state of affairs, as StopIteration
-    """A solve cannot be compiled here, and why."""
+    """Says why a solve cannot be compiled here."""
 
 
 @dataclass(frozen=True)
-class Advance:
+class Iteration:
     """The step of a solver through a forward map: a pure function of tensors, so it may be compiled."""
 
     forward: Linearised
@@ -85,32 +85,34 @@ class Advance:
             step: its number, or in a traced program of one row a tensor of it; step 0 is a look without a move.
 
         Returns:
-            The rows after it; which of them go on, `(rows,)`; and why the others do not, codes of `StartStatus`.
+            The rows after it; which of them go on, `(rows,)`; and how the others stopped, codes of `StartStatus`.
         """
         solver = self.solver
         if isinstance(step, int) and step == 0:
             point = self._look(front.unit, front)
-            return self._noted(step, front, point, solver.begin(point), torch.zeros_like(front.merit, dtype=torch.bool))
+            return self._record(
+                step, front, point, solver.begin(point), torch.zeros_like(front.merit, dtype=torch.bool)
+            )
         here = Point(front.unit, front.residual, front.jacobian, solver.boundary)
         proposed, memory = solver.propose(here, front.memory, step)
         if not isinstance(step, Tensor):
             trial = self._look(proposed, front)
             moves, still, memory = solver.judge(here, trial, memory)
-            return self._noted(step, front, points.where(moves, trial, here), memory, still)
+            return self._record(step, front, points.where(moves, trial, here), memory, still)
         # Traced, one program serves for the first step too, and chooses.
         first = step == 0
         trial = self._look(torch.where(first, front.unit, proposed), front)
         moves, still, memory = solver.judge(here, trial, memory)
         memory = tuple(torch.where(first, *pair) for pair in zip(solver.begin(trial), memory, strict=True))
-        return self._noted(step, front, points.where(moves | first, trial, here), memory, still & ~first)
+        return self._record(step, front, points.where(moves | first, trial, here), memory, still & ~first)
 
     def _look(self, unit: Tensor, front: Front) -> Point:
         problem = self.problem
-        return points.evaluate(
+        return points.evaluate_point(
             self.forward, problem.box, unit, front.conditions, front.targets, problem.scale, self.solver.boundary
         )
 
-    def _noted(
+    def _record(
         self, step: Any, front: Front, point: Point, memory: Memory, still: Tensor
     ) -> tuple[Front, Tensor, Tensor]:
         """The rows at their new points, and who has come to an end there."""
@@ -130,7 +132,55 @@ class Advance:
             memory=memory,
         )
         rests = still | (largest(point.downhill) <= _REST)
-        why = torch.where(rests, StartStatus.STALLED, StartStatus.STEP_LIMIT).to(torch.int8)
-        why = torch.where(point.finite, why, StartStatus.NOT_FINITE)
-        why = torch.where(some(point.residual.abs() == torch.inf), StartStatus.NO_EVENT, why)
-        return moved, point.finite & (merit > self.solver.precision) & ~rests, why
+        status = torch.where(rests, StartStatus.STALLED, StartStatus.STEP_LIMIT).to(torch.int8)
+        status = torch.where(point.finite, status, StartStatus.NOT_FINITE)
+        status = torch.where(some(point.residual.abs() == torch.inf), StartStatus.NO_EVENT, status)
+        return moved, point.finite & (merit > self.solver.precision) & ~rests, status
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Rows that have stopped; see `Front` for the first four.
+
+    Attributes:
+        best: `(rows, n_controls)`; miss, merit, reached: `(rows,)`.
+        steps: that each row took, `(rows,)`.
+        status: how it stopped, codes of `StartStatus`, `(rows,)`.
+        path: of the first rows, where they were after each step, `(n_steps + 1, n_kept, n_controls)`; misses: the
+            relative ones there, `(n_steps + 1, n_kept)`. A row that has stopped stays where it was.
+    """
+
+    best: Tensor
+    miss: Tensor
+    merit: Tensor
+    reached: Tensor
+    steps: Tensor
+    status: Tensor
+    path: Tensor
+    misses: Tensor
+
+    def to_solution(self, problem: InverseProblem, starts: int) -> Solution:
+        """The answer to the problem, of so many rows a target."""
+        shape = len(self.steps) // starts, starts
+        # However it stopped, a start that once came within the tolerance has arrived.
+        status = torch.where(self.merit <= problem.tolerance / problem.scale, StartStatus.ARRIVED, self.status)
+        box, scale = problem.box, problem.scale
+        return Solution(
+            controls=box.from_unit(self.best).unflatten(0, shape),
+            believed_miss=(self.miss * scale).unflatten(0, shape),
+            start_status=status.to(torch.int8).unflatten(0, shape),
+            steps=self.steps.unflatten(0, shape),
+            steps_to_tolerance=self.reached.unflatten(0, shape),
+            history=History(
+                box.from_unit(self.path).unflatten(1, (-1, starts)), (self.misses * scale).unflatten(1, (-1, starts))
+            ),
+        )
+
+
+def count_arrived(reached: Tensor, starts: int) -> int:
+    """How many targets have a start that has come within the tolerance."""
+    return int((reached >= 0).unflatten(0, (-1, starts)).any(-1).sum())
+
+
+# (rows before their first look, the most steps, the paths of so many rows are kept) -> where they have come to.
+Program = Callable[[Front, int, int], Finish]

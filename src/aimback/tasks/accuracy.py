@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
-from aimback.core.checks import check_whole, positive
+from aimback.core.checks import check_positive, check_whole
 from aimback.core.errors import UserError
 from aimback.core.problem import ForwardMap
 
@@ -21,7 +21,7 @@ _MOST = 1_024  # steps; the search for the reach takes seconds with so many
 _FINER = 4  # a method of order p leaves 4^-p of the error to the finer grid
 
 
-def chosen_steps(
+def choose_steps(
     steps: int | None,
     accuracy: float | None,
     in_steps: Callable[[int], ForwardMap],
@@ -59,8 +59,8 @@ def chosen_steps(
         check_whole(least, _MOST, steps=steps)
     if accuracy is None:
         return default if steps is None else int(steps)
-    accuracy = positive("accuracy", accuracy)
-    fewest = _fewest(accuracy, in_steps, truth_in, sample(), list(_ladder(least, most)), unit, axes)
+    accuracy = check_positive("accuracy", accuracy)
+    fewest = _find_fewest(accuracy, in_steps, truth_in, sample(), list(_ladder(least, most)), unit, axes)
     if steps is None:
         return fewest
     if steps < fewest:
@@ -85,7 +85,7 @@ def spread_points(*boxes: Box, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
     return tuple(box.from_unit(part) for box, part in zip(boxes, parts, strict=True))
 
 
-def _fewest(
+def _find_fewest(
     accuracy: float,
     in_steps: Callable[[int], ForwardMap],
     truth_in: Callable[[int], ForwardMap],
@@ -94,11 +94,11 @@ def _fewest(
     unit: str,
     axes: Sequence[Axis],
 ) -> int:
-    def promised(truth: Tensor, steps: int) -> Tensor:
+    def bound_error(truth: Tensor, steps: int) -> Tensor:
         return SAFETY * _differences(in_steps(steps)(*sample), truth)
 
     def keeps(truth: Tensor, steps: int) -> bool:
-        return bool((promised(truth, steps) <= accuracy).all())
+        return bool((bound_error(truth, steps) <= accuracy).all())
 
     with torch.no_grad():
         while True:
@@ -112,7 +112,7 @@ def _fewest(
             if first < here:
                 return served[first]
             if not candidates:
-                worst, row = promised(truth, most).max(dim=0)
+                worst, row = bound_error(truth, most).max(dim=0)
                 place = torch.cat(sample, dim=-1)[row].tolist()
                 found = f"promise some {float(worst):.2g} {unit}" if worst < math.inf else "cannot follow the motion"
                 at = ", ".join(

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from aimback.autodiff.dual import value_of
-from aimback.core.box import Axis, Box, axis
-from aimback.core.checks import positive
+from aimback.core.box import Axis, Box, make_axis
+from aimback.core.checks import check_positive
 from aimback.core.errors import UserError
 from aimback.tasks.base import Task
-from aimback.tasks.reach import outcome_bounds
+from aimback.tasks.reach import bound_outcomes
 
 
 class BallWithWall(Task):
@@ -47,13 +47,13 @@ class BallWithWall(Task):
         gravity: float = 9.81,
         tolerance: float = 1e-4,
     ) -> None:
-        self.box = Box([axis("angle", "rad", angle)])
+        self.box = Box([make_axis("angle", "rad", angle)])
         self.conditions = Box([])
-        self.speed = positive("speed", speed)
-        self.wall_distance = positive("wall_distance", wall_distance)
-        self.wall_height = positive("wall_height", wall_height)
-        self.gravity = positive("gravity", gravity)
-        self.tolerance = positive("tolerance", tolerance)
+        self.speed = check_positive("speed", speed)
+        self.wall_distance = check_positive("wall_distance", wall_distance)
+        self.wall_height = check_positive("wall_height", wall_height)
+        self.gravity = check_positive("gravity", gravity)
+        self.tolerance = check_positive("tolerance", tolerance)
         (elevation,) = self.box.axes
         if elevation.lower < 0 or elevation.upper > math.pi / 2:
             raise UserError(f"angle: must lie within [0, pi/2] rad, got [{elevation.lower:g}, {elevation.upper:g}]")
@@ -84,7 +84,7 @@ class BallWithWall(Task):
 
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest distance, `(..., 1)` each, the gap between them not told of."""
-        return outcome_bounds(self.outcomes, conditions)
+        return bound_outcomes(self.outcomes, conditions)
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
         """The flight from the ground to the ground, `(..., points, 2)`; the wall leaves the height as it is."""

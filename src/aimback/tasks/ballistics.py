@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from aimback.autodiff.dual import linearise, value_of
-from aimback.core.box import Axis, Box, axis
-from aimback.core.checks import positive
+from aimback.core.box import Axis, Box, make_axis
+from aimback.core.checks import check_positive
 from aimback.core.errors import UserError
 from aimback.tasks.base import Task
-from aimback.tasks.linear_drag import height_at, landing_time, never_lands, progress
-from aimback.tasks.reach import outcome_bounds, search_reach
+from aimback.tasks.linear_drag import height_at, landing_time, never_lands, share_of_range
+from aimback.tasks.reach import bound_outcomes, search_reach
 
 Readout = Literal["exact", "grid"]
 
@@ -65,7 +65,12 @@ class Ballistics(Task):
         readout: Readout = "exact",
         tolerance: float = 0.02,
     ) -> None:
-        axes = [axis("x0", "m", x0), axis("y0", "m", y0), axis("angle", "rad", angle), axis("speed", "m/s", speed)]
+        axes = [
+            make_axis("x0", "m", x0),
+            make_axis("y0", "m", y0),
+            make_axis("angle", "rad", angle),
+            make_axis("speed", "m/s", speed),
+        ]
         self.box = Box(axes)
         self.conditions = Box([])
         for bound in (axes[1], axes[3]):
@@ -74,9 +79,9 @@ class Ballistics(Task):
                 raise UserError(f"{bound.name}: must not be negative, {got}")
         if not (axes[2].lower > 0 and axes[2].upper <= math.pi / 2):
             raise UserError(f"angle: must lie within (0, pi/2] rad, got [{axes[2].lower:g}, {axes[2].upper:g}]")
-        self.time_unit = positive("mass", mass) / positive("drag", drag)
-        self.terminal_speed = positive("gravity", gravity) * self.time_unit
-        self.tolerance = positive("tolerance", tolerance)
+        self.time_unit = check_positive("mass", mass) / check_positive("drag", drag)
+        self.terminal_speed = check_positive("gravity", gravity) * self.time_unit
+        self.tolerance = check_positive("tolerance", tolerance)
         if readout not in ("exact", "grid"):
             raise UserError(f"readout: must be 'exact' or 'grid', got {readout!r}")
         self.readout = readout
@@ -101,7 +106,7 @@ class Ballistics(Task):
 
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest x of the landing, `(..., 1)` each; the grid's least is a bound, within one step."""
-        return outcome_bounds(self.outcomes, conditions)
+        return bound_outcomes(self.outcomes, conditions)
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
         """The flight from launch to the exact landing, `(..., points, 2)`, at equal time steps; NaN where
@@ -109,7 +114,7 @@ class Ballistics(Task):
         x0, height, forward, rise = self._launch(controls)
         end = torch.where(never_lands(height, rise), math.nan, landing_time(height, rise))
         time = end[..., None] * torch.linspace(0, 1, points).to(controls)
-        x = x0[..., None] + self._length * forward[..., None] * progress(time)
+        x = x0[..., None] + self._length * forward[..., None] * share_of_range(time)
         y = self._length * height_at(time, height[..., None], rise[..., None])
         return torch.stack([x, y], dim=-1)
 
@@ -129,7 +134,7 @@ class Ballistics(Task):
         never = never_lands(value_of(height), value_of(rise))
         # Any height that it does land from keeps the gradient of such a row from being 0 times infinity.
         height = torch.where(never, 1.0, height)
-        x = x0 + self._length * forward * progress(landing_time(height, rise))
+        x = x0 + self._length * forward * share_of_range(landing_time(height, rise))
         return torch.stack([torch.where(never, math.inf, x)], dim=-1)
 
     def _on_the_grid(self, controls: Any) -> Any:
@@ -142,7 +147,7 @@ class Ballistics(Task):
         last = torch.where(later >= 0, last + 1, torch.where(here >= 0, last, last - 1))
         between_points = (later < 0) & (here < 0) & (earlier < 0)
         never = never_lands(h, v) | between_points | (last > GRID_POINTS - 2)
-        x = x0 + self._length * forward * progress(last * step)
+        x = x0 + self._length * forward * share_of_range(last * step)
         return torch.stack([torch.where(never, math.inf, x)], dim=-1)
 
     def _span(self) -> Axis:

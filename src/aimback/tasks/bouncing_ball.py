@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from aimback.autodiff.dual import value_of
-from aimback.core.box import Axis, Box, axis
-from aimback.core.checks import check_whole, positive
+from aimback.core.box import Axis, Box, make_axis
+from aimback.core.checks import check_positive, check_whole
 from aimback.core.errors import UserError
 from aimback.tasks.base import Task
-from aimback.tasks.reach import outcome_bounds
+from aimback.tasks.reach import bound_outcomes
 
 Contact = Literal["naive", "time_of_impact"]
 
@@ -63,18 +63,18 @@ class BouncingBall(Task):
         contact: Contact = "naive",
         tolerance: float = 0.005,
     ) -> None:
-        self.box = Box([axis("height", "m", height)])
+        self.box = Box([make_axis("height", "m", height)])
         self.conditions = Box([])
-        self.speed = positive("speed", speed)
+        self.speed = check_positive("speed", speed)
         self.forward_speed = float(forward_speed)
         self.ground = float(ground)
-        self.time_step = positive("time_step", time_step)
+        self.time_step = check_positive("time_step", time_step)
         check_whole(2, 10_000, steps=steps)
         self.steps = int(steps)
         if contact not in ("naive", "time_of_impact"):
             raise UserError(f"contact: must be 'naive' or 'time_of_impact', got {contact!r}")
         self.contact = contact
-        self.tolerance = positive("tolerance", tolerance)
+        self.tolerance = check_positive("tolerance", tolerance)
         for name in ("forward_speed", "ground"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"{name}: must be finite, got {getattr(self, name):g}")
@@ -92,7 +92,7 @@ class BouncingBall(Task):
 
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest height at the end, `(..., 1)` each."""
-        return outcome_bounds(self.outcomes, conditions)
+        return bound_outcomes(self.outcomes, conditions)
 
     def finer(self, factor: int) -> "BouncingBall | None":
         """The ball itself, whatever the factor: the limit of ever shorter time steps is known."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from aimback.core.box import Axis, Box, axis
-from aimback.core.checks import positive
+from aimback.core.box import Axis, Box, make_axis
+from aimback.core.checks import check_positive
 from aimback.core.errors import UserError
 from aimback.tasks.base import Task
 
@@ -31,10 +31,10 @@ class Cannon(Task):
     def __init__(
         self, speed: Sequence[float], angle: Sequence[float], launch_height: float, gravity: float, tolerance: float
     ) -> None:
-        self.box = Box([axis("speed", "m/s", speed), axis("angle", "rad", angle)])
+        self.box = Box([make_axis("speed", "m/s", speed), make_axis("angle", "rad", angle)])
         self.launch_height = float(launch_height)
-        self.gravity = positive("gravity", gravity)
-        self.tolerance = positive("tolerance", tolerance)
+        self.gravity = check_positive("gravity", gravity)
+        self.tolerance = check_positive("tolerance", tolerance)
         speed_axis, angle_axis = self.box.axes
         if speed_axis.lower < 0:
             raise UserError(f"speed: must not be negative, got a lower bound of {speed_axis.lower:g} m/s")
@@ -48,6 +48,6 @@ class Cannon(Task):
         raise NotImplementedError
 
 
-def distance_axis(lower: Tensor, upper: Tensor) -> Axis:
+def make_distance_axis(lower: Tensor, upper: Tensor) -> Axis:
     """The outcome of a cannon, spanning what it can reach under any of its conditions."""
     return Axis("distance", "m", float(lower.min()), float(upper.max()))

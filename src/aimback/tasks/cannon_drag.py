@@ -10,10 +10,10 @@ from torch import Tensor
 
 from aimback.autodiff import ode
 from aimback.autodiff.dual import value_of
-from aimback.core.box import Box, axis
+from aimback.core.box import Box, make_axis
 from aimback.core.errors import UserError
-from aimback.tasks.accuracy import chosen_steps, spread_points
-from aimback.tasks.cannon import STANDARD_GRAVITY, Cannon, distance_axis
+from aimback.tasks.accuracy import choose_steps, spread_points
+from aimback.tasks.cannon import STANDARD_GRAVITY, Cannon, make_distance_axis
 from aimback.tasks.reach import search_reach
 
 _STEPS = 16
@@ -34,7 +34,7 @@ class CannonDrag(Cannon):
         wind: `[lower, upper]` in m/s that the wind is drawn from.
         steps: Runge-Kutta steps of a flight, at least 4; None is 16, or as many as `accuracy` takes.
         accuracy: how far a distance may be off in m, anywhere in the box and under any of its winds, for
-            want of steps; None asks for nothing. See `chosen_steps`; the number is the attribute `steps`.
+            want of steps; None asks for nothing. See `choose_steps`; the number is the attribute `steps`.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class CannonDrag(Cannon):
         self.drag = float(drag)
         if not 0 <= self.drag < math.inf:
             raise UserError(f"drag: must be finite and not negative, got {drag:g} 1/m")
-        self.conditions = Box([axis("wind", "m/s", wind, fixed=True)])
+        self.conditions = Box([make_axis("wind", "m/s", wind, fixed=True)])
         self._coarse: CannonDrag | None = None
-        self.steps = chosen_steps(
+        self.steps = choose_steps(
             steps,
             accuracy,
             self._in_steps,
@@ -72,7 +72,7 @@ class CannonDrag(Cannon):
             raise UserError(
                 f"steps: {self.steps} Runge-Kutta steps cannot follow so fast a ball in so thick an air; take more"
             )
-        self.outcomes = Box([distance_axis(low, high)])
+        self.outcomes = Box([make_distance_axis(low, high)])
 
     def __call__(self, controls: Any, conditions: Tensor) -> Any:
         wind = conditions[..., 0]
@@ -98,7 +98,7 @@ class CannonDrag(Cannon):
         start, rate = self._launch(controls, wind)
         _, duration = self._fly(start, rate)
         times = ode.Grid(points - 1, duration)
-        states = ode.steps_along(self._derivative, start, times)
+        states = ode.follow_steps(self._derivative, start, times)
         return torch.stack(
             [torch.stack([x + wind * t, y], dim=-1) for t, (x, y, *_) in zip(times, states, strict=True)], dim=-2
         )

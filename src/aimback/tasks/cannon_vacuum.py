@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.box import Box
-from aimback.tasks.cannon import STANDARD_GRAVITY, Cannon, distance_axis
+from aimback.tasks.cannon import STANDARD_GRAVITY, Cannon, make_distance_axis
 
 
 class CannonVacuum(Cannon):
@@ -28,7 +28,7 @@ class CannonVacuum(Cannon):
         super().__init__(speed, angle, launch_height, gravity, tolerance)
         self.conditions = Box([])
         low, high = self.reach(torch.zeros(1, 0, dtype=torch.float64))
-        self.outcomes = Box([distance_axis(low, high)])
+        self.outcomes = Box([make_distance_axis(low, high)])
 
     def __call__(self, controls: Any, conditions: Tensor) -> Any:
         speed, angle = controls.unbind(-1)

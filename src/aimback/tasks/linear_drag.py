@@ -16,14 +16,14 @@ _STEPS = 2  # of third order, from a guess within some per cent
 _STEEPEST = -60.0  # exponent; a fall that fast is far outside of what lands
 
 
-def progress(time: Any) -> Any:
+def share_of_range(time: Any) -> Any:
     """`1 - exp(-t)`: the share of its whole way that a body has gone forwards."""
     return -torch.expm1(-time)
 
 
 def height_at(time: Any, height: Any, rise: Any) -> Any:
     """y at a time."""
-    gone = progress(time)
+    gone = share_of_range(time)
     return height + rise * gone - (time - gone)
 
 
@@ -47,18 +47,18 @@ def landing_time(height: Any, rise: Any) -> Any:
     plunges = v <= -1
     time = torch.where(plunges, h / torch.where(plunges, -v, 1.0), h + v + p * (1 + p / 8) / (1 + 11 * p / 24))
     for _ in range(_STEPS):
-        gone = progress(time)
+        gone = share_of_range(time)
         slope = _falling(v - (1 + v) * gone)
         newton = (h + v * gone - (time - gone)) / slope
         time = time - newton / (1 + newton * (1 + v) * (1 - gone) / (2 * slope))
-    slope = _falling(v - (1 + v) * progress(time))
+    slope = _falling(v - (1 + v) * share_of_range(time))
     return time - height_at(time, height, rise) / slope
 
 
 def _depth(height: Tensor, rise: Tensor) -> Tensor:
     """`1 - a exp(-h - v)`, which is p^2 / 2 of the expansion; negative where the apex lies below the ground."""
     bound = (height + rise).clamp(min=_STEEPEST)
-    gone = progress(bound)
+    gone = share_of_range(bound)
     depth: Tensor = gone - rise * (1 - gone)
     return depth
 

@@ -20,7 +20,7 @@ class _Boxed(ForwardMap, Protocol):
     box: Box
 
 
-def outcome_bounds(outcomes: Box, conditions: Tensor) -> tuple[Tensor, Tensor]:
+def bound_outcomes(outcomes: Box, conditions: Tensor) -> tuple[Tensor, Tensor]:
     """The ends of the outcomes' range, `(..., n_outcomes)` each, where it is the same under all conditions."""
     low, high = outcomes.bounds(conditions)
     shape = (*conditions.shape[:-1], len(outcomes))

@@ -6,11 +6,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aimback.core.box import Axis, Box, axis
-from aimback.core.checks import positive
+from aimback.core.box import Axis, Box, make_axis
+from aimback.core.checks import check_positive
 from aimback.core.errors import UserError
 from aimback.tasks.base import Task
-from aimback.tasks.reach import outcome_bounds, search_reach
+from aimback.tasks.reach import bound_outcomes, search_reach
 
 Convention = Literal["ren2020", "kruse2021"]
 
@@ -45,13 +45,17 @@ class RoboticArm(Task):
         convention: Convention = "ren2020",
         tolerance: float = 0.01,
     ) -> None:
-        angles = [axis("angle1", "rad", angle1), axis("angle2", "rad", angle2), axis("angle3", "rad", angle3)]
-        self.box = Box([axis("height", "m", height), *angles])
+        angles = [
+            make_axis("angle1", "rad", angle1),
+            make_axis("angle2", "rad", angle2),
+            make_axis("angle3", "rad", angle3),
+        ]
+        self.box = Box([make_axis("height", "m", height), *angles])
         self.conditions = Box([])
-        self.tolerance = positive("tolerance", tolerance)
+        self.tolerance = check_positive("tolerance", tolerance)
         if len(lengths) != 3:
             raise UserError(f"lengths: give three, got {list(lengths)}")
-        self.lengths = tuple(positive("lengths", length) for length in lengths)
+        self.lengths = tuple(check_positive("lengths", length) for length in lengths)
         if convention not in ("ren2020", "kruse2021"):
             raise UserError(f"convention: must be 'ren2020' or 'kruse2021', got {convention!r}")
         self.convention = convention
@@ -79,7 +83,7 @@ class RoboticArm(Task):
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest x and y, `(..., 2)` each, found by search. Their rectangle is wider than
         what the tip can touch: a target beyond it is out of reach, one inside need not be in reach."""
-        return outcome_bounds(self.outcomes, conditions)
+        return bound_outcomes(self.outcomes, conditions)
 
     def trajectory(self, controls: Tensor, conditions: Tensor, points: int) -> Tensor:
         """The arm itself from base to tip, `(..., points, 2)`, at equal steps along its links."""

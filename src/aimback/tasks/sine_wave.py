@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimback.core.box import Axis, Box, axis
-from aimback.core.checks import positive
+from aimback.core.box import Axis, Box, make_axis
+from aimback.core.checks import check_positive
 from aimback.tasks.base import Task
-from aimback.tasks.reach import outcome_bounds
+from aimback.tasks.reach import bound_outcomes
 
 
 class SineWave(Task):
@@ -29,9 +29,9 @@ class SineWave(Task):
     def __init__(
         self, x1: Sequence[float] = (-1.0, 1.0), x2: Sequence[float] = (-1.0, 1.0), tolerance: float = 0.01
     ) -> None:
-        self.box = Box([axis("x1", "", x1), axis("x2", "", x2)])
+        self.box = Box([make_axis("x1", "", x1), make_axis("x2", "", x2)])
         self.conditions = Box([])
-        self.tolerance = positive("tolerance", tolerance)
+        self.tolerance = check_positive("tolerance", tolerance)
         first, second = self.box.axes
         sine = _sine_range(3 * math.pi * first.lower, 3 * math.pi * first.upper)
         quarter = math.pi / 2  # cos x = sin(x + pi / 2)
@@ -56,7 +56,7 @@ class SineWave(Task):
 
     def reach(self, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Least and greatest height, `(..., 1)` each: both waves vary on their own, so their extremes add."""
-        return outcome_bounds(self.outcomes, conditions)
+        return bound_outcomes(self.outcomes, conditions)
 
 
 def _sine_range(lower: float, upper: float) -> tuple[float, float]:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from aimback.autodiff import ode
 from aimback.autodiff.dual import value_of
-from aimback.core.box import Axis, Box, axis
-from aimback.core.checks import positive
+from aimback.core.box import Axis, Box, make_axis
+from aimback.core.checks import check_positive
 from aimback.core.errors import UserError
-from aimback.tasks.accuracy import chosen_steps, spread_points
+from aimback.tasks.accuracy import choose_steps, spread_points
 from aimback.tasks.base import Task
 from aimback.tasks.reach import search_reach
 from aimback.tasks.trebuchet_motion import (
@@ -85,7 +85,7 @@ class Trebuchet(Task):
         steps: Runge-Kutta steps of the swing, at least 12; the ground takes a third of them, the flight
             half; not used by "euler60". None is 48, or as many as `accuracy` takes.
         accuracy: how far a distance may be off in m, anywhere in the box and under any of its winds, for
-            want of steps; None asks for nothing. See `chosen_steps`; the number is the attribute `steps`.
+            want of steps; None asks for nothing. See `choose_steps`; the number is the attribute `steps`.
 
     Raises:
         UserError: a value outside these ranges, named.
@@ -102,9 +102,9 @@ class Trebuchet(Task):
         steps: int | None = None,
         accuracy: float | None = None,
     ) -> None:
-        self.box = Box([axis("release_angle", "rad", release_angle), axis("weight", "lb", weight)])
-        self.conditions = Box([axis("wind", "m/s", wind, fixed=True)])
-        self.tolerance = positive("tolerance", tolerance)
+        self.box = Box([make_axis("release_angle", "rad", release_angle), make_axis("weight", "lb", weight)])
+        self.conditions = Box([make_axis("wind", "m/s", wind, fixed=True)])
+        self.tolerance = check_positive("tolerance", tolerance)
         angle_axis, weight_axis = self.box.axes
         if not 0 < angle_axis.lower < angle_axis.upper < math.pi / 2:
             raise UserError(
@@ -119,7 +119,7 @@ class Trebuchet(Task):
             raise UserError(f"accuracy: {integrator} has its own steps; give integrator: exact, or accuracy: null")
         self.integrator = integrator
         self.inertias = inertias
-        self.steps = chosen_steps(
+        self.steps = choose_steps(
             steps,
             accuracy,
             self._in_steps,
@@ -139,7 +139,7 @@ class Trebuchet(Task):
         """The distance in m, `(..., 1)`, of `(release_angle, weight)` in `(..., 2)`."""
         wind = conditions[..., 0]
         thrown, no_throw = self._throw(controls)
-        (x, *_), time, no_landing = self._solver.to_event(flying, (), _launched(thrown, wind))
+        (x, *_), time, no_landing = self._solver.to_event(flying, (), _launch_flight(thrown, wind))
         missing = _first(no_throw, no_landing)
         return torch.stack([torch.where(missing == 0, x + wind * time, missing)], dim=-1)
 
@@ -176,7 +176,7 @@ class Trebuchet(Task):
             reached = self._solver.path(motion, parameters, state, (points - 1) // 5)
             path += [projectile(part)[:2] for _, part in reached]
             state, _, _ = self._solver.to_event(motion, parameters, state)
-        flight = self._solver.path(flying, (), _launched(state, wind), points - len(path))
+        flight = self._solver.path(flying, (), _launch_flight(state, wind), points - len(path))
         path += [(x + wind * time, height - PIVOT_HEIGHT) for time, (x, height, *_) in flight]
         return torch.stack([torch.stack(pair, dim=-1) for pair in path], dim=-2)
 
@@ -268,7 +268,7 @@ class _RungeKutta:
         derivative, _ = _by_its_clock(stage)
         between = math.ceil(self._steps(stage) / points)
         times = ode.Grid(points * between, ticks)
-        states = ode.steps_along(derivative, (*state, torch.zeros_like(ticks)), times)
+        states = ode.follow_steps(derivative, (*state, torch.zeros_like(ticks)), times)
         for *reached, time in itertools.islice(states, between, None, between):
             yield time, tuple(reached)
 
@@ -299,7 +299,7 @@ def _by_its_clock(stage: Stage) -> tuple[ode.Derivative, ode.Measure]:
     return derivative, lambda state: stage.crossing(state[:-1])
 
 
-def _launched(state: ode.State, wind: Tensor) -> ode.State:
+def _launch_flight(state: ode.State, wind: Tensor) -> ode.State:
     """The projectile let go, seen from the moving air."""
     x, y, along, up = projectile(state)
     return x, y + PIVOT_HEIGHT, along - wind, up

@@ -58,7 +58,7 @@ class Stage:
         effort: its share of Runge-Kutta steps, the hardest stage having 1.
         pace: ticks between two looks for the event; it does not come and go within them.
         crossing: state -> a number that falls from above zero to zero at the event.
-        differenced: the same by finite difference, as a program without accelerations at hand has
+        differentiate: the same by finite difference, as a program without accelerations at hand has
             it: (state, state at the start of the step, time since) -> number; None where there is no need.
     """
 
@@ -67,7 +67,7 @@ class Stage:
     effort: float
     pace: float
     crossing: Measure
-    differenced: Callable[[State, State, Any], Any] | None = None
+    differentiate: Callable[[State, State, Any], Any] | None = None
 
 
 class Machine:
@@ -167,10 +167,10 @@ def sliding(machine: Machine) -> Stage:
     def crossing(state: State) -> Any:
         return _ground_push(state, pull(state, machine.on_ground(state)))
 
-    def differenced(state: State, before: State, elapsed: Any) -> Any:
+    def differentiate(state: State, before: State, elapsed: Any) -> Any:
         return _ground_push(state, (projectile(state)[2] - projectile(before)[2]) / elapsed)
 
-    return Stage(machine.on_ground, _swing_tempo, 1 / 3, 0.25, crossing, differenced)
+    return Stage(machine.on_ground, _swing_tempo, 1 / 3, 0.25, crossing, differentiate)
 
 
 def swinging(machine: Machine, release_angle: Any) -> Stage:

@@ -38,7 +38,7 @@ class EulerProgram:
         for index in range(int(steps.max())):
             # A step of length nought leaves those alone whose event comes earlier.
             step = (index < steps).to(share) * _STEP
-            state = _moved(state, step, stage.derivative(state))
+            state = _move(state, step, stage.derivative(state))
         last = _Step(stage, state)
         # Where the event falls on the start of a step it does not move with the parameters, but jumps.
         on_start = share == 0
@@ -56,7 +56,7 @@ class EulerProgram:
         derivative = motion(*parameters).derivative
         states = [state]
         for _ in range(int(duration.max() * RATE) + 1):
-            states.append(_moved(states[-1], _STEP, derivative(states[-1])))
+            states.append(_move(states[-1], _STEP, derivative(states[-1])))
         table = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
         for point in range(1, points + 1):
             elapsed = duration * (point / points)
@@ -72,7 +72,7 @@ class _Step:
         self._stage = stage
         self._before = before
         self._rate = stage.derivative(before)
-        self.after = _moved(before, _STEP, self._rate)
+        self.after = _move(before, _STEP, self._rate)
         self._rate_after = stage.derivative(self.after)
 
     def state(self, share: Any) -> State:
@@ -81,9 +81,9 @@ class _Step:
     def condition(self, share: Any) -> Any:
         """What falls to zero at the event; a finite difference over the part of the step where the stage has one."""
         state = self.state(share)
-        if self._stage.differenced is None:
+        if self._stage.differentiate is None:
             return self._stage.crossing(state)
-        return self._stage.differenced(state, self._before, share * _STEP)
+        return self._stage.differentiate(state, self._before, share * _STEP)
 
 
 def _locate(stage: Stage, state: State) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,5 +127,5 @@ def _hermite(share: Any, before: State, after: State, rate: State, rate_after: S
     )
 
 
-def _moved(state: State, step: Any, rate: State) -> State:
+def _move(state: State, step: Any, rate: State) -> State:
     return tuple(component + step * slope for component, slope in zip(state, rate, strict=True))

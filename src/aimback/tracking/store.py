@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from aimback.core.errors import UserError
-from aimback.core.files import written_whole
+from aimback.core.files import write_whole
 from aimback.core.repository import has_changes, head_commit
 from aimback.runtime.process import lives
 from aimback.tracking.uris import folder_uri, local_path, sqlite_file, sqlite_uri
@@ -349,7 +349,7 @@ def _make_database(database: Path, experiment: str) -> None:
             return
         for left in database.parent.glob(f".{database.stem}-*"):  # by a process that was killed here
             left.unlink(missing_ok=True)
-        with written_whole(database) as temporary:
+        with write_whole(database) as temporary:
             store = SqlAlchemyStore(sqlite_uri(temporary), _artifacts(database))  # type: ignore[no-untyped-call]
             store.create_experiment(experiment, None, [])  # type: ignore[no-untyped-call]
             store.engine.dispose()

@@ -23,7 +23,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aimback.core.checks import show
+from aimback.core.checks import quote
 from aimback.core.errors import UserError
 from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF, ROOT, name_below_root
@@ -129,9 +129,9 @@ def check_input(arguments: Sequence[str]) -> None:
         )
     for argument in arguments:
         if any("\udc80" <= letter <= "\udcff" for letter in argument):
-            raise UserError(f"{show(argument)}: is not UTF-8; type it again, or rename the file that it names")
+            raise UserError(f"{quote(argument)}: is not UTF-8; type it again, or rename the file that it names")
         if not all(letter.isprintable() or letter.isspace() for letter in argument):
-            raise UserError(f"{show(argument)}: holds a character that cannot be shown; type it again")
+            raise UserError(f"{quote(argument)}: holds a character that cannot be shown; type it again")
     if "params" in arguments:
         read_mapping(PARAMS, ANEW)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from aimback.core.checks import show
+from aimback.core.checks import quote
 from aimback.core.errors import UserError
 from aimback.runtime.project import CONF, ROOT
 
@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if (name := str(key.value)) in seen:
-                problem = f"the name {show(name)} is there twice"
+                problem = f"the name {quote(name)} is there twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
@@ -108,7 +108,7 @@ def _check_kind(tree: Mapping[str, Any], key: str, kind: str) -> None:
     if name not in group:
         raise ValueError(f"{key} is missing")
     if not _KINDS[kind](group[name]):
-        raise ValueError(f"{key} must be {kind}, got {show(group[name])}")
+        raise ValueError(f"{key} must be {kind}, got {quote(group[name])}")
 
 
 def _has_parts(value: Any, kind: type, parts: type) -> bool:
@@ -129,7 +129,7 @@ def _parse(file: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ValueError(f"must hold names and values, got {show(tree)}")
+        raise ValueError(f"must hold names and values, got {quote(tree)}")
     _check_values(tree)
     return tree
 
@@ -142,14 +142,14 @@ def _check_values(tree: dict[Any, Any]) -> None:
         node = waiting.pop()
         if isinstance(node, dict):
             if wrong := [name for name in node if not isinstance(name, str)]:
-                raise ValueError(f"names must be text, got {show(wrong[0])}")
+                raise ValueError(f"names must be text, got {quote(wrong[0])}")
             parts = list(node.values())
         elif isinstance(node, list):
             parts = node
         elif isinstance(node, str | int | float | None):
             continue
         else:
-            raise ValueError(f"{show(node)} can be no value of a setting")
+            raise ValueError(f"{quote(node)} can be no value of a setting")
         count += len(parts)
         if count > _MOST:
             raise ValueError(f"holds more than {_MOST:,} values, its aliases (*name) written out")

@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 import aimback
-from aimback.core.checks import MOST_ROWS, show
+from aimback.core.checks import MOST_ROWS, quote
 from aimback.core.errors import UserError
 from aimback.core.hardware import Hardware
 from aimback.core.section import Section
@@ -180,7 +180,7 @@ class Settings(Section):
     @classmethod
     def _build_tasks(cls, nodes: Any, before: ValidationInfo) -> dict[str, Task]:
         if not isinstance(nodes, Mapping):
-            raise UserError(f"must be groups of settings by name, got {show(nodes)}")
+            raise UserError(f"must be groups of settings by name, got {quote(nodes)}")
         if wrong := [name for name in nodes if not str(name).isidentifier()]:  # it names a folder
             raise UserError(f"{wrong[0]}: a task's name is of letters, digits and _")
         only = before.data["only"].task if "only" in before.data else None
@@ -299,7 +299,7 @@ def build(node: Any, kind: type[T], path: str = "") -> T:
             a value of another type, out of range, or not finite.
     """
     if not isinstance(node, Mapping):
-        raise UserError(_place(path, f"must be a group of settings, got {show(node)}"))
+        raise UserError(_place(path, f"must be a group of settings, got {quote(node)}"))
     values = {str(name): value for name, value in node.items()}
     has_choice = getattr(kind, "_is_protocol", False) or kind in _FAMILIES
     made = _find_class(values.pop("_target_", None), kind, path) if has_choice else kind
@@ -326,7 +326,7 @@ def _describe(made: type) -> type[Section]:
 
 def _find_class(target: Any, kind: type[T], path: str) -> type[T]:
     """The class that `target` names, once it is known to be one of ours: importing and calling run code."""
-    wanted = _place(path, f"_target_: must name a {kind.__name__} of aimback, got {show(target)}")
+    wanted = _place(path, f"_target_: must name a {kind.__name__} of aimback, got {quote(target)}")
     if not isinstance(target, str) or re.fullmatch(r"aimback(\.[A-Za-z]\w*)+", target) is None:
         raise UserError(wanted)
     module_name, _, name = target.rpartition(".")
@@ -376,7 +376,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
             if hasattr(bound, name)
         ]
         reason = f"must be {' and '.join(limits)}" if limits else reason
-    return f"{key}: {reason}, got {show(found['input'])}"
+    return f"{key}: {reason}, got {quote(found['input'])}"
 
 
 def _place(path: str, message: str) -> str:

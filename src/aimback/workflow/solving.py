@@ -15,7 +15,7 @@ from aimback.core.problem import InverseProblem, Linearised, Solution
 from aimback.data.solution import save_solution
 from aimback.data.targets import Targets, load_targets
 from aimback.runtime.project import ROOT
-from aimback.solve.continuation import solve_in_turn
+from aimback.solve.continuation import solve_by_continuation
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_starts
 from aimback.solve.step import NotCompilable
@@ -44,7 +44,7 @@ def solve_targets(
     Args:
         about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
         propose: where a refinement begins.
-        before: easier maps to descend through first, see `solve_in_turn`; with any, nothing is compiled.
+        before: easier maps to descend through first, see `solve_by_continuation`; with any, nothing is compiled.
     """
     folder = f"routes/{job.route}"
     targets, again = load_targets(job.made("data/targets.npz"), job.task).only_valid().once()
@@ -67,7 +67,7 @@ def _solve(
     task, hardware = job.task, job.settings.hardware
     device, dtype = hardware.device(), route.torch_dtype
     wanted, given = targets.targets.to(device, dtype), targets.conditions.to(device, dtype)
-    box = task.box.shrunk(route.margin) if isinstance(route, Inversion) and route.margin else task.box
+    box = task.box.shrink(route.margin) if isinstance(route, Inversion) and route.margin else task.box
     generator = job.generator("starts")
 
     def guess(count: int) -> Tensor:
@@ -84,7 +84,7 @@ def _solve(
         compiler = Compiler(ROOT / "outputs" / "compiled", about)
     with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
         if before:
-            return solve_in_turn([*before, forward], problem, route.solver, generator, bar.reached)
+            return solve_by_continuation([*before, forward], problem, route.solver, generator, bar.reached)
         try:
             return solve(forward, problem, route.solver, generator, bar.reached, compiler)
         except NotCompilable as error:

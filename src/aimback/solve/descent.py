@@ -1,4 +1,6 @@
-"""What a trial point must bring to be moved to, and how far to try next where it does not."""
+"""What descending solvers share: a step that keeps to the box, and what it must bring to be taken."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -7,6 +9,33 @@ from aimback.solve.point import Point
 from aimback.solve.rowwise import dot, largest, total
 
 _ENOUGH = 1e-4  # share of the promised decrease, Nocedal & Wright (2006), (3.4) and algorithm 4.1
+
+
+def step_inside(point: Point, step: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Where a solver's step ends inside the box, `(rows, n_controls)`, exactly on the bounds that it meets.
+
+    A control on its bound whose descent would lead through it is held from the first. A control that
+    the step of the free ones takes out of the box is put on its bound and held too, and `step` is asked
+    again for those still free: at most once a control.
+
+    Args:
+        point: where the step begins.
+        step: `(moved, free) -> (rows, n_controls)`, the best move of the `free` controls where the others
+            have moved by `moved` (0 for the free ones); its values for the others are not looked at.
+    """
+    unit = point.unit
+    free = point.downhill != 0
+    end = there = unit
+    for _ in range(unit.shape[1]):
+        there = torch.where(free, unit + step(end - unit, free), end)
+        inside = there.clamp(0, 1)
+        hits = there != inside
+        end = torch.where(hits, inside, end)
+        free = free & ~hits
+        # The rows without a hit would be given the same step again.
+        if not torch.compiler.is_compiling() and not bool(hits.any()):
+            break
+    return torch.where(free, there, end)
 
 
 def judge_decrease(point: Point, trial: Point, promised: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from aimback.core.problem import Linearised
 from aimback.data.dataset import simulate
 from aimback.data.targets import Targets
-from aimback.diagnose.case import Subject
+from aimback.diagnose.case import Case
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.multistart import HISTORY_ROWS
@@ -37,7 +37,7 @@ class GradientLadder(GradientDescent):
         return (of_target.repeat(len(point.unit) // len(of_target))[:, None],)
 
     def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
-        return point.held(point.unit - memory[0] * point.gradient), memory
+        return point.keep_inside(point.unit - memory[0] * point.gradient), memory
 
 
 @dataclass(frozen=True)
@@ -53,46 +53,46 @@ class Ladder:
     networks: Sequence[Tensor]
 
 
-def examined(subject: Subject) -> Targets:
+def choose_targets(case: Case) -> Targets:
     """The targets that are looked at closely, without those that the task knows to be out of reach."""
-    return subject.targets.of(examined_rows(subject))
+    return case.targets.of(choose_rows(case))
 
 
 @functools.lru_cache(maxsize=1)
-def examined_rows(subject: Subject) -> Tensor:
+def choose_rows(case: Case) -> Tensor:
     """Their rows among all targets; if all of the first ones are out of reach, these."""
-    few = subject.few()
+    few = case.few()
     # Asked only where the direct route did not arrive: a task may have to search for its reach.
-    arrived = (subject.solutions["direct"].believed_miss[: len(few)] <= subject.task.tolerance).any(-1)
+    arrived = (case.solutions["direct"].believed_miss[: len(few)] <= case.task.tolerance).any(-1)
     doubtful = (~arrived).nonzero()[:, 0]
     out = torch.zeros(len(few), dtype=torch.bool)
-    out[doubtful] = find_unreachable(subject.task, few.targets[doubtful], few.conditions[doubtful])
+    out[doubtful] = find_unreachable(case.task, few.targets[doubtful], few.conditions[doubtful])
     return (out.all() | ~out).nonzero()[:, 0]
 
 
-def even_starts(subject: Subject, count: int) -> Tensor:
+def draw_even_starts(case: Case, count: int) -> Tensor:
     """The starts of every comparison, evenly over the box, `(count, n_starts, n_controls)` in its units."""
-    box, generator = subject.task.box, subject.generator("starts")
-    return box.from_unit(draw_evenly(count, subject.settings.starts, len(box), generator))
+    box, generator = case.task.box, case.generator("starts")
+    return box.from_unit(draw_evenly(count, case.settings.starts, len(box), generator))
 
 
-def limited(subject: Subject, solver: Solver) -> Solver:
+def limit_steps(case: Case, solver: Solver) -> Solver:
     """The same solver, with as many steps as a descent is given here, and no more precision than a hit needs."""
-    precision = max(solver.precision, _DONE * subject.task.tolerance / subject.task.outcomes.span)
-    return replace(solver, max_steps=subject.settings.max_steps, precision=precision)
+    precision = max(solver.precision, _DONE * case.task.tolerance / case.task.outcomes.span)
+    return replace(solver, max_steps=case.settings.max_steps, precision=precision)
 
 
-def true_miss(subject: Subject, targets: Targets, controls: Tensor) -> Tensor:
+def measure_miss(case: Case, targets: Targets, controls: Tensor) -> Tensor:
     """The miss of controls `(n_targets, n_starts, n_controls)` by the true simulator, float64 on the CPU.
 
     Infinite where the simulation is no number, and outside the box, into which soft walls let an answer go.
     """
     shape = controls.shape[:2]
     wanted, conditions = (part.repeat_interleave(shape[1], 0) for part in (targets.targets, targets.conditions))
-    return _miss(subject, controls.flatten(0, 1), wanted, conditions).reshape(shape)
+    return _miss(case, controls.flatten(0, 1), wanted, conditions).reshape(shape)
 
 
-def steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
+def count_steps(case: Case, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
     """The first step at which the true miss is within the tolerance, `(n_targets, n_starts)`; -1 where it never is.
 
     The path is the one that the solver takes through `forward`; where that has it stop, it stays.
@@ -103,39 +103,39 @@ def steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solver
     # Of more starts than these the solver keeps no paths.
     block = max(1, HISTORY_ROWS // starts.shape[1])
     blocks = [
-        _steps_to_hit(subject, forward, targets.of(rows), solver, starts[rows])
+        _count_steps(case, forward, targets.of(rows), solver, starts[rows])
         for rows in torch.arange(len(targets)).split(block)
     ]
     return torch.cat(blocks)
 
 
-def capped(steps: Tensor, limit: int) -> Tensor:
+def cap(steps: Tensor, limit: int) -> Tensor:
     """Numbers of steps, with the limit for "never": their mean is a restricted mean (Royston, Parmar 2013)."""
     return torch.where(steps < 0, limit, steps).double()
 
 
 @functools.lru_cache(maxsize=1)
-def gradient_ladder(subject: Subject) -> Ladder:
+def descend_ladder(case: Case) -> Ladder:
     """Gradient descent by all step sizes, from the same starts; made once for all claims that ask."""
-    targets, sizes = examined(subject), tuple(subject.settings.step_sizes)
-    starts = even_starts(subject, len(targets))
-    solver = limited(subject, GradientLadder(step_sizes=sizes, each=starts.shape[1]))
+    targets, sizes = choose_targets(case), tuple(case.settings.step_sizes)
+    starts = draw_even_starts(case, len(targets))
+    solver = limit_steps(case, GradientLadder(step_sizes=sizes, each=starts.shape[1]))
     starts = starts.repeat(1, len(sizes), 1)
 
     def by_size(forward: Linearised) -> Tensor:
-        steps = steps_to_hit(subject, forward, targets, solver, starts)
+        steps = count_steps(case, forward, targets, solver, starts)
         return torch.stack(steps.chunk(len(sizes), 1))
 
-    return Ladder(by_size(subject.task), [by_size(network) for network in subject.networks])
+    return Ladder(by_size(case.task), [by_size(network) for network in case.networks])
 
 
-def best_size(steps: Tensor, limit: int) -> Tensor:
+def choose_size(steps: Tensor, limit: int) -> Tensor:
     """Which of the step sizes takes the fewest steps on average, for steps `(k, ...)`; the first of equals."""
-    return capped(steps, limit).flatten(1).mean(1).argmin()
+    return cap(steps, limit).flatten(1).mean(1).argmin()
 
 
-def _steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
-    solution = subject.solve(forward, targets, solver, "descents", starts)
+def _count_steps(case: Case, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
+    solution = case.solve(forward, targets, solver, "descents", starts)
     path, last = solution.history.controls.cpu(), solution.steps.cpu()
     if isinstance(solver, CmaEs):  # its paths begin after the first generation
         path = torch.cat([starts.to(path)[None], path])
@@ -144,15 +144,15 @@ def _steps_to_hit(subject: Subject, forward: Linearised, targets: Targets, solve
     # Only where a start has been: the rest of its path is its end again.
     rows = torch.arange(len(targets))[None, :, None].expand_as(step)[moving]
     miss = torch.full(step.shape, torch.inf, dtype=torch.float64)
-    miss[moving] = _miss(subject, path[moving], targets.targets[rows], targets.conditions[rows])
-    hit = miss <= subject.task.tolerance
+    miss[moving] = _miss(case, path[moving], targets.targets[rows], targets.conditions[rows])
+    hit = miss <= case.task.tolerance
     first: Tensor = hit.int().argmax(0).where(hit.any(0), -1)
     return first
 
 
-def _miss(subject: Subject, controls: Tensor, wanted: Tensor, conditions: Tensor) -> Tensor:
+def _miss(case: Case, controls: Tensor, wanted: Tensor, conditions: Tensor) -> Tensor:
     """Row by row, `(n,)`."""
     controls = controls.to("cpu", torch.float64)
-    outcome = simulate(subject.task, controls, conditions, subject.device)
+    outcome = simulate(case.task, controls, conditions, case.device)
     miss: Tensor = torch.linalg.vector_norm(outcome - wanted, dim=-1)
-    return torch.where(subject.task.box.is_outside(controls) | miss.isnan(), torch.inf, miss)
+    return torch.where(case.task.box.is_outside(controls) | miss.isnan(), torch.inf, miss)

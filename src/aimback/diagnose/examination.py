@@ -12,10 +12,10 @@ from aimback.diagnose import (
     roughness,
     warm_start,
 )
-from aimback.diagnose.case import Pictures, Subject
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim
 
-Examination = Callable[[Subject], tuple[Claim, Pictures]]
+Examination = Callable[[Case], tuple[Claim, Pictures]]
 
 # Each module measures one claim; in the order of their keys.
 EXAMINATIONS: tuple[Examination, ...] = (
@@ -30,11 +30,11 @@ EXAMINATIONS: tuple[Examination, ...] = (
 )
 
 
-def examine(subject: Subject, progress: Callable[[int], None] | None = None) -> list[tuple[Claim, Pictures]]:
+def examine_all(case: Case, progress: Callable[[int], None] | None = None) -> list[tuple[Claim, Pictures]]:
     """Every claim decided, with the arrays of its pictures; `progress` is told 1 after each."""
     decided = []
     for examination in EXAMINATIONS:
-        decided.append(examination(subject))
+        decided.append(examination(case))
         if progress is not None:
             progress(1)
     return decided

@@ -83,7 +83,7 @@ class Basins:
         return self.dead_ends.sum(-1) - excused.sum(-1)
 
 
-def basins(residual: Tensor, mesh: Mesh, prominence: float) -> Basins:
+def find_basins(residual: Tensor, mesh: Mesh, prominence: float) -> Basins:
     """Where a descent over each slice comes to rest.
 
     Args:
@@ -97,11 +97,11 @@ def basins(residual: Tensor, mesh: Mesh, prominence: float) -> Basins:
     sides = (mesh.sides + cells * torch.arange(slices)[:, None, None]).flatten(0, 1)
     open_ = torch.isfinite(pass_height) & torch.isfinite(lowest.flatten()[sides]).all(-1)
     order = pass_height[open_].argsort(stable=True)
-    drains = _merged(lowest.flatten(), sides[open_][order], pass_height[open_][order], prominence)
+    drains = _merge(lowest.flatten(), sides[open_][order], pass_height[open_][order], prominence)
     return Basins(lowest, drains.view_as(lowest), prominence)
 
 
-def _merged(lowest: Tensor, sides: Tensor, height: Tensor, prominence: float) -> Tensor:
+def _merge(lowest: Tensor, sides: Tensor, height: Tensor, prominence: float) -> Tensor:
     """Join each basin that is not prominent with its neighbour over its lowest pass, until all are (Boruvka 1926).
 
     Where two basins meet, the one with the higher bottom ends. At the lowest pass out of one of them, no more

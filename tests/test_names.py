@@ -1,0 +1,107 @@
+"""A public name means one thing in the whole tree, and functions are called by verbs."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from aimback.runtime.project import ROOT
+
+LIBRARY = ROOT / "src" / "aimback"
+TREES = {
+    file.relative_to(LIBRARY): ast.parse(file.read_text(encoding="utf-8"))
+    for file in sorted(LIBRARY.rglob("*.py"))
+    if file.parent.name != "contest"
+}
+# What several modules have on purpose: a claim's measurement, a command's work, a module's own logger.
+PROTOCOLS = {"examine", "main", "log"}
+KNOWN = {
+    *("Array", "LevenbergMarquardt", "SCHEDULES", "basins", "conditioning", "gradients", "identity", "iterations"),
+    *("live", "params", "r_t", "settings", "solved_share", "store"),
+}
+# They end like participles and are none.
+VERBS = {"seed", "open", "listen", "flatten", "unflatten", "embed", "need", "speed"}
+PARTICIPLES = {
+    "evaluate/judge.py: _ranked",
+    "learn/fit.py: _diverged",
+    "learn/fit.py: _mixed",
+    "learn/fit.py: scheduled",
+    "report/canvas.py: labelled",
+    "report/costs.py: _solved_for",
+    "report/costs.py: prepared_routes",
+    "report/costs.py: solved_share",
+    "report/evidence.py: _sorted_eigenvalues",
+    "report/evidence.py: believed_and_true",
+    "report/evidence.py: declared",
+    "report/figures.py: placed",
+    "report/interactive.py: _seen",
+    "report/interactive.py: _thinned",
+    "report/text.py: counted",
+    "report/text.py: listed",
+    "report/verdict.py: _compared",
+    "report/views.py: settled",
+    "report/views.py: solved_share",
+    "runtime/ending.py: _interrupted",
+    "runtime/experiments.py: _taken",
+    "runtime/locks.py: locked",
+    "runtime/project.py: seen",
+    "runtime/project.py: seen_even_from_a_copy",
+    "tracking/store.py: _locked",
+    "tracking/store.py: locked",
+    "tracking/store.py: tagged",
+    "workflow/compose.py: _composed",
+    "workflow/compose.py: _listed",
+    "workflow/entry.py: _dotted",
+    "workflow/entry.py: composed",
+    "workflow/overrides.py: _named",
+    "workflow/overrides.py: placed_part",
+    "workflow/params.py: _parsed",
+    "workflow/progress.py: reached",
+    "workflow/records.py: _learned",
+    "workflow/settings.py: _placed",
+    "workflow/solving.py: solved",
+    "workflow/stage.py: metered",
+    "workflow/verify.py: _chosen",
+    "workflow/verify.py: _listed",
+    "workflow/verify.py: _named",
+    "workflow/verify.py: _quoted",
+    "workflow/verify.py: _uncached",
+}
+
+
+def public_names(path: Path, tree: ast.Module) -> Iterator[str]:
+    """What a module defines at its top, and its own name."""
+    if path.stem != "__init__":
+        yield path.stem
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def is_property(function: ast.FunctionDef) -> bool:
+    return any(ast.unparse(one).endswith("property") for one in function.decorator_list)
+
+
+def test_a_public_name_means_one_thing() -> None:
+    homes = defaultdict(set)
+    for path, tree in TREES.items():
+        for name in public_names(path, tree):
+            if not name.startswith("_"):
+                homes[name].add(path.as_posix())
+    twice = {name: sorted(files) for name, files in homes.items() if len(files) > 1 and name not in PROTOCOLS}
+    assert {name: files for name, files in twice.items() if name not in KNOWN} == {}
+
+
+def test_functions_are_no_participles() -> None:
+    found = set()
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and not is_property(node):
+                first = node.name.removeprefix("_").partition("_")[0]
+                if first.endswith(("ed", "en")) and first not in VERBS:
+                    found.add(f"{path.as_posix()}: {node.name}")
+    assert sorted(found - PARTICIPLES) == []
