@@ -1,4 +1,4 @@
-"""What is write_step in C++ against what torch itself computes."""
+"""What is written in C++ against what torch itself computes."""
 
 import shutil
 from collections.abc import Callable

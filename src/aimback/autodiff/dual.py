@@ -189,7 +189,7 @@ def seed(values: Tensor) -> Dual:
 
 
 def unify(operands: Sequence[Any]) -> tuple[Any, ...]:
-    """Tensors only, or, as soon as one of them is a Dual, Duals only: constants with tangents of zero."""
+    """Make Duals of all of them as soon as one is a Dual: constants get tangents of zero."""
     some = next((one for one in operands if isinstance(one, Dual)), None)
     if some is None:
         return tuple(operands)
@@ -225,7 +225,7 @@ def value_of(operand: Any) -> Tensor:
 
 
 def record_nothing() -> contextlib.AbstractContextManager[Any]:
-    """`torch.no_grad()`, except in a traced program, which records nothing anyway."""
+    """Enter `torch.no_grad()`, except in a traced program, which records nothing anyway."""
     return contextlib.nullcontext() if torch.compiler.is_compiling() else torch.no_grad()
 
 

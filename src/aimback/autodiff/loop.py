@@ -42,10 +42,10 @@ def loop(goes_on: Callable[..., Any], body: Callable[..., Carried], carried: Car
 
 
 def _tensors(operands: Sequence[Any]) -> list[Any]:
-    """Every number as a tensor."""
+    """Make a tensor of every number."""
     return [torch.full((), one) if isinstance(one, int) else one for one in operands]
 
 
 def _apart(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """The same, no two sharing memory, as a traced loop wants what it carries."""
+    """Copy tensors so that no two share memory, as a traced loop wants what it carries."""
     return tuple(tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors)

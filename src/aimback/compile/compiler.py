@@ -70,7 +70,7 @@ class Compiler:
     optimise: bool = True
 
     def __call__(self, iteration: Iteration) -> Program:
-        """The same steps, compiled: some seconds the first time, milliseconds after.
+        """Compile the steps, which takes some seconds the first time, or load them in milliseconds.
 
         Raises:
             NotCompilable: not on the CPU, no C++ compiler, operations that cannot be traced or translated, or a
@@ -121,7 +121,7 @@ class Compiler:
 
 @functools.cache
 def _hash(*known: Any) -> str:
-    """One name for what is known of a program, its surroundings included."""
+    """Hash what is known of a program, its surroundings included."""
     surroundings = [_hash_code(), torch.__version__, torch.backends.cpu.get_cpu_capability(), os.environ.get("CXX")]
     return hashlib.sha256(repr([*surroundings, *known]).encode()).hexdigest()[:24]
 
@@ -256,7 +256,7 @@ def _make_row(iteration: Iteration) -> Front:
 
 @functools.cache
 def _hash_code() -> str:
-    """A hash of our own source."""
+    """Hash our own source."""
     digest = hashlib.sha256()
     for source in sorted(file for kind in ("*.py", "*.cpp", "*.h") for file in _PACKAGE.rglob(kind)):
         digest.update(source.read_bytes())
@@ -264,13 +264,13 @@ def _hash_code() -> str:
 
 
 def _name_program(key: str, path: Path) -> str:
-    """What the program at `path` must be called, if it is what was compiled for this key."""
+    """Return what the program at `path` must be called, if it was compiled for this key."""
     return f"{key}-{sha256(path)[:24]}"
 
 
 @functools.cache
 def _load(path: Path) -> Callable[..., None]:
-    """Tensors go to it as the places of their first numbers.
+    """Load a program; tensors go to it as the addresses of their first numbers.
 
     Raises:
         OSError: it cannot be loaded.
@@ -288,7 +288,7 @@ def _load(path: Path) -> Callable[..., None]:
 
 @contextlib.contextmanager
 def _silence_torch() -> Iterator[None]:
-    """What torch's modules say of each other, and their advice to programmers, held back."""
+    """Hold back what torch's modules log of each other, and their advice to programmers."""
     loggers = [logging.getLogger(name) for name in ("torch._inductor", "torch.export", "torch._export", "torch.fx")]
     levels = [logger.level for logger in loggers]
     try:

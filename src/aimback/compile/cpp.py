@@ -1,4 +1,4 @@
-"""A function of one row, traced by torch and write_step out in C++ for as many rows as registers hold.
+"""A function of one row, traced by torch and written out in C++ for as many rows as registers hold.
 
 Compilers of tensor programs turn every few operations into a loop over all rows, and all that is
 computed goes through memory. What is solved here has no operation that joins rows, so the loop over

@@ -93,7 +93,7 @@ class Box:
         return torch.where(unit == 1, upper, torch.lerp(lower, upper, unit))
 
     def shrink(self, margin: float) -> "Box":
-        """The same box without a share of each width, in [0, 0.5), at either end."""
+        """Cut off a share of each width, in [0, 0.5), at either end."""
         axes = [(axis, margin * (axis.upper - axis.lower)) for axis in self.axes]
         return Box([Axis(axis.name, axis.unit, axis.lower + off, axis.upper - off) for axis, off in axes])
 
@@ -114,7 +114,7 @@ class Box:
 
 
 def make_axis(name: str, unit: str, bounds: Sequence[float], *, fixed: bool = False) -> Axis:
-    """An `Axis` from a `[lower, upper]` pair of a config file.
+    """Make an `Axis` of a `[lower, upper]` pair from a config file.
 
     Args:
         fixed: whether the bounds may be equal (a condition that does not vary; never a control).

@@ -13,7 +13,7 @@ MOST_ROWS = 100_000_000
 
 
 def quote(value: object) -> str:
-    """A value in a message: on one line whatever it holds, and without its middle where it is long."""
+    """Write a value for a message: on one line whatever it holds, and without its middle where it is long."""
     try:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4300 digits
@@ -46,7 +46,7 @@ def check_one_of(name: str, value: object, allowed: Iterable[str]) -> None:
 
 
 def check_positive(name: str, value: float) -> float:
-    """The value as a float.
+    """Return the value as a float.
 
     Raises:
         UserError: it is not positive and finite.

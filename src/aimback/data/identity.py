@@ -13,7 +13,7 @@ _NOT_SIMULATED = frozenset({"tolerance"})
 
 
 def identify(task: Task) -> str:
-    """The task in one line of JSON: its class, its boxes and every public number, text and flag of it.
+    """Write the task in one line of JSON: its class, its boxes and every public number, text and flag of it.
 
     Files carry this line, so that a mismatch can be told in words.
     """

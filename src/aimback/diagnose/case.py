@@ -18,7 +18,7 @@ from aimback.tasks.base import Task
 
 @dataclass(frozen=True, eq=False)  # hashed by identity, so that what two claims ask for is found only once
 class Case:
-    """One task with everything that a run made of it; float64, on the device that is worked on.
+    """One task with everything that a run has made of it; float64, on the device that is worked on.
 
     Attributes:
         task: the true simulator.

@@ -19,8 +19,8 @@ from aimback.solve.solver import Memory, Solver
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.reach import find_unreachable
 
-# Of the tolerance: a start whose believed miss is below it is done, through either map. What is left to descend
-# no longer decides about a hit, and gradient descent would spend most of its steps on it.
+# A start whose believed miss is below this share of the tolerance is done, through either map. What is left to
+# descend no longer decides about a hit, and gradient descent would spend most of its steps on it.
 _DONE = 0.1
 
 
@@ -54,13 +54,13 @@ class Ladder:
 
 
 def choose_targets(case: Case) -> Targets:
-    """The targets that are looked at closely, without those that the task knows to be out of reach."""
+    """Take the targets that are looked at closely, without those that the task knows to be out of reach."""
     return case.targets.of(choose_rows(case))
 
 
 @functools.lru_cache(maxsize=1)
 def choose_rows(case: Case) -> Tensor:
-    """Their rows among all targets; if all of the first ones are out of reach, these."""
+    """Return their rows among all targets; where all of the first ones are out of reach, these."""
     few = case.few()
     # Asked only where the direct route did not arrive: a task may have to search for its reach.
     arrived = (case.solutions["direct"].believed_miss[: len(few)] <= case.task.tolerance).any(-1)
@@ -71,13 +71,13 @@ def choose_rows(case: Case) -> Tensor:
 
 
 def draw_even_starts(case: Case, count: int) -> Tensor:
-    """The starts of every comparison, evenly over the box, `(count, n_starts, n_controls)` in its units."""
+    """Draw the starts of every comparison evenly over the box, `(count, n_starts, n_controls)` in its units."""
     box, generator = case.task.box, case.generator("starts")
     return box.from_unit(draw_evenly(count, case.settings.starts, len(box), generator))
 
 
 def limit_steps(case: Case, solver: Solver) -> Solver:
-    """The same solver, with as many steps as a descent is given here, and no more precision than a hit needs."""
+    """Give the solver as many steps as a descent has here, and no more precision than a hit needs."""
     precision = max(solver.precision, _DONE * case.task.tolerance / case.task.outcomes.span)
     return replace(solver, max_steps=case.settings.max_steps, precision=precision)
 
@@ -110,13 +110,13 @@ def count_steps(case: Case, forward: Linearised, targets: Targets, solver: Solve
 
 
 def cap(steps: Tensor, limit: int) -> Tensor:
-    """Numbers of steps, with the limit for "never": their mean is a restricted mean (Royston, Parmar 2013)."""
+    """Count "never" as the limit: the mean of such steps is a restricted mean (Royston, Parmar 2013)."""
     return torch.where(steps < 0, limit, steps).double()
 
 
 @functools.lru_cache(maxsize=1)
 def descend_ladder(case: Case) -> Ladder:
-    """Gradient descent by all step sizes, from the same starts; made once for all claims that ask."""
+    """Descend by all step sizes from the same starts, once for all claims that ask."""
     targets, sizes = choose_targets(case), tuple(case.settings.step_sizes)
     starts = draw_even_starts(case, len(targets))
     solver = limit_steps(case, GradientLadder(step_sizes=sizes, each=starts.shape[1]))
@@ -130,7 +130,7 @@ def descend_ladder(case: Case) -> Ladder:
 
 
 def choose_size(steps: Tensor, limit: int) -> Tensor:
-    """Which of the step sizes takes the fewest steps on average, for steps `(k, ...)`; the first of equals."""
+    """Choose the step size that takes the fewest steps on average, of steps `(k, ...)`; the first of equals."""
     return cap(steps, limit).flatten(1).mean(1).argmin()
 
 

@@ -33,7 +33,7 @@ def compute_jacobians(case: Case, forward: Linearised, unit: Tensor, conditions:
 def compute_second_derivatives(case: Case, forward: Linearised, unit: Tensor, conditions: Tensor) -> Tensor:
     """Of each outcome by `unit`, `(n, n_outcomes, n_controls, n_controls)`, symmetric, in outcome spans.
 
-    Central differences of the Jacobian, so that any map with a `compute_jacobians` will do; next to a wall they
+    Central differences of the Jacobian, so that any map with a `linearise` will do; next to a wall they
     are taken around the nearest point that leaves them room.
     """
     count, controls = unit.shape

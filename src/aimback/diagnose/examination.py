@@ -1,4 +1,4 @@
-"""All claims, one after the other."""
+"""Examines all claims, one after the other."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ EXAMINATIONS: tuple[Examination, ...] = (
 
 
 def examine_all(case: Case, progress: Callable[[int], None] | None = None) -> list[tuple[Claim, Pictures]]:
-    """Every claim decided, with the arrays of its pictures; `progress` is told 1 after each."""
+    """Decide every claim, and return each with the arrays of its pictures; `progress` is told 1 after each."""
     decided = []
     for examination in EXAMINATIONS:
         decided.append(examination(case))

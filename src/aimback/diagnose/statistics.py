@@ -1,4 +1,4 @@
-"""Samples in a few numbers and words; what could not be measured is NaN, and left out."""
+"""Puts samples into a few numbers and words. What could not be measured is NaN, and is left out."""
 
 from torch import Tensor
 

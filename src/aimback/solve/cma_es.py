@@ -1,4 +1,4 @@
-"""CMA-ES on every start by itself: what can be had without any gradient."""
+"""CMA-ES on every start by itself: it shows what can be had without any gradient."""
 
 import math
 from dataclasses import dataclass
@@ -115,7 +115,7 @@ def evolve(
 
 
 def _make_runs(starts: Tensor, solver: CmaEs, generator: torch.Generator) -> list[CMA]:
-    """One run a start, each with random numbers of its own."""
+    """Begin one run a start, each with random numbers of its own."""
     bounds = np.tile([0.0, 1.0], (starts.shape[-1], 1))
     seeds = torch.randint(2**32, (len(starts),), generator=generator).tolist()
     return [

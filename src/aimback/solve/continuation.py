@@ -1,4 +1,4 @@
-"""Several descents, each from where the last one has ended."""
+"""Several descents in a row, each beginning where the last one has ended."""
 
 import functools
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def solve_by_continuation(
 
 
 def _append(first: Solution, then: Solution) -> Solution:
-    """The second solution, with the first one's way before its own."""
+    """Put the first solution's way before that of the second."""
     reached = then.steps_to_tolerance
     return replace(
         then,

@@ -54,7 +54,7 @@ class Lbfgs(Solver):
             return -_times_inverse(moves * seen, turns * seen, torch.where(free, gradient, 0.0), length)
 
         end = step_inside(point, lower)
-        # Who would climb to its bound, to make room for others, stays: what is left leads downhill.
+        # A control that would climb to its bound, to make room for others, stays: what is left leads downhill.
         climbs = ((end <= 0) | (end >= 1)) & (gradient * (end - point.unit) > 0)
         end = torch.where(climbs, point.unit, end)
         # `lerp` is exact at both ends: a whole step ends on the bound itself.

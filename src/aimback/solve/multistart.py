@@ -13,8 +13,8 @@ from aimback.solve.rowwise import total
 from aimback.solve.solver import Progress, Solver, Stepper
 from aimback.solve.step import Finish, Front, Iteration, NotCompilable, Program, count_arrived
 
-_ROWS = 65_536  # starts in flight at once; bounds the memory, and more are no faster
-HISTORY_ROWS = 2048  # paths are kept of the starts of the first targets, about so many
+_ROWS = 65_536  # starts in flight at once: this bounds the memory, and more are no faster
+HISTORY_ROWS = 2048  # about so many starts, those of the first targets, keep their paths
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def solve(
         if compiler is not None:
             raise NotCompilable("cma_es is a library's own code")
         return evolve(forward, problem, solver, starts, kept, generator, progress)
-    iteration = Iteration(forward, problem, cast("Stepper", solver))  # to ask whether it is one takes its time
+    iteration = Iteration(forward, problem, cast("Stepper", solver))  # an isinstance check of a protocol is slow
     program = None if compiler is None else compiler(iteration)
     size = max(1, _ROWS // each)
     blocks: list[Solution] = []
@@ -89,7 +89,7 @@ def solve(
 
 
 def _begin(iteration: Iteration, starts: Tensor, rows: slice) -> Front:
-    """The starts `(n_targets, n_starts, n_controls)` of some of the targets, before their first look."""
+    """Place the starts `(n_targets, n_starts, n_controls)` of some of the targets, before their first look."""
     problem = iteration.problem
     starts = starts[rows].to(problem.targets)
     each = starts.shape[1]
@@ -101,7 +101,7 @@ def _begin(iteration: Iteration, starts: Tensor, rows: slice) -> Front:
 
 
 class _Block:
-    """Rows moved in step until the last one has stopped; who has stopped is dropped.
+    """Moves rows together until the last one has stopped; those that have stopped are dropped on the way.
 
     Args:
         front: the rows before their first look.
@@ -121,7 +121,7 @@ class _Block:
         self._path: list[tuple[Tensor, Tensor]] = []
 
     def steps(self, iteration: Iteration) -> Iterator[int]:
-        """Step until nothing moves; yields the number of each step when it is done."""
+        """Step until nothing moves, and yield the number of each step when it is done."""
         max_steps = iteration.solver.max_steps
         for step in range(max_steps + 1):
             front, goes_on, status = iteration(step, self._front)
@@ -139,11 +139,11 @@ class _Block:
                 return
 
     def count_done(self) -> int:
-        """Targets none of whose starts is on its way."""
+        """Count the targets all of whose starts have stopped."""
         return len(self._steps) // self._each - len(torch.unique(self._active // self._each))
 
     def count_arrived(self) -> int:
-        """Targets with a start that has come within the tolerance."""
+        """Count the targets with a start that has come within the tolerance."""
         self._reached[self._active] = self._front.reached
         return count_arrived(self._reached, self._each)
 
@@ -152,7 +152,7 @@ class _Block:
         return Finish(self._best, self._miss, self._merit, self._reached, self._steps, self._status, path, misses)
 
     def _follow(self, front: Front) -> None:
-        """Note where the first rows are; one that has stopped stays where it was."""
+        """Note where the first rows are; a row that has stopped stays where it was."""
         at, misses = (part.clone() for part in self._now)
         rows = self._active
         early = int(torch.searchsorted(rows, len(at)))  # rows are in order
@@ -162,7 +162,7 @@ class _Block:
         self._path.append(self._now)
 
     def _take(self, front: Front, stopped: Tensor, step: int, status: Tensor) -> None:
-        """Those of the rows under way that have stopped after `step`."""
+        """Take the rows that have stopped after `step` out of those under way."""
         rows = self._active[stopped]
         self._best[rows], self._miss[rows] = front.best[stopped], front.miss[stopped]
         self._merit[rows], self._reached[rows] = front.merit[stopped], front.reached[stopped]
@@ -170,7 +170,7 @@ class _Block:
 
 
 def _concatenate(blocks: list[Solution]) -> Solution:
-    """One solution from blocks of targets; shorter histories stay where they ended."""
+    """Make one solution of blocks of targets; a shorter history stays where it ended."""
     if len(blocks) == 1:
         return blocks[0]
     longest = max(len(block.history.believed_miss) for block in blocks)

@@ -108,7 +108,7 @@ def _parabola(slope: Tensor, bend: Tensor, ahead: Tensor) -> tuple[Tensor, Tenso
 
 
 def _solve_free(matrix: Tensor, right: Tensor, free: Tensor) -> Tensor:
-    """matrix^-1 right over the free controls; not finite, or of no use, where there is no inverse."""
+    """Solve for matrix^-1 right over the free controls; not finite, or of no use, where there is no inverse."""
     both = free[:, :, None] & free[:, None, :]
     matrix = torch.where(both, matrix, torch.eye(right.shape[1]).to(right))
     return solve_systems(matrix, right)

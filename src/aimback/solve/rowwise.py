@@ -35,7 +35,7 @@ def some(flags: Tensor, dim: int = -1) -> Tensor:
 
 
 def solve_systems(matrix: Tensor, right: Tensor) -> Tensor:
-    """Of linear systems, a row each: `(rows, n, n)`, `(rows, n)` -> `(rows, n)`; not finite where there is none.
+    """Solve a linear system a row: `(rows, n, n)`, `(rows, n)` -> `(rows, n)`; not finite where there is no solution.
 
     By elimination, each pivot the largest of its column. Sizes 1 and 2 are written out, and in a traced
     program all: no call a row, and a compiler can join it to the rest.

@@ -90,8 +90,8 @@ class Smoothed:
         return _mean(outcomes), _mean(torch.where(moves, jacobians, 0.0))
 
     def _perturb(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Perturbed controls in unit-box lengths, the same stopped at the walls in their units, and their conditions,
-        `(samples, rows, ...)` each."""
+        """Perturb controls: in unit-box lengths, the same stopped at the walls in their own units, and their
+        conditions, `(samples, rows, ...)` each."""
         directions = self._directions.to(controls)
         unit = self.box.to_unit(controls) + self._sigma * directions[:, None]
         return unit, self.box.from_unit(unit.clamp(0, 1)), conditions.expand(len(directions), *conditions.shape)
@@ -99,7 +99,7 @@ class Smoothed:
     def _map_rows(
         self, evaluate: Callable[[Tensor, Tensor], tuple[Tensor, ...]], controls: Tensor, conditions: Tensor
     ) -> tuple[Tensor, ...]:
-        """Some rows at a time, in any leading shape."""
+        """Evaluate some rows at a time, so that memory stays bounded; the leading shape is kept."""
         leading = controls.shape[:-1]
         size = max(1, _ROWS // len(self._directions))
         rows = controls.reshape(-1, controls.shape[-1]).split(size)
@@ -110,12 +110,12 @@ class Smoothed:
 
 
 def _match_moments(normal: Tensor) -> Tensor:
-    """The same numbers, `(count, dimensions)`, turned and stretched until their second moments are one and nought."""
+    """Turn and stretch the numbers, `(count, dimensions)`, until their second moments are one and nought."""
     root = torch.linalg.cholesky(normal.T @ normal / len(normal))
     matched: Tensor = torch.linalg.solve_triangular(root, normal.T, upper=False).T
     return matched
 
 
 def _mean(samples: Tensor) -> Tensor:
-    """Over the first dimension, in order: torch's own may add up in another order in another batch."""
+    """Average over the first dimension, in order: torch's own mean may add up in another order in another batch."""
     return total(samples, dim=0) / len(samples)

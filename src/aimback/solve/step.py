@@ -14,7 +14,7 @@ from aimback.solve.point import Point
 from aimback.solve.rowwise import largest, some
 from aimback.solve.solver import Memory, Stepper
 
-_REST = 1e-12  # of the scaled gradient: nothing left to descend
+_REST = 1e-12  # a scaled gradient below this leaves nothing to descend
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Front:
         return Front.of([part[rows] for part in self.tensors()])
 
     def tensors(self) -> list[Tensor]:
-        """All of them in a row."""
+        """Return all of them in a row, the memory last."""
         *own, memory = (getattr(self, field.name) for field in fields(self))
         return [*own, *memory]
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> "Front":
-        """The other way."""
+        """Make a front of what `tensors` has returned."""
         own = len(fields(cls)) - 1
         return cls(*tensors[:own], tuple(tensors[own:]))  # type: ignore[call-arg, arg-type]  # the last one is the memory
 
@@ -70,7 +70,7 @@ class Iteration:
     solver: Stepper
 
     def begin(self, targets: Tensor, conditions: Tensor, unit: Tensor) -> Front:
-        """The rows before their first look, at `unit`, `(rows, n_controls)`."""
+        """Place rows at `unit`, `(rows, n_controls)`, before their first look."""
         residual = torch.zeros_like(targets)
         jacobian = residual[:, :, None] * unit[:, None, :]
         never = torch.full_like(unit[:, 0], torch.inf)
@@ -79,7 +79,7 @@ class Iteration:
         return Front(targets, conditions, unit, residual, jacobian, unit, never, never, reached, memory)
 
     def __call__(self, step: Any, front: Front) -> tuple[Front, Tensor, Tensor]:
-        """Go on by one step.
+        """Take one step.
 
         Args:
             step: its number, or in a traced program of one row a tensor of it; step 0 is a look without a move.
@@ -99,7 +99,7 @@ class Iteration:
             trial = self._look(proposed, front)
             moves, still, memory = solver.judge(here, trial, memory)
             return self._record(step, front, points.where(moves, trial, here), memory, still)
-        # Traced, one program serves for the first step too, and chooses.
+        # A traced program serves for the first step too, so it has to choose.
         first = step == 0
         trial = self._look(torch.where(first, front.unit, proposed), front)
         moves, still, memory = solver.judge(here, trial, memory)
@@ -115,7 +115,7 @@ class Iteration:
     def _record(
         self, step: Any, front: Front, point: Point, memory: Memory, still: Tensor
     ) -> tuple[Front, Tensor, Tensor]:
-        """The rows at their new points, and who has come to an end there."""
+        """Note where the rows are now, and which of them stop there."""
         miss = point.miss
         merit = miss if point.boundary is None else point.loss.sqrt()
         better = merit < front.merit
@@ -160,7 +160,7 @@ class Finish:
     misses: Tensor
 
     def to_solution(self, problem: InverseProblem, starts: int) -> Solution:
-        """The answer to the problem, of so many rows a target."""
+        """Sort the rows by target: `starts` of them belong to each."""
         shape = len(self.steps) // starts, starts
         # However it stopped, a start that once came within the tolerance has arrived.
         status = torch.where(self.merit <= problem.tolerance / problem.scale, StartStatus.ARRIVED, self.status)
@@ -178,7 +178,7 @@ class Finish:
 
 
 def count_arrived(reached: Tensor, starts: int) -> int:
-    """How many targets have a start that has come within the tolerance."""
+    """Count the targets with a start that has come within the tolerance."""
     return int((reached >= 0).unflatten(0, (-1, starts)).any(-1).sum())
 
 
