@@ -1,6 +1,6 @@
 # `make repro` and `make test` set everything up when run first; nothing but Python, make and git is needed.
 .DEFAULT_GOAL := repro
-.PHONY: install repro verify contest test test-all check lock ui clean
+.PHONY: install repro verify test test-all check lock ui clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,10 +32,6 @@ repro: $(STAMP) ## the pipeline as conf/ has it; TASKS=cannon_drag: that task fo
 
 verify: $(STAMP) ## every output and cache object hashed again; names what is damaged and what mends it
 	@python -m aimback.workflow.verify
-
-contest: $(STAMP) ## the Neural-Adjoint benchmark; its size stands in benchmarks/neural_adjoint/params.yaml
-	@python -m aimback.runtime.doctor benchmarks/neural_adjoint
-	cd benchmarks/neural_adjoint && dvc repro
 
 PYTEST := pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 

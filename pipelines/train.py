@@ -17,33 +17,17 @@ def main(job: Job) -> None:
     settings, task, hardware = job.settings, job.task, job.settings.hardware
     network, training = settings.network_of(job.route, job.name)
     examples = job.made("data/dataset.npz")
-    datasets, seeds = [load_dataset(examples, task)], [job.seed("training")]
-    for number in range(1, settings.replicas_of(job.route, job.name) + 1):
-        dataset = simulate_dataset(
-            task,
-            settings.data.examples,
-            settings.data.validation_fraction,
-            job.generator(f"dataset of replica {number}"),
-            hardware.device(),
-            hardware.torch_dtype,
-        )
-        datasets.append(dataset)
-        seeds.append(job.seed(f"training of replica {number}"))
+    dataset = load_dataset(examples, task)
+    device = hardware.device()
     with live_training(job, examples) as live:
         # Lightning takes seconds to import; the live logger gets ready meanwhile.
         from aimback.learn.callbacks import Epoch
         from aimback.learn.surrogate_training import train_surrogates, validation_mse
 
-        with job.metered(f"routes/networks/{job.route}/weights.safetensors", among=len(datasets)):
-            (surrogate, history), *replicas = train_surrogates(
-                datasets,
-                task,
-                network,
-                training,
-                seeds,
-                hardware.device().type,
-                job.checkpoints,
-                live,
+        # Alone, so that its seconds are what a route with one network pays.
+        with job.metered(f"routes/networks/{job.route}/weights.safetensors"):
+            ((surrogate, history),) = train_surrogates(
+                [dataset], task, network, training, [job.seed("training")], device.type, job.checkpoints, live
             )
     folder = job.outputs / "routes" / "networks" / job.route
     surrogate.save(folder / "weights.safetensors", task)
@@ -52,17 +36,30 @@ def main(job: Job) -> None:
     metrics = {
         "best_train_loss": best.train_loss,
         "best_validation_loss": best.validation_loss,
-        "validation_mse": validation_mse(surrogate, datasets[0]),
+        "validation_mse": validation_mse(surrogate, dataset),
         "best_epoch": best.epoch,
         "epochs": history[-1].epoch,
         "steps": history[-1].step,
     }
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    folder = folder / "replicas"
-    for number, (replica, _) in enumerate(replicas, 1):
-        replica.save(folder / f"{number}.safetensors", task)
+    numbers = range(1, settings.replicas_of(job.route, job.name) + 1)
+    datasets = [
+        simulate_dataset(
+            task,
+            settings.data.examples,
+            settings.data.validation_fraction,
+            job.generator(f"dataset of replica {number}"),
+            device,
+            hardware.torch_dtype,
+        )
+        for number in numbers
+    ]
+    seeds = [job.seed(f"training of replica {number}") for number in numbers]
+    replicas = train_surrogates(datasets, task, network, training, seeds, device.type, job.checkpoints) if seeds else []
+    for number, (replica, _) in zip(numbers, replicas, strict=True):
+        replica.save(folder / "replicas" / f"{number}.safetensors", task)
     losses = [min(row.validation_loss for row in history) for _, history in replicas]
-    write_text(folder / "metrics.json", json.dumps({"best_validation_loss": losses}, indent=1) + "\n")
+    write_text(folder / "replicas" / "metrics.json", json.dumps({"best_validation_loss": losses}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

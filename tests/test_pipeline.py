@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from aimback.evaluate.routes import ROUTES
 from conftest import Finished, Repository
 
 TASKS = ("cannon_vacuum", "cannon_drag")
 SOLVING = ("invert", "optimise", "refine", "evaluate", "diagnose", "report")
-STAGES = ("generate", "train", "replicate", "amortise", *SOLVING)
+STAGES = ("generate", "train", "amortise", *SOLVING)
+ROUTES = {"train": "surrogate", "invert": "surrogate", "optimise": "direct", "amortise": "hybrid", "refine": "hybrid"}
 pytestmark = [
     pytest.mark.slow,
     # mlflow, and what it brings, warns of its own deprecations.
@@ -25,7 +25,8 @@ pytestmark = [
 
 
 def of(tasks: tuple[str, ...], stages: tuple[str, ...] = STAGES) -> list[str]:
-    return sorted(f"{stage}@{task}" for stage in stages for task in tasks)
+    turns = {stage: f"-{ROUTES[stage]}" if stage in ROUTES else "" for stage in stages}
+    return sorted(f"{stage}@{task}{turn}" for stage, turn in turns.items() for task in tasks)
 
 
 def shrink(repository: Repository) -> None:
@@ -71,7 +72,8 @@ def test_everything_runs_and_writes_what_it_says(made: tuple[Repository, Finishe
     outputs = repository.root / "outputs"
     for task in TASKS:
         for stage in STAGES:
-            meters = json.loads((outputs / "meters" / task / f"{stage}.json").read_text())
+            turn = f"{stage}-{ROUTES[stage]}" if stage in ROUTES else stage
+            meters = json.loads((outputs / "meters" / task / f"{turn}.json").read_text())
             assert meters["seconds"] > 0 and meters["peak_memory_bytes"] > 2**20 and meters["device"]
         metrics = json.loads((outputs / task / "evaluate" / "metrics.json").read_text())
         assert metrics["surrogate"]["training_examples"] == 200
@@ -102,17 +104,18 @@ def test_dvc_answers_with_numbers(repository: Repository) -> None:
     metrics = json.loads(shown)[""]["data"]["outputs/cannon_drag/evaluate/metrics.json"]["data"]
     assert metrics["direct"]["miss_median"] < 1e-6 < metrics["surrogate"]["miss_median"]
     plots = repository.run("dvc", "plots", "show", "--json").ok().printed
-    assert "outputs/cannon_drag/surrogate/history.csv" in plots
+    assert "outputs/cannon_drag/routes/networks/surrogate/history.csv" in plots
     repository.set("params.yaml", "seed", 1)
     assert "seed" in repository.run("dvc", "params", "diff").ok().printed
 
 
 def test_a_run_by_hand_touches_nothing_that_dvc_tracks(repository: Repository) -> None:
     repository.run("pipelines.train", "task=cannon_drag", "training.learning_rate=1e-3", "training.max_epochs=1").ok()
-    (weights,) = (repository.root / "outputs" / "by_hand").glob("train/*/cannon_drag/surrogate/weights.safetensors")
-    inputs = f"inputs=[{weights.parents[2]},outputs]"
+    by_hand = repository.root / "outputs" / "by_hand"
+    (weights,) = by_hand.glob("train/*/cannon_drag/routes/networks/surrogate/weights.safetensors")
+    inputs = f"inputs=[{weights.parents[4]},outputs]"
     repository.run("pipelines.invert", "task=cannon_drag", inputs, "solver=adam", "solver.max_steps=3").ok()
-    assert list((repository.root / "outputs" / "by_hand").glob("invert/*/cannon_drag/invert/solution.npz"))
+    assert list(by_hand.glob("invert/*/cannon_drag/routes/surrogate/solution.npz"))
     status = repository.run("dvc", "status").ok().printed
     assert status.split() == ["publish:", "always", "changed"]
 
@@ -142,7 +145,7 @@ def test_the_list_of_tasks_counts_in_the_very_next_run(repository: Repository) -
     repository.edit("conf/config.yaml", "[cannon_vacuum, cannon_drag]", "[cannon_drag]")
     # DVC makes its stages before it runs the first, so it computes nothing by the old list and says so.
     stale = repository.run("dvc", "repro")
-    assert stale.code != 0 and "lists other tasks" in stale.stderr
+    assert stale.code != 0 and "other tasks or routes" in stale.stderr
     assert stale.stages() == ["compose"]
     edited = repository.run("dvc", "repro").ok()
     assert sorted(edited.stages()) == ["compose", "publish"]
@@ -160,11 +163,11 @@ def test_the_list_of_tasks_counts_in_the_very_next_run(repository: Repository) -
 def test_overrides_by_dvc_also_where_it_is_killed(repository: Repository) -> None:
     overrides = ("task=cannon_vacuum", "solver=adam", "solver.max_steps=3", "tracking=off")
     experiment = ("dvc", "exp", "run", *(f"--set-param={override}" for override in overrides))
-    solution = repository.root / "outputs/cannon_vacuum/invert/solution.npz"
+    solution = repository.root / "outputs/cannon_vacuum/routes/surrogate/solution.npz"
     repository.run_and_kill(*experiment, when=lambda: not solution.exists())  # dvc removes it before it runs the stage
     repository.run("aimback.runtime.doctor").ok()
     done = repository.run(*experiment).ok()
-    assert "invert@cannon_vacuum" in done.stages() and solution.exists()
+    assert "invert@cannon_vacuum-surrogate" in done.stages() and solution.exists()
     assert set(done.stages()) <= {"compose", *of(("cannon_vacuum",), SOLVING), "publish"}
     params = yaml.safe_load((repository.root / "params.yaml").read_text())
     assert params["solver"]["_target_"].endswith("Adam")
@@ -203,9 +206,9 @@ def test_a_wrong_override_is_refused_and_nothing_is_lost(repository: Repository,
 def answers(repository: Repository) -> dict[str, tuple[Any, Any]]:
     """The controls and what became of each start, of every route to a vacuum's targets."""
     found = {}
-    for route in ROUTES.values():
-        with np.load(repository.root / "outputs" / "cannon_vacuum" / route.solving / "solution.npz") as file:
-            found[route.solving] = file["controls"], file["start_status"]
+    for route in ("surrogate", "direct", "hybrid"):
+        with np.load(repository.root / "outputs" / "cannon_vacuum" / "routes" / route / "solution.npz") as file:
+            found[route] = file["controls"], file["start_status"]
     return found
 
 
@@ -217,24 +220,53 @@ def test_a_run_that_is_killed_leaves_nothing_to_be_committed_and_compiled_finds_
     (repository.root / "README.md").write_text("edited since\n")
     plain = answers(repository)
     asked = ("aimback.workflow.run", "task=cannon_vacuum", "hardware.compile=on", "tracking=off")
-    solution = repository.root / "outputs/cannon_vacuum/invert/solution.npz"
+    solution = repository.root / "outputs/cannon_vacuum/routes/surrogate/solution.npz"
     repository.run_and_kill(*asked, when=lambda: not solution.exists())
     status = set(repository.git("status", "--porcelain").splitlines())
     assert {"MM README.md"} <= status <= {"MM README.md", " M params.yaml", " M dvc.lock"}  # the record of a run
     done = repository.run(*asked).ok()
-    assert "invert@cannon_vacuum" in done.stages()
+    assert "invert@cannon_vacuum-surrogate" in done.stages()
     assert "MM README.md" in repository.git("status", "--porcelain").splitlines()
     # It is an experiment like those that `dvc exp run` makes.
     name = done.printed.partition("saved as: ")[2].split()[0]
     assert name in repository.run("dvc", "exp", "list", "--name-only").ok().printed
     # Every route finds what it finds uncompiled.
-    assert len(list((repository.root / "outputs" / "compiled").glob("*.so"))) == len(ROUTES)
+    assert len(list((repository.root / "outputs" / "compiled").glob("*.so"))) == 3
     for name, (controls, status) in answers(repository).items():
         before, status_before = plain[name]
         same = status == status_before
         assert same.mean() > 0.9
         np.testing.assert_allclose(controls[same], before[same], rtol=1e-4, atol=1e-4, err_msg=name)
     assert not any((repository.root / "outputs" / "compiled").glob("[.]*"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "played", "files"),
+    [
+        (("routes=[direct]",), [("optimise", "direct")], {"miss", "loss", "r_t", "trajectories"}),
+        (
+            ("routes=[surrogate,direct]", "diagnose=none"),
+            [("invert", "surrogate"), ("optimise", "direct")],
+            {"surfaces"},
+        ),
+    ],
+    ids=["a single route", "without claims"],
+)
+def test_fewer_routes(
+    repository: Repository, choice: tuple[str, ...], played: list[tuple[str, str]], files: set[str]
+) -> None:
+    config = (repository.root / "conf/config.yaml").read_bytes()
+    done = repository.run("aimback.workflow.run", "task=cannon_vacuum", *choice, "tracking=off").ok()
+    assert {f"{stage}@cannon_vacuum-{route}" for stage, route in played}.isdisjoint(done.stages())  # as they were
+    assert not [stage for stage in done.stages() if stage.startswith(("train", "amortise", "refine"))]
+    assert ("diagnose@cannon_vacuum" in done.stages()) == ("diagnose=none" not in choice)
+    outputs = repository.root / "outputs"
+    metrics = json.loads((outputs / "cannon_vacuum/evaluate/metrics.json").read_text())
+    assert list(metrics) == [route for _, route in played]
+    assert files <= {file.stem for file in (outputs / "cannon_vacuum/figures").iterdir()}
+    page = (outputs / "report/index.html").read_text()
+    assert "Not diagnosed in this run." in page and "the hybrid route" not in page
+    assert (repository.root / "conf/config.yaml").read_bytes() == config
 
 
 def test_another_task_and_a_users_targets_for_one_run(repository: Repository) -> None:
@@ -330,7 +362,8 @@ def test_mlflow_has_one_complete_set_for_every_state(repository: Repository) -> 
         assert kinds == ["diagnosis", "direct", "hybrid", "proposer", "surrogate", "training"]
     drag = {run.data.tags["route"]: run for run in runs if run.data.tags["task"] == "cannon_drag"}
     direct, surrogate = drag["direct"].data, drag["surrogate"].data
-    assert direct.params.keys() == surrogate.params.keys()
+    own = {name for name in direct.params.keys() ^ surrogate.params.keys() if not name.startswith("route.")}
+    assert own == set()
     assert direct.metrics.keys() - surrogate.metrics.keys() == set()
     for name in ("miss_median", "solved_fraction", "simulations", "gradients", "seconds_solve", "loss", "miss"):
         assert name in direct.metrics

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hydra
 import pytest
 import torch
 from rich.progress import Progress
@@ -20,10 +21,11 @@ from aimback.core.errors import UserError
 from aimback.data.dataset import save_dataset, simulate_dataset
 from aimback.runtime.exits import report_errors
 from aimback.runtime.locks import hold_lock
-from aimback.runtime.project import ROOT
+from aimback.runtime.project import CONF, ROOT
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.workflow import stage
 from aimback.workflow.progress import Bar
+from aimback.workflow.settings import read_settings
 from aimback.workflow.stage import Job, alone
 
 
@@ -65,13 +67,13 @@ def test_a_signal_ends_a_stage_in_one_line_and_without_a_result(folder: Path, bl
 
 def test_a_job_is_done_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: Any = None
-    job = Job("cannon", settings, "generate", tmp_path)
+    job = Job("cannon", "", settings, "generate", tmp_path)
     lock = tmp_path / "locks" / "generate@cannon"
     with alone(job):
         pass
     monkeypatch.setattr(stage, "_SECONDS_FOR_AN_ORPHAN", 0.1)
     with hold_lock(lock):
-        with alone(Job("other cannon", settings, "generate", tmp_path)):
+        with alone(Job("other cannon", "", settings, "generate", tmp_path)):
             pass
         with pytest.raises(UserError, match="another process is running generate@cannon"), alone(job):
             raise AssertionError
@@ -82,7 +84,7 @@ def test_a_job_is_done_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("change", [lambda file: file.write_text("other"), lambda file: file.unlink()])
 def test_what_was_read_may_not_change_meanwhile(tmp_path: Path, change: Any) -> None:
     settings: Any = SimpleNamespace(inputs=(tmp_path,))
-    job = Job("cannon", settings, "invert", tmp_path)
+    job = Job("cannon", "", settings, "invert", tmp_path)
     file = tmp_path / "cannon" / "data.npz"
     file.parent.mkdir()
     file.write_text("one")
@@ -247,14 +249,17 @@ def test_a_fault_of_the_program_is_none_of_that(ends: Any) -> None:
     ("file", "maker"),
     [
         ("data/dataset.npz", "generate"),
-        ("surrogate/weights.safetensors", "train"),
-        ("hybrid/ledger.json", "amortise"),
-        ("invert/solution.npz", "invert"),
+        ("routes/networks/surrogate/weights.safetensors", "train"),
+        ("routes/networks/hybrid/ledger.json", "amortise"),
+        ("routes/surrogate/solution.npz", "invert"),
+        ("evaluate/answers.csv", "evaluate"),
+        ("evaluate/claims/pictures/C1.npz", "diagnose"),
     ],
 )
 def test_a_missing_input_says_which_stage_makes_it(tmp_path: Path, file: str, maker: str) -> None:
-    settings: Any = SimpleNamespace(inputs=(tmp_path, tmp_path / "other"))
-    job = Job("trebuchet", settings, "diagnose", tmp_path)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        settings = read_settings(hydra.compose("config", [f"inputs=[{tmp_path},{tmp_path}/other]"]))
+    job = Job("trebuchet", "", settings, "diagnose", tmp_path)
     with pytest.raises(
         UserError,
         match=f"{file}: there is no such file; make it by .*{maker} task=trebuchet.*inputs=.*aimback task=treb",

@@ -3,7 +3,20 @@
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+# What an installed aimback brings along for a project of its own; a checkout has it all at its root.
+PACKED = Path(__file__).resolve().parents[1] / "project"
+
+
+def _find_root() -> Path:
+    """The checkout that this file lies in; for an installed aimback the folder from here upward with a dvc.yaml."""
+    checkout = Path(__file__).resolve().parents[3]
+    if not PACKED.is_dir() and (checkout / "dvc.yaml").is_file():
+        return checkout
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
+
+
+ROOT = _find_root()
 CONF = ROOT / "conf"
 
 

@@ -6,22 +6,24 @@ only params.yaml and dvc.lock are written, and its index is not touched while th
 killed leaves nothing to be committed by mistake. `dvc exp run -S solver=adam` does the same work DVC's way.
 """
 
+import math
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from aimback.core.repository import ask_git, head_commit
 from aimback.runtime.doctor import mend
+from aimback.runtime.exits import report_errors
 from aimback.runtime.project import ROOT
 from aimback.workflow.compose import write_params
 from aimback.workflow.entry import entry
+from aimback.workflow.setup import set_up
 
 _STAGE = re.compile(r"(Running stage|Stage) '(.+?)'(:| is cached| didn't change)")
 # What DVC says besides, for those who call it themselves.
@@ -29,11 +31,11 @@ _FOR_OTHERS = re.compile(r"(> |Updating lock file|Use `dvc push`|To track the ch
 
 
 @entry
-def main(cfg: DictConfig) -> None:
+def run(cfg: DictConfig) -> None:
     for repaired in mend(ROOT):
         print(repaired)
     write_params(cfg)
-    code = _reproduce(cfg.tasks)
+    code = _reproduce(cfg)
     if code != 0:
         sys.exit(code)
     if HydraConfig.get().overrides.task:
@@ -41,10 +43,12 @@ def main(cfg: DictConfig) -> None:
         print("outputs/ holds this run; back to conf/ as it is: aimback")
 
 
-def _reproduce(tasks: Sequence[str]) -> int:
+def _reproduce(cfg: DictConfig) -> int:
     """Run `dvc repro`, and count its stages for whoever waits."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
-    total = sum(len(tasks) if "matrix" in stage else 1 for stage in stages)
+    # A matrix names its lists as "${routes.train}".
+    turns = [[OmegaConf.select(cfg, name[2:-1]) for name in stage.get("matrix", {}).values()] for stage in stages]
+    total = sum(math.prod(map(len, lists)) for lists in turns)
     reached = 0
     with subprocess.Popen(_dvc("repro"), cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True) as dvc:
         try:
@@ -81,6 +85,12 @@ def _environment() -> dict[str, str]:
     # The stages call `python`: it shall be this one, whether or not the environment is activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path}
+
+
+def main() -> None:
+    with report_errors("run"):
+        set_up()
+    run()
 
 
 if __name__ == "__main__":

@@ -99,12 +99,11 @@ class Job:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     @contextlib.contextmanager
-    def metered(self, result: str, among: int = 1) -> Iterator[None]:
+    def metered(self, result: str) -> Iterator[None]:
         """Note what the block takes: the work itself, without what is loaded and logged around it.
 
         Args:
             result: the file, below `outputs`, that the work is about to make.
-            among: how many results of its kind the work makes at once; this one is charged its share of the seconds.
         """
         device = self.settings.hardware.device()
         if device.type == "cuda":
@@ -114,7 +113,7 @@ class Job:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         self.measured[self.stage + (f"-{self.route}" if self.route else "")] = {
-            "seconds": (time.perf_counter() - began) / among,
+            "seconds": time.perf_counter() - began,
             "peak_memory_bytes": peak_memory(device),
             "device": device_name(device),
             "threads": torch.get_num_threads(),

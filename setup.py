@@ -1,0 +1,28 @@
+"""What a wheel holds besides the package: conf/, dvc.yaml and the stages, for a project of the user's own."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+_PROJECT = ("conf", "pipelines", "dvc.yaml", ".dvcignore")
+
+
+class BuildWithProject(build_py):
+    """Beside the package's modules, copy what `aimback.workflow.setup` makes a project of."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        place = Path(self.build_lib) / "aimback" / "project"
+        for name in _PROJECT:
+            if Path(name).is_dir():
+                shutil.copytree(name, place / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copy(name, place / name)
+
+
+setup(cmdclass={"build_py": BuildWithProject})
