@@ -1,9 +1,15 @@
-"""The lock files: what pyproject.toml asks for, each package with the hashes of its files."""
+"""The lock files name what pyproject.toml asks for, with hashes, and a wheel holds all that a project needs."""
 
 import re
+import subprocess
+import sys
+import sysconfig
 import tomllib
+import venv
+from pathlib import Path
 
 import pytest
+from conftest import Finished, Repository
 from packaging.requirements import Requirement
 
 from aimback.runtime.project import ROOT
@@ -44,3 +50,45 @@ def test_both_locks_name_the_same_releases() -> None:
 def test_releases_known_to_be_bad_are_excluded(name: str, bad: str) -> None:
     (asked,) = (asked for asked in ASKED if asked.name == name)
     assert not asked.specifier.contains(bad)
+
+
+@pytest.mark.slow
+def test_a_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip"]
+    source = Repository(tmp_path / "source", git=False).root  # building writes beside the sources
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", tmp_path, source]
+    subprocess.run(build, check=True)
+    venv.create(tmp_path / "environment", with_pip=False)
+    python = tmp_path / "environment" / "bin" / "python"
+    (packages,) = (tmp_path / "environment" / "lib").glob("python*/site-packages")
+    # All but aimback comes from here; a .pth file of a folder that is added so is not read, and so no editable install.
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", "--quiet", wheel], check=True)
+
+    def aimback(folder: str, *arguments: str) -> Finished:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        command = [python.with_name("aimback"), *arguments]
+        return Finished(
+            subprocess.run(
+                command,
+                cwd=tmp_path / folder,
+                env={"PATH": "/usr/bin:/bin"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        )
+
+    small = ("task=cannon_vacuum", "routes=[direct]", "data.targets=5", "tracking=off")
+    done = aimback("lab", *small).ok()
+    assert done.printed.startswith("a new project: ")
+    assert "optimise@cannon_vacuum-direct" in done.stages()
+    assert (tmp_path / "lab" / "outputs" / "report" / "index.html").is_file()
+    again = aimback("lab", *small).ok()
+    assert "new project" not in again.printed and again.stages() == ["publish"]
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "diary.txt").write_text("mine")
+    refused = aimback("home", *small)
+    assert refused.code == 2 and "holds 'diary.txt'" in refused.stderr
+    assert [file.name for file in (tmp_path / "home").iterdir()] == ["diary.txt"]

@@ -17,9 +17,9 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from aimback.core.errors import UserError
 from aimback.core.repository import ask_git, head_commit
 from aimback.runtime.doctor import mend
-from aimback.runtime.exits import report_errors
 from aimback.runtime.project import ROOT
 from aimback.workflow.compose import write_params
 from aimback.workflow.entry import entry
@@ -88,8 +88,11 @@ def _environment() -> dict[str, str]:
 
 
 def main() -> None:
-    with report_errors("run"):
+    try:
         set_up()
+    except UserError as error:  # no trace is kept, for the folder is not ours
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     run()
 
 
