@@ -24,7 +24,7 @@ def main(job: Job) -> None:
     hybrid, task, hardware = job.settings.amortise[job.route], job.task, job.settings.hardware
     device, dtype = hardware.device(), hardware.torch_dtype
     ledger = Ledger()
-    with job.metered(f"routes/networks/{job.route}/weights.safetensors"):
+    with job.meter(f"routes/networks/{job.route}/weights.safetensors"):
         count = hybrid.targets + hybrid.validation_targets
         targets = draw_targets(task, count, job.generator("targets of the proposer"), device, dtype, ledger)
         ledger.training_examples = ledger.simulations

@@ -21,19 +21,19 @@ def main(job: Job) -> None:
     compared = job.settings.compared
     folder = job.outputs / "evaluate" / "claims"
     claims = []
-    with job.metered("evaluate/claims/metrics.json"):
+    with job.meter("evaluate/claims/metrics.json"):
         if "surrogate" in compared and "direct" in compared:
-            targets = load_targets(job.made("data/targets.npz"), task).only_valid()
+            targets = load_targets(job.find("data/targets.npz"), task).only_valid()
             network = f"routes/networks/{job.settings.invert[compared['surrogate']].network}"
             weights = [f"{network}/weights", *(f"{network}/replicas/{i}" for i in range(1, settings.replicas + 1))]
             case = Case(
                 task=task,
                 networks=[
-                    Surrogate.load(job.made(f"{file}.safetensors"), task, device, torch.float64) for file in weights
+                    Surrogate.load(job.find(f"{file}.safetensors"), task, device, torch.float64) for file in weights
                 ],
                 targets=targets,
                 solutions={
-                    kind: load_solution(job.made(f"routes/{route}/solution.npz"), task, len(targets))
+                    kind: load_solution(job.find(f"routes/{route}/solution.npz"), task, len(targets))
                     for kind, route in compared.items()
                 },
                 solver=job.settings.solver,

@@ -16,11 +16,11 @@ from aimback.workflow.stage import Job, stage
 @stage
 def main(job: Job) -> None:
     task, device, routes = job.task, job.settings.hardware.device(), job.settings.routes
-    targets = load_targets(job.made("data/targets.npz"), task)
+    targets = load_targets(job.find("data/targets.npz"), task)
     solutions, truths, answers, steps = {}, {}, {}, []
-    with progress_bar(f"{job.name}: simulating answers", len(routes)) as bar, job.metered("evaluate/answers.csv"):
+    with progress_bar(f"{job.name}: simulating answers", len(routes)) as bar, job.meter("evaluate/answers.csv"):
         for route in routes:
-            solution = load_solution(job.made(f"routes/{route}/solution.npz"), task, int(targets.valid.sum()))
+            solution = load_solution(job.find(f"routes/{route}/solution.npz"), task, int(targets.valid.sum()))
             truth = resimulate(task, targets, solution, device)
             solutions[route], truths[route] = solution, truth
             answers[route] = judge(task, targets, solution, truth)
@@ -41,7 +41,7 @@ def main(job: Job) -> None:
 
 
 def _read_ledger(job: Job, route: str) -> Ledger:
-    return Ledger(**json.loads(job.made(f"routes/{route}/ledger.json").read_text(encoding="utf-8")))
+    return Ledger(**json.loads(job.find(f"routes/{route}/ledger.json").read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

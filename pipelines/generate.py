@@ -23,7 +23,7 @@ def main(job: Job) -> None:
     _check_error(job)
     if settings.train:
         check_writable(job.outputs, dataset_size(task, data.examples))
-        with progress_bar(f"{job.name}: simulating", data.examples) as bar, job.metered("data/dataset.npz"):
+        with progress_bar(f"{job.name}: simulating", data.examples) as bar, job.meter("data/dataset.npz"):
             dataset = simulate_dataset(
                 task,
                 data.examples,

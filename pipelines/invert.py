@@ -12,9 +12,9 @@ from aimback.workflow.stage import Job, stage
 @stage
 def main(job: Job) -> None:
     route = job.settings.invert[job.route]
-    weights = job.made(f"routes/networks/{route.network}/weights.safetensors")
+    weights = job.find(f"routes/networks/{route.network}/weights.safetensors")
     surrogate = Surrogate.load(weights, job.task, job.settings.hardware.device(), route.torch_dtype)
-    dataset = load_dataset(job.made("data/dataset.npz"), job.task)
+    dataset = load_dataset(job.find("data/dataset.npz"), job.task)
     examples = len(dataset) + dataset.n_left_out
     ledger = Ledger(simulations=examples, training_examples=examples)
     about = None if surrogate.wide else f"{identify(job.task)} {sha256(weights)}"

@@ -18,7 +18,7 @@ from aimback.runtime.exits import report_errors
 from aimback.runtime.project import ROOT, locate_untracked
 from aimback.tracking import is_published, publish
 from aimback.workflow.params import read_params
-from aimback.workflow.runs import PUBLISHED, states, store
+from aimback.workflow.runs import PUBLISHED, open_project_store, read_states
 
 OUTPUTS = ROOT / "outputs"
 REPORT = OUTPUTS / "report"
@@ -30,12 +30,12 @@ def main() -> None:
         tree = _params()
         tasks = list(tree["task"])
         with undisturbed(ROOT, [OUTPUTS / task for task in tasks]) as confirm:
-            _publish(tree, states(tree), confirm)
+            _publish(tree, read_states(tree), confirm)
 
 
 def _publish(tree: dict[str, Any], known: Mapping[str, str], confirm: Callable[[], None]) -> None:
     tracking = tree["tracking"]
-    place = store(tracking["experiment"])
+    place = open_project_store(tracking["experiment"])
     wanted = sorted(known.values())
     reported = _read(_REPORTED) == wanted and (REPORT / "index.html").is_file()
     if reported and (not tracking["enabled"] or is_published(place, wanted, PUBLISHED)):

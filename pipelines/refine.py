@@ -18,8 +18,8 @@ from aimback.workflow.stage import Job, stage
 def main(job: Job) -> None:
     task, hardware, route = job.task, job.settings.hardware, job.settings.refine[job.route]
     folder = f"routes/networks/{route.network}"
-    proposer = Proposer.load(job.made(f"{folder}/weights.safetensors"), task, hardware.device(), route.torch_dtype)
-    ledger = Ledger(**json.loads(job.made(f"{folder}/ledger.json").read_text(encoding="utf-8")))
+    proposer = Proposer.load(job.find(f"{folder}/weights.safetensors"), task, hardware.device(), route.torch_dtype)
+    ledger = Ledger(**json.loads(job.find(f"{folder}/ledger.json").read_text(encoding="utf-8")))
     if job.settings.amortise[route.network].refine == "outside_tolerance":
         # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
         solver = dataclasses.replace(route.solver, precision=task.tolerance / task.outcomes.span)

@@ -17,32 +17,32 @@ from aimback.workflow.stage import Job, stage
 @stage
 def main(job: Job) -> None:
     task, settings = job.task, job.settings
-    targets = load_targets(job.made("data/targets.npz"), task)
+    targets = load_targets(job.find("data/targets.npz"), task)
     count = int(targets.valid.sum())
     network = None
     if "surrogate" in settings.compared:
         network = f"routes/networks/{settings.invert[settings.compared['surrogate']].network}"
-    answers = [row for row in read_answers(job.made("evaluate/answers.csv")) if not row.problem]
-    with progress_bar(f"{job.name}: drawing", len(FIGURES)) as bar, job.metered("figures/miss.png"):
+    answers = [row for row in read_answers(job.find("evaluate/answers.csv")) if not row.problem]
+    with progress_bar(f"{job.name}: drawing", len(FIGURES)) as bar, job.meter("figures/miss.png"):
         draw_figures(
             job.outputs / "figures",
             job.outputs / "interactive",
             job.name,
             task,
-            surrogate=Surrogate.load(job.made(f"{network}/weights.safetensors"), task, dtype=torch.float64)
+            surrogate=Surrogate.load(job.find(f"{network}/weights.safetensors"), task, dtype=torch.float64)
             if network
             else None,
             targets=targets.only_valid(),
             solutions={
-                route: load_solution(job.made(f"routes/{route}/solution.npz"), task, count) for route in settings.routes
+                route: load_solution(job.find(f"routes/{route}/solution.npz"), task, count) for route in settings.routes
             },
             compared=settings.compared,
             misses={
                 route: torch.tensor([row.miss for row in answers if row.route == route], dtype=torch.float64)
                 for route in settings.routes
             },
-            r_t=read_by_route(job.made("evaluate/r_t.csv"), R_T_COLUMNS),
-            training=read_columns(job.made(f"{network}/history.csv")) if network else {},
+            r_t=read_by_route(job.find("evaluate/r_t.csv"), R_T_COLUMNS),
+            training=read_columns(job.find(f"{network}/history.csv")) if network else {},
             pictures=_read_pictures(job),
             solver=settings.solver,
             generator=job.generator("sweep"),
@@ -54,7 +54,7 @@ def _read_pictures(job: Job) -> dict[str, dict[str, np.ndarray]]:
     """What the claims look like; only of those that were examined."""
     if job.name not in job.settings.diagnose.tasks or not {"surrogate", "direct"} <= job.settings.compared.keys():
         return {}
-    files = {figure: job.made(f"evaluate/claims/pictures/{key}.npz") for figure, (key, _) in PICTURES.items()}
+    files = {figure: job.find(f"evaluate/claims/pictures/{key}.npz") for figure, (key, _) in PICTURES.items()}
     return {figure: read_arrays(file, declared(figure, len(job.task.box)), job.task) for figure, file in files.items()}
 
 

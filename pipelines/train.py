@@ -16,7 +16,7 @@ from aimback.workflow.stage import Job, stage
 def main(job: Job) -> None:
     settings, task, hardware = job.settings, job.task, job.settings.hardware
     network, training = settings.network_of(job.route, job.name)
-    examples = job.made("data/dataset.npz")
+    examples = job.find("data/dataset.npz")
     dataset = load_dataset(examples, task)
     device = hardware.device()
     with live_training(job, examples) as live:
@@ -25,7 +25,7 @@ def main(job: Job) -> None:
         from aimback.learn.surrogate_training import train_surrogates, validation_mse
 
         # Alone, so that its seconds are what a route with one network pays.
-        with job.metered(f"routes/networks/{job.route}/weights.safetensors"):
+        with job.meter(f"routes/networks/{job.route}/weights.safetensors"):
             ((surrogate, history),) = train_surrogates(
                 [dataset], task, network, training, [job.seed("training")], device.type, job.checkpoints, live
             )

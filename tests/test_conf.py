@@ -321,10 +321,10 @@ def test_the_list_of_tasks_has_one_home() -> None:
 
 
 def test_params_yaml_is_composed_from_conf() -> None:
-    from aimback.workflow.compose import HEADER, digest_of_conf
+    from aimback.workflow.compose import HEADER, hash_conf
 
     first, *_ = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
-    assert first == f"{HEADER}{digest_of_conf()}", "conf/ was edited: run `dvc repro compose` and commit params.yaml"
+    assert first == f"{HEADER}{hash_conf()}", "conf/ was edited: run `dvc repro compose` and commit params.yaml"
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         composed = OmegaConf.to_container(hydra.compose("config"), resolve=True)
     assert yaml.safe_load((ROOT / "params.yaml").read_text()) == {**composed, "targets_sha256": None}

@@ -9,9 +9,7 @@ from aimback.runtime.project import ROOT
 
 LIBRARY = ROOT / "src" / "aimback"
 TREES = {
-    file.relative_to(LIBRARY): ast.parse(file.read_text(encoding="utf-8"))
-    for file in sorted(LIBRARY.rglob("*.py"))
-    if file.parent.name != "contest"
+    file.relative_to(LIBRARY): ast.parse(file.read_text(encoding="utf-8")) for file in sorted(LIBRARY.rglob("*.py"))
 }
 # What several modules have on purpose: a claim's measurement, a command's work, a module's own logger.
 PROTOCOLS = {"examine", "main", "log"}
@@ -41,31 +39,9 @@ PARTICIPLES = {
     "report/verdict.py: _compared",
     "report/views.py: settled",
     "report/views.py: solved_share",
-    "runtime/ending.py: _interrupted",
-    "runtime/experiments.py: _taken",
-    "runtime/locks.py: locked",
-    "runtime/project.py: seen",
-    "runtime/project.py: seen_even_from_a_copy",
     "tracking/store.py: _locked",
     "tracking/store.py: locked",
     "tracking/store.py: tagged",
-    "workflow/compose.py: _composed",
-    "workflow/compose.py: _listed",
-    "workflow/entry.py: _dotted",
-    "workflow/entry.py: composed",
-    "workflow/overrides.py: _named",
-    "workflow/overrides.py: placed_part",
-    "workflow/params.py: _parsed",
-    "workflow/progress.py: reached",
-    "workflow/records.py: _learned",
-    "workflow/settings.py: _placed",
-    "workflow/solving.py: solved",
-    "workflow/stage.py: metered",
-    "workflow/verify.py: _chosen",
-    "workflow/verify.py: _listed",
-    "workflow/verify.py: _named",
-    "workflow/verify.py: _quoted",
-    "workflow/verify.py: _uncached",
 }
 
 

@@ -26,7 +26,7 @@ from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.workflow import stage
 from aimback.workflow.progress import Bar
 from aimback.workflow.settings import read_settings
-from aimback.workflow.stage import Job, alone
+from aimback.workflow.stage import Job, hold_job
 
 
 @pytest.fixture
@@ -69,15 +69,15 @@ def test_a_job_is_done_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pyt
     settings: Any = None
     job = Job("cannon", "", settings, "generate", tmp_path)
     lock = tmp_path / "locks" / "generate@cannon"
-    with alone(job):
+    with hold_job(job):
         pass
     monkeypatch.setattr(stage, "_SECONDS_FOR_AN_ORPHAN", 0.1)
     with hold_lock(lock):
-        with alone(Job("other cannon", "", settings, "generate", tmp_path)):
+        with hold_job(Job("other cannon", "", settings, "generate", tmp_path)):
             pass
-        with pytest.raises(UserError, match="another process is running generate@cannon"), alone(job):
+        with pytest.raises(UserError, match="another process is running generate@cannon"), hold_job(job):
             raise AssertionError
-    with alone(job), pytest.raises(BlockingIOError), hold_lock(lock):
+    with hold_job(job), pytest.raises(BlockingIOError), hold_lock(lock):
         raise AssertionError
 
 
@@ -88,9 +88,9 @@ def test_what_was_read_may_not_change_meanwhile(tmp_path: Path, change: Any) -> 
     file = tmp_path / "cannon" / "data.npz"
     file.parent.mkdir()
     file.write_text("one")
-    with alone(job):
-        assert job.made("data.npz") == file
-    with pytest.raises(UserError, match=r"data.npz: was changed while invert@cannon was at work"), alone(job):
+    with hold_job(job):
+        assert job.find("data.npz") == file
+    with pytest.raises(UserError, match=r"data.npz: was changed while invert@cannon was at work"), hold_job(job):
         change(file)
 
 
@@ -130,7 +130,7 @@ def test_a_stage_says_where_it_has_written_by_hand_and_which_targets_are_invalid
 
 def test_more_may_have_arrived_than_are_done() -> None:
     with Progress(disable=True) as progress:
-        Bar(progress, "cannon: solving", 1000, "within the tolerance").reached(234, 1000)
+        Bar(progress, "cannon: solving", 1000, "within the tolerance").tell(234, 1000)
         (row,) = progress.tasks
     assert (row.completed, row.fields["count"]) == (234, "1000 of 1000 within the tolerance")
 
@@ -264,7 +264,7 @@ def test_a_missing_input_says_which_stage_makes_it(tmp_path: Path, file: str, ma
         UserError,
         match=f"{file}: there is no such file; make it by .*{maker} task=trebuchet.*inputs=.*aimback task=treb",
     ):
-        job.made(file)
+        job.find(file)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("an array of 24 TiB")])

@@ -26,11 +26,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A project whose pipeline has come to its end, as far as its records tell."""
     copy = Repository(tmp_path_factory.mktemp("streams"), git=False)
     copy.edit("params.yaml", "  enabled: true\n", "  enabled: false\n")
-    tasks = yaml.safe_load((copy.root / "params.yaml").read_text())["tasks"]
-    stages = {f"generate@{task}": {"cmd": "python"} for task in tasks}
+    tree = yaml.safe_load((copy.root / "params.yaml").read_text())
+    stages = {f"generate@{task}": {"cmd": "python"} for task in tree["tasks"]}
     (copy.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
     program = (
-        f"import json; from aimback.workflow.runs import states; print(json.dumps(sorted(states({tasks}).values())))"
+        "import json; from aimback.workflow import params, runs\n"
+        "print(json.dumps(sorted(runs.read_states(params.read_params()).values())))"
     )
     call = [sys.executable, "-c", program]
     states = subprocess.run(call, cwd=copy.root, env=copy.environment(), stdout=subprocess.PIPE, check=True).stdout

@@ -2,16 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from cmaes import CMA
 from torch import Tensor
 
 from aimback.core.checks import check_positive
 from aimback.core.errors import UserError
 from aimback.core.problem import ForwardMap, History, InverseProblem, Solution, StartStatus
 from aimback.solve.solver import Progress, Solver
+
+if TYPE_CHECKING:
+    from cmaes import CMA
 
 _LARGEST = 10_000  # population
 
@@ -114,8 +117,10 @@ def evolve(
     )
 
 
-def _make_runs(starts: Tensor, solver: CmaEs, generator: torch.Generator) -> list[CMA]:
+def _make_runs(starts: Tensor, solver: CmaEs, generator: torch.Generator) -> "list[CMA]":
     """Begin one run a start, each with random numbers of its own."""
+    from cmaes import CMA  # brings SciPy's statistics, most of a second
+
     bounds = np.tile([0.0, 1.0], (starts.shape[-1], 1))
     seeds = torch.randint(2**32, (len(starts),), generator=generator).tolist()
     return [

@@ -23,7 +23,7 @@ from aimback.workflow.params import ANEW, PARAMS, check_conf, read_mapping
 HEADER = "# Composed from conf/ (edit there, or override), which had the hash "
 
 
-def digest_of_conf() -> str:
+def hash_conf() -> str:
     """What conf/ holds, in one hash."""
     digest = hashlib.sha256()
     for file in sorted(CONF.rglob("*.yaml")):
@@ -49,7 +49,7 @@ def write_params(cfg: DictConfig) -> None:
         if targets is not None:
             tree["targets"] = name_below_root(tree["targets"])
         tree["targets_sha256"] = targets and sha256(targets)
-        text = f"{HEADER}{digest_of_conf()}\n{OmegaConf.to_yaml(OmegaConf.create(tree))}"
+        text = f"{HEADER}{hash_conf()}\n{OmegaConf.to_yaml(OmegaConf.create(tree))}"
     except (OmegaConfBaseException, RecursionError):
         pass  # the settings do not resolve, of which `read_settings` says more
     if text is not None and PARAMS.is_file() and PARAMS.read_bytes() == text.encode():
@@ -79,7 +79,7 @@ def _compose() -> DictConfig:
     text = PARAMS.read_bytes() if PARAMS.is_file() else b""
     # DVC composes without our first line, and only for an experiment.
     by_dvc = text and not text.startswith(HEADER.encode()) and "DVC_EXP_NAME" in os.environ
-    if by_dvc or text.startswith((HEADER + digest_of_conf()).encode()):
+    if by_dvc or text.startswith((HEADER + hash_conf()).encode()):
         return OmegaConf.create(read_mapping(PARAMS, ANEW))
     check_conf()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):

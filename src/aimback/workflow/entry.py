@@ -47,7 +47,7 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
     # Hydra names the job and finds the file through __wrapped__.
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     @functools.wraps(work)
-    def composed(cfg: DictConfig) -> None:
+    def run_composed(cfg: DictConfig) -> None:
         with report_errors(name):
             hydra_config = HydraConfig.get()
             place(cfg, hydra_config.overrides.task, hydra_config.runtime.cwd)
@@ -60,7 +60,7 @@ def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in _MULTIRUN)
         with report_errors(name, explain_composing):
             check_input(sys.argv[1:])
-            composed()
+            run_composed()
 
     return main
 

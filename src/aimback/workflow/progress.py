@@ -13,7 +13,7 @@ class Bar:
     Args:
         title: what is being done.
         total: of how many.
-        counted: what `reached` counts beside, such as "within the tolerance".
+        counted: what `tell` counts beside, such as "within the tolerance".
     """
 
     def __init__(self, progress: Progress, title: str, total: int, counted: str) -> None:
@@ -24,7 +24,7 @@ class Bar:
         """So many more are done."""
         self._progress.advance(self._row, done)
 
-    def reached(self, done: int, count: int) -> None:
+    def tell(self, done: int, count: int) -> None:
         """So many are done by now, and `count` are what is counted: maybe more, where a part is enough for that."""
         self._progress.update(self._row, completed=done, count=f"{count} of {self._total} {self._counted}")
 

@@ -13,7 +13,7 @@ from aimback.report.costs import route_metrics
 from aimback.report.page import claims_note, note
 from aimback.report.result import TaskResult
 from aimback.tracking import Data, Model, Run
-from aimback.workflow.runs import params, training_key
+from aimback.workflow.runs import flatten_params, identify_training
 from aimback.workflow.settings import Settings
 
 # What tells most at a glance; the run of the claims has every figure.
@@ -56,7 +56,7 @@ class Record:
             kind="route",
             task=self.name,
             route=route,
-            params=params(self.settings.tree, self.name, self.settings.routes[route], route),
+            params=flatten_params(self.settings.tree, self.name, self.settings.routes[route], route),
             metrics=route_metrics(self.result, route),
             series={
                 "loss": _series(step, loss),
@@ -80,9 +80,9 @@ class Record:
             state=self.state,
             kind="training",
             task=self.name,
-            route=_name_training("training", route, self.settings.compared.get("surrogate")),
-            params=params(tree, self.name, "train", route),
-            metrics=self._learned(route, "train"),
+            route=_name_run("training", route, self.settings.compared.get("surrogate")),
+            params=flatten_params(tree, self.name, "train", route),
+            metrics=self._read_metrics(route, "train"),
             series=_histories(network / "history.csv"),
             note=f"The training of the network of the route {route} on {self.name}.",
             artifacts={"figures": [file for file in self.result.figures if file.stem == "training"]},
@@ -96,7 +96,7 @@ class Record:
                 outputs=task.outcomes.names,
                 example=[*dataset.controls[0].tolist(), *dataset.conditions[0].tolist()],
             ),
-            training=training_key(tree, file, route),
+            training=identify_training(tree, file, route),
         )
 
     def _proposer(self, route: str) -> Run:
@@ -104,9 +104,9 @@ class Record:
             state=self.state,
             kind="training",
             task=self.name,
-            route=_name_training("proposer", route, self.settings.compared.get("hybrid")),
-            params=params(self.settings.tree, self.name, "amortise", route),
-            metrics=self._learned(route, "amortise"),
+            route=_name_run("proposer", route, self.settings.compared.get("hybrid")),
+            params=flatten_params(self.settings.tree, self.name, "amortise", route),
+            metrics=self._read_metrics(route, "amortise"),
             series=_histories(self._network(route) / "history.csv"),
             note=f"The training of the network of the route {route} for {self.name}, through the simulator.",
         )
@@ -114,7 +114,7 @@ class Record:
     def _network(self, route: str) -> Path:
         return self.folder / "routes" / "networks" / route
 
-    def _learned(self, route: str, stage: str) -> dict[str, float | None]:
+    def _read_metrics(self, route: str, stage: str) -> dict[str, float | None]:
         metrics = json.loads((self._network(route) / "metrics.json").read_text(encoding="utf-8"))
         return {**metrics, "seconds_train": self.result.meters.get(f"{stage}-{route}", {}).get("seconds")}
 
@@ -130,7 +130,7 @@ class Record:
             kind="diagnosis",
             task=self.name,
             route="diagnosis",
-            params=params(self.settings.tree, self.name),
+            params=flatten_params(self.settings.tree, self.name),
             metrics=metrics,
             series={},
             note=claims_note(self.result),
@@ -139,7 +139,7 @@ class Record:
         )
 
 
-def _name_training(name: str, route: str, usual: str | None) -> str:
+def _name_run(name: str, route: str, usual: str | None) -> str:
     return name if route == usual else f"{name} of {route}"
 
 

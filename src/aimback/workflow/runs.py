@@ -21,12 +21,12 @@ _PARAMS = (
 )
 
 
-def store(experiment: str) -> Store:
+def open_project_store(experiment: str) -> Store:
     """Where runs go. An experiment that runs in a copy of the repository belongs to the original."""
     return open_store(find_original(ROOT), experiment)
 
 
-def params(tree: Mapping[str, Any], task: str, stage: str | None = None, route: str = "") -> dict[str, str]:
+def flatten_params(tree: Mapping[str, Any], task: str, stage: str | None = None, route: str = "") -> dict[str, str]:
     """What is configured for one task, flat; the same names for every run, so that runs compare.
 
     Args:
@@ -37,13 +37,13 @@ def params(tree: Mapping[str, Any], task: str, stage: str | None = None, route: 
     return flatten({**{name: tree[name] for name in _PARAMS}, "task": own, **of_route})
 
 
-def training_key(tree: Mapping[str, Any], dataset: Path, route: str) -> str:
+def identify_training(tree: Mapping[str, Any], dataset: Path, route: str) -> str:
     """A name for the training of a route's network: the data it learns from, and everything that is set about it."""
     hardware = {name: value for name, value in tree["hardware"].items() if name != "compile"}  # of solves, not of this
     return _digest([sha256(dataset), tree["seed"], tree["train"][route], hardware])
 
 
-def states(tree: Mapping[str, Any]) -> dict[str, str]:
+def read_states(tree: Mapping[str, Any]) -> dict[str, str]:
     """A name for the state that DVC has recorded of each task: params and outputs of its stages.
 
     Args:

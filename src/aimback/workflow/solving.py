@@ -47,8 +47,8 @@ def solve_targets(
         before: easier maps to descend through first, see `solve_by_continuation`; with any, nothing is compiled.
     """
     folder = f"routes/{job.route}"
-    targets, again = load_targets(job.made("data/targets.npz"), job.task).only_valid().once()
-    with job.metered(f"{folder}/solution.npz"):
+    targets, again = load_targets(job.find("data/targets.npz"), job.task).only_valid().once()
+    with job.meter(f"{folder}/solution.npz"):
         solution = _solve(job, route, targets, forward, about, propose, before)
     # Who asks twice gets one answer twice.
     save_solution(job.outputs / folder / "solution.npz", solution.of(again.to(solution.steps.device)), job.task)
@@ -84,11 +84,11 @@ def _solve(
         compiler = Compiler(ROOT / "outputs" / "compiled", about)
     with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
         if before:
-            return solve_by_continuation([*before, forward], problem, route.solver, generator, bar.reached)
+            return solve_by_continuation([*before, forward], problem, route.solver, generator, bar.tell)
         try:
-            return solve(forward, problem, route.solver, generator, bar.reached, compiler)
+            return solve(forward, problem, route.solver, generator, bar.tell, compiler)
         except NotCompilable as error:
             if hardware.compile != "auto":
                 raise UserError(f"hardware.compile: {job.name}: {error}; hardware.compile=off goes without") from error
             log.info("%s: not compiled: %s", job.name, error)
-        return solve(forward, problem, route.solver, generator, bar.reached)
+        return solve(forward, problem, route.solver, generator, bar.tell)

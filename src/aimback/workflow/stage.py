@@ -41,8 +41,8 @@ class Job:
         settings: the checked configuration.
         stage: the stage's name.
         root: where this run writes: `outputs` in the pipeline, a folder of its own by hand.
-        measured: what `metered` has noted, by name of the meter.
-        read: the hash that each file had when `made` named it.
+        measured: what `meter` has noted, by name of the meter.
+        read: the hash that each file had when `find` named it.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Job:
         """The folder for what a killed training goes on from; removed when all outputs are written, not before."""
         return self.root / "checkpoints" / self.turn
 
-    def made(self, file: str) -> Path:
+    def find(self, file: str) -> Path:
         """A file that an earlier stage made of the task: in the first of `inputs` that has it.
 
         Raises:
@@ -99,7 +99,7 @@ class Job:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     @contextlib.contextmanager
-    def metered(self, result: str) -> Iterator[None]:
+    def meter(self, result: str) -> Iterator[None]:
         """Note what the block takes: the work itself, without what is loaded and logged around it.
 
         Args:
@@ -145,7 +145,7 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
         routes = settings.turns_of(name) if name in _OF_ROUTES else [""]
         for task, route in itertools.product(settings.tasks, routes):
             job = Job(task, route, settings, name, root)
-            with alone(job):
+            with hold_job(job):
                 work(job)
                 job.write_meters()
                 shutil.rmtree(job.checkpoints, ignore_errors=True)
@@ -157,7 +157,7 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def alone(job: Job) -> Iterator[None]:
+def hold_job(job: Job) -> Iterator[None]:
     """No other process does the same job meanwhile; one whose dvc was killed is given time to end.
 
     Raises:

@@ -12,7 +12,7 @@ from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF, ROOT
 from aimback.tracking import ui_link
 from aimback.workflow.params import CONF_CURE, PARAMS, read_mapping, read_params
-from aimback.workflow.runs import store
+from aimback.workflow.runs import open_project_store
 
 _HOST = "127.0.0.1"
 
@@ -23,7 +23,7 @@ def main() -> None:
     with report_errors("ui"):
         port = parser.parse_args().port
         _check_free(port)
-        place = store(_experiment())
+        place = open_project_store(_experiment())
         _, experiment_id = place.connect()
         if place.uri.startswith("http"):
             print(f"the runs are at {place.shown}: /#/experiments/{experiment_id}/runs")

@@ -63,8 +63,8 @@ class Checked:
         self.files: dict[Path, bool | None] = {}
         self.damages: list[Damage] = []
         defined = yaml.load((folder / "dvc.yaml").read_bytes(), _LOADER)["stages"]
-        uncached = _uncached(defined.values())
-        tasks = {name: _chosen(folder, stage.get("matrix")) for name, stage in defined.items()}
+        uncached = _list_uncached(defined.values())
+        tasks = {name: _choose(folder, stage.get("matrix")) for name, stage in defined.items()}
         for stage, path, digest in _outs(folder):
             name, _, task = stage.partition("@")
             if name not in tasks or task not in (tasks[name] or [task]):
@@ -72,21 +72,21 @@ class Checked:
             self._check(stage, Path(path), digest, not uncached.fullmatch(path))
 
     def _check(self, stage: str, path: Path, digest: str, cached: bool) -> None:
-        outputs, objects = self._named(path, digest)
+        outputs, objects = self._name(path, digest)
         if not cached:
             objects = {}
-        bad_outputs, bad_objects = self._bad(outputs), self._bad(objects)
+        bad_outputs, bad_objects = self._find_damage(outputs), self._find_damage(objects)
         if not bad_objects and cached:
-            cure = f"rm -rf {_quoted(path)} && dvc checkout {_quoted(path)}"
+            cure = f"rm -rf {_quote(path)} && dvc checkout {_quote(path)}"
         elif not bad_outputs:
-            cure = f"rm -f {_quoted(*bad_objects)} && dvc commit --force {_quoted(stage)}"
+            cure = f"rm -f {_quote(*bad_objects)} && dvc commit --force {_quote(stage)}"
         else:
-            cure = f"rm -rf {_quoted(path, *bad_objects)} && dvc repro {_quoted(stage)}"
+            cure = f"rm -rf {_quote(path, *bad_objects)} && dvc repro {_quote(stage)}"
         known = {damage.path for damage in self.damages}  # two outputs of the same bytes share an object
         bad = [path for path in bad_outputs + bad_objects if path not in known]
         self.damages += [Damage(path, self.files[path] is None, cure) for path in bad]
 
-    def _named(self, path: Path, digest: str) -> tuple[dict[Path, str], dict[Path, str]]:
+    def _name(self, path: Path, digest: str) -> tuple[dict[Path, str], dict[Path, str]]:
         """The files of an output and its objects, each with the hash that it should have."""
         listing = self._object(digest)
         if not digest.endswith(".dir"):
@@ -95,7 +95,7 @@ class Checked:
         if self._holds(listing, objects[listing]):
             entries = json.loads((self._folder / listing).read_bytes())
         else:
-            entries = self._listed(path)
+            entries = self._list_folder(path)
             if hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() != objects[listing]:
                 return {path: digest}, objects  # nothing is left that tells what should be in there
         outputs = {path / entry["relpath"]: entry["md5"] for entry in entries}
@@ -103,7 +103,7 @@ class Checked:
         strangers = {file: "" for file in self._below(path) if file not in outputs}
         return outputs | strangers, objects
 
-    def _bad(self, files: dict[Path, str]) -> list[Path]:
+    def _find_damage(self, files: dict[Path, str]) -> list[Path]:
         return [path for path, digest in files.items() if not self._holds(path, digest)]
 
     def _holds(self, path: Path, digest: str) -> bool | None:
@@ -112,7 +112,7 @@ class Checked:
             self.files[path] = _md5(place) == digest if place.exists() else None
         return self.files[path]
 
-    def _listed(self, path: Path) -> list[dict[str, str]]:
+    def _list_folder(self, path: Path) -> list[dict[str, str]]:
         """A folder as DVC would list it."""
         files = {file.relative_to(path).as_posix(): _md5(self._folder / file) for file in self._below(path)}
         return [{"md5": digest, "relpath": name} for name, digest in sorted(files.items())]
@@ -144,14 +144,14 @@ def _outs(folder: Path) -> list[tuple[str, str, str]]:
         raise UserError(f"{lock}: cannot be read; run `python -m aimback.runtime.doctor`") from None
 
 
-def _chosen(folder: Path, matrix: Any) -> list[str] | None:
+def _choose(folder: Path, matrix: Any) -> list[str] | None:
     """The tasks that a stage is made for; None where they are written down in dvc.yaml itself."""
     if matrix != {"task": "${tasks}"}:
         return None
     return list(read_mapping(folder / "params.yaml", ANEW, {"tasks": "a list of names"})["tasks"])
 
 
-def _uncached(stages: Iterable[Mapping[str, Any]]) -> re.Pattern[str]:
+def _list_uncached(stages: Iterable[Mapping[str, Any]]) -> re.Pattern[str]:
     """Paths of outputs that DVC is told to leave to git."""
     outs = [out for stage in stages for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
     paths = [path for out in outs if isinstance(out, dict) for path, how in out.items() if how.get("cache") is False]
@@ -164,7 +164,7 @@ def _cache(folder: Path) -> Path:
     return Path(".dvc", config.get("cache", "dir", fallback="cache"))
 
 
-def _quoted(*paths: Path | str) -> str:
+def _quote(*paths: Path | str) -> str:
     return " ".join(shlex.quote(str(path)) for path in paths)
 
 
