@@ -491,7 +491,7 @@ def test_the_environment_changes_nothing_about_how_is_compiled(
     monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
     with pytest.raises(NotCompilable, match="compiler fails: error: not today"):
-        compiled.build(Path("frame.cpp"), "", torch.float64, tmp_path / "program")
+        compiled.build_library(Path("frame.cpp"), "", torch.float64, tmp_path / "program")
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
     assert seen["LC_ALL"] == "C" and variable not in seen and "LANG" not in seen
 

@@ -105,8 +105,8 @@ def test_presets_change_what_they_say(compose: Any) -> None:
         ("data.examples=0", "data.examples: must be at least 10 and at most 100,000,000, got 0"),
         ("data.validation_fraction=1", "data.validation_fraction: must be above 0 and below 1"),
         ("data.targets=-3", "data.targets: must be at least 1 and at most 100,000,000"),
-        ("solver.starts=0", "solver.starts: must be a whole number from 1 to"),
-        ("solver.starts=true", "solver.starts: must be a valid integer"),
+        ("starts.number=0", "starts.number: must be at least 1 and at most 65,536, got 0"),
+        ("starts.number=true", "starts.number: must be a valid integer"),
         ("solver.precision=inf", "solver.precision: must be a finite number"),
         ("smoothing.samples=3", "smoothing.samples: must be a multiple of 2"),
         ("smoothing.sigmas=[0.01,0.1]", "smoothing.sigmas: must have the widest first"),
@@ -116,7 +116,7 @@ def test_presets_change_what_they_say(compose: Any) -> None:
         ("task.cannon_drag.speed=[1]", "task.cannon_drag.speed"),
         ("task.cannon_drag.speed=[0,nan]", "task.cannon_drag.speed"),
         ("task.cannon_drag.drag=-1", "task.cannon_drag.drag"),
-        ("hybrid.refine=never", "hybrid.refine: must be one of outside_tolerance, always"),
+        ("hybrid.refine=never", "hybrid.refine: must be 'outside_tolerance' or 'always'"),
         ("hybrid.batch_size=2.5", "hybrid.batch_size: must be a valid integer"),
         ("seed=-1", "seed: must be at least 0 and at most 9,223,372,036,854,775,807"),
         ("seed=1.5", "seed: must be a valid integer"),
@@ -129,6 +129,19 @@ def test_presets_change_what_they_say(compose: Any) -> None:
         ("~data.targets", "data.targets: is missing"),
         ("inputs=outputs", "inputs: must be a valid list"),
         ("inputs=[5]", "inputs.0: must be the path of a file or a folder"),
+        ("routes=[]", "routes: choose at least one"),
+        ("routes=[no_boundary]", "invert.no_boundary.network: is that of the route neural_adjoint; choose it beside"),
+        (
+            "routes.invert=[direct]",
+            "routes.invert: follows from the routes; choose by routes=[surrogate,direct,hybrid]",
+        ),
+        ("+invert.surrogate.margn=0.1", "invert.surrogate.margn: unknown key; did you mean margin?"),
+        ("invert.surrogate.margin=0.5", "invert.surrogate.margin: must be at least 0 and below 0.5, got 0.5"),
+        ("+optimise.networks={}", "optimise.networks"),
+        ("+train.surrogate.by_task.cannon_drag.network.hiden_width=3", "hiden_width: unknown key"),
+        ("+train.surrogate.by_task.cannon_drag.training.batch_size=0", "by_task.cannon_drag.training.batch_size"),
+        ("published=ren", "published: must be 'neural_adjoint'"),
+        ("only.route=nosuch", "only.route: no route 'nosuch' here; there is surrogate, direct, hybrid"),
         ("only.task=trebuchet", "task: there is no 'trebuchet', which only.task asks for"),
         ("+only.tsk=1", "only.tsk: unknown key; did you mean task?"),
     ],
@@ -267,18 +280,14 @@ def test_a_task_is_built(compose: Any) -> None:
 
 # ---- dvc.yaml
 
+SEARCHES = ("invert", "optimise", "refine")
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES = PIPELINE["stages"]
 # What a stage's own code asks the settings for -> the sections of params.yaml that it must name.
 SECTIONS = {
-    "targets": "targets",
-    "data": "data",
-    "surrogate": "surrogate",
-    "training": "training",
-    "hybrid": "hybrid",
-    "solver": "solver",
-    "smoothing": "smoothing",
-    "diagnose": "diagnose",
+    **{name: name for name in ("targets", "data", "solver", "starts", "diagnose", "routes")},
+    **{name: name for name in ("invert", "optimise", "amortise", "refine")},
+    **{"network_of": "train", "replicas_of": "diagnose", "compared": "routes", "train": "routes"},
 }
 
 
@@ -302,6 +311,7 @@ def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
     text = "\n".join(file.read_text(encoding="utf-8") for file in files if file.stem not in apart)
     read = {section for name, section in SECTIONS.items() if f"settings.{name}" in text or f"{name} = settings" in text}
     read |= {"data"} if "settings.hardware, settings.data" in text else set()
+    read |= {"routes"} if "replicas_of" in text else set()
     read |= {"seed"} if "job.generator(" in text or "job.seed(" in text else set()
     read |= {"targets_sha256"} if "targets" in read else set()
     params = {param if param.startswith("task.") else param.split(".")[0] for param in STAGES[stage]["params"]}
@@ -310,10 +320,12 @@ def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
 
 def test_the_list_of_tasks_has_one_home() -> None:
     config = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
-    assert list(config["defaults"][0]) == ["task"]
+    assert [list(entry) for entry in config["defaults"][:2]] == [["task"], ["routes"]]
     for stage, definition in STAGES.items():
         if stage not in ("compose", "publish"):
-            assert definition["matrix"] == {"task": "${tasks}"}
+            tasks = "${diagnose.tasks}" if stage == "diagnose" else "${tasks}"
+            route = {"route": f"${{routes.{stage}}}"} if stage in ("train", *SEARCHES, "amortise") else {}
+            assert definition["matrix"] == {"task": tasks, **route}
     tasks = config["defaults"][0]["task"]
     for file in (ROOT / "dvc.yaml", ROOT / "Makefile", *sorted((ROOT / "pipelines").glob("*.py"))):
         said = [line for line in file.read_text(encoding="utf-8").splitlines() if all(task in line for task in tasks)]

@@ -95,7 +95,7 @@ HARMLESS = (
     "-cd . -cn params hydra.run.dir=outputs/here hydra.output_subdir=null hydra/job_logging=none",
     "-cd PLACE/conf preset=mine",
     "hydra.searchpath=[file://PLACE/conf] preset=mine",
-    "-cn contest task=[sine_wave] preset=neural_adjoint/sine_wave profile=benchmark/data",
+    "task=[sine_wave] preset=neural_adjoint profile=benchmark",
 )
 SHOWN = ("--cfg job", "--info", "--help", "--hydra-help", "-sc install=bash")
 

@@ -6,7 +6,8 @@ from problems import pose
 
 from aimback.core.problem import Status
 from aimback.data.targets import Targets, draw_targets
-from aimback.evaluate.judge import Answers, judge, r_t, resimulate
+from aimback.evaluate.judge import Answers, judge, resimulate
+from aimback.evaluate.metrics import compute_r_t
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.tasks.ballistics import Ballistics
@@ -24,7 +25,7 @@ def answered(task: Task, targets: Targets, starts: int = 16) -> tuple[Answers, f
     problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, task.outcomes.span, guesses)
     solution = solve(task, problem, LevenbergMarquardt(), generator)
     truth = resimulate(task, targets, solution)
-    return judge(task, targets, solution, truth), float(r_t(truth)[0, 0])
+    return judge(task, targets, solution, truth), float(compute_r_t(truth)[0, 0])
 
 
 @pytest.mark.parametrize("task", [SineWave(), RoboticArm(), RoboticArm(convention="kruse2021"), Ballistics()])

@@ -43,7 +43,7 @@ def instructions(count: int, folder: Path) -> list[str]:
 def _ran(folder: Path, env: Mapping[str, str]) -> Path:
     scratch = Scratch(folder, tasks=", ".join(_TASKS), sizes={})
     # This copy obeys them; the pipeline itself takes no instructions from its environment.
-    scratch.edit("pipelines/__init__.py", {r"^    start_clean\(\)$": "    pass"})
+    scratch.edit("src/aimback/runtime/__init__.py", {r"^    start_clean\(\)$": "    pass"})
     scratch.run("dvc", "repro", "evaluate", env=env)
     return folder / "outputs"
 

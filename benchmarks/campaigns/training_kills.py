@@ -22,7 +22,7 @@ def training_kills(count: int, folder: Path) -> list[str]:
     scratch.run("dvc", "repro", "generate@cannon_drag")
     made = folder / "outputs" / "by_hand" / "killed"
     seconds = _until_checkpoint_and_end(scratch, made)
-    weights = (made / "cannon_drag/surrogate/weights.safetensors").read_bytes()
+    weights = (made / "cannon_drag/routes/networks/surrogate/weights.safetensors").read_bytes()
     resumed = same = struck = 0
     oldest = 0.0
     while struck < count:
@@ -41,7 +41,7 @@ def training_kills(count: int, folder: Path) -> list[str]:
             resumed += 1
             oldest = max(oldest, time.time() - max(saved))
         scratch.run(*_TRAIN)
-        same += (made / "cannon_drag/surrogate/weights.safetensors").read_bytes() == weights
+        same += (made / "cannon_drag/routes/networks/surrogate/weights.safetensors").read_bytes() == weights
     return [
         f"{struck} trainings killed, {resumed} of them before their end: {same} ended at the same bits",
         f"at most {oldest:.1f} s of training were repeated",

@@ -30,14 +30,18 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "groups of settings, at least one": lambda value: _has_parts(value, dict, dict),
     "a list of names": lambda value: _has_parts(value, list, str),
 }
+_STAGES = ("train", "invert", "optimise", "amortise", "refine")
 _SECTIONS = (
     *("tracking", "routes", "starts", "data", "surrogate", "training", "hybrid", "solver", "smoothing", "diagnose"),
-    "hardware",
+    *("hardware", *_STAGES),
 )
 # What is asked of params.yaml without building the settings, which checks the rest.
 _WANTED = {
     "task": "groups of settings, at least one",
     **dict.fromkeys(_SECTIONS, "a group of settings"),
+    **dict.fromkeys((f"routes.{stage}" for stage in _STAGES), "a list of text"),
+    "diagnose.tasks": "a list of text",
+    "published": "text or null",
     "tracking.enabled": "true or false",
     "tracking.experiment": "text",
     "seed": "a whole number",

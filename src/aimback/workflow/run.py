@@ -6,16 +6,14 @@ only params.yaml and dvc.lock are written, and its index is not touched while th
 killed leaves nothing to be committed by mistake. `dvc exp run -S solver=adam` does the same work DVC's way.
 """
 
-import math
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from aimback.core.errors import UserError
 from aimback.core.repository import ask_git, head_commit
@@ -24,6 +22,7 @@ from aimback.runtime.project import ROOT
 from aimback.workflow.compose import write_params
 from aimback.workflow.entry import entry
 from aimback.workflow.setup import set_up
+from aimback.workflow.turns import list_turns
 
 _STAGE = re.compile(r"(Running stage|Stage) '(.+?)'(:| is cached| didn't change)")
 # What DVC says besides, for those who call it themselves.
@@ -45,10 +44,7 @@ def run(cfg: DictConfig) -> None:
 
 def _reproduce(cfg: DictConfig) -> int:
     """Run `dvc repro`, and count its stages for whoever waits."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
-    # A matrix names its lists as "${routes.train}".
-    turns = [[OmegaConf.select(cfg, name[2:-1]) for name in stage.get("matrix", {}).values()] for stage in stages]
-    total = sum(math.prod(map(len, lists)) for lists in turns)
+    total = len(list_turns(ROOT, cfg))
     reached = 0
     with subprocess.Popen(_dvc("repro"), cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True) as dvc:
         try:

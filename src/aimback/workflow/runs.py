@@ -12,6 +12,7 @@ from aimback.core.errors import UserError
 from aimback.core.files import sha256
 from aimback.runtime.project import ROOT, find_original
 from aimback.tracking import Store, flatten, open_store
+from aimback.workflow.turns import list_turns
 
 # What tells the next publish that everything is there; a new training takes it away.
 PUBLISHED = ROOT / "outputs" / "report" / "published.json"
@@ -56,12 +57,10 @@ def read_states(tree: Mapping[str, Any]) -> dict[str, str]:
     recorded: dict[str, list[Any]] = {task: [] for task in tasks}
     try:
         stages = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-        for name, stage in sorted(stages.items()):
-            kind, _, turn = name.partition("@")
-            task, _, route = turn.partition("-")
-            asked = route in tree["routes"][kind] if route else kind != "diagnose" or task in tree["diagnose"]["tasks"]
-            if task in recorded and asked:
-                recorded[task].append([name, stage.get("params"), stage.get("outs")])
+        for name in sorted(stages.keys() & set(list_turns(ROOT, tree))):
+            task = name.partition("@")[2].partition("-")[0]
+            if task in recorded:
+                recorded[task].append([name, stages[name].get("params"), stages[name].get("outs")])
     except (OSError, ValueError, RecursionError, yaml.YAMLError, LookupError, TypeError, AttributeError):
         raise UserError("dvc.lock: missing or not readable; run `dvc repro`") from None
     if unknown := [task for task in tasks if not recorded[task]]:

@@ -160,15 +160,15 @@ class Settings(Section):
     solver: Annotated[Solver, _build_as(Solver)]
     starts: Starts
     smoothing: Smoothing
+    diagnose: DiagnoseSettings
+    hardware: Hardware
+    tracking: TrackingSettings
     train: dict[str, NetworkSection]
     invert: dict[str, Inversion]
     optimise: dict[str, Optimisation]
     amortise: dict[str, HybridSettings]
     refine: dict[str, Refinement]
     route_lists: RouteLists = Field(alias="routes")
-    diagnose: DiagnoseSettings
-    hardware: Hardware
-    tracking: TrackingSettings
     # A path is a text in the config, so it is read less strictly.
     targets: Annotated[Path, Field(strict=False), AfterValidator(locate_untracked)] | None
     targets_sha256: str | None
@@ -276,9 +276,8 @@ def _check_routes(settings: Settings) -> None:
             raise UserError(f"routes.{stage}: follows from the routes; choose by routes=[{','.join(names)}]")
     for stage, maker in (("invert", "train"), ("refine", "amortise")):
         for name, route in getattr(settings, stage).items():
-            if route.network not in (known := getattr(settings, maker)):
-                there = f"there is {', '.join(known)}" if known else "there is none"
-                raise UserError(f"{stage}.{name}.network: no network of {route.network!r}; {there}")
+            if route.network not in getattr(settings, maker):
+                raise UserError(f"{stage}.{name}.network: is that of the route {route.network}; choose it beside")
     if settings.only.route is not None and settings.only.route not in {*names, *settings.train, *settings.amortise}:
         raise UserError(f"only.route: no route {settings.only.route!r} here; there is {', '.join(names)}")
     for route in settings.train:

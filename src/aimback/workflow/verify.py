@@ -21,7 +21,9 @@ import yaml
 from aimback.core.errors import UserError
 from aimback.runtime.exits import report_errors
 from aimback.workflow.params import ANEW, read_mapping
+from aimback.workflow.turns import list_turns
 
+_LISTS = {"tasks": "a list of names"}
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -64,12 +66,11 @@ class Checked:
         self.damages: list[Damage] = []
         defined = yaml.load((folder / "dvc.yaml").read_bytes(), _LOADER)["stages"]
         uncached = _list_uncached(defined.values())
-        tasks = {name: _choose(folder, stage.get("matrix")) for name, stage in defined.items()}
+        has_lists = any("matrix" in stage for stage in defined.values())
+        made = list_turns(folder, read_mapping(folder / "params.yaml", ANEW, _LISTS) if has_lists else {})
         for stage, path, digest in _outs(folder):
-            name, _, task = stage.partition("@")
-            if name not in tasks or task not in (tasks[name] or [task]):
-                continue  # DVC keeps the record of stages that dvc.yaml no longer makes
-            self._check(stage, Path(path), digest, not uncached.fullmatch(path))
+            if stage in made:  # DVC keeps the record of those that dvc.yaml no longer makes
+                self._check(stage, Path(path), digest, not uncached.fullmatch(path))
 
     def _check(self, stage: str, path: Path, digest: str, cached: bool) -> None:
         outputs, objects = self._name(path, digest)
@@ -142,13 +143,6 @@ def _outs(folder: Path) -> list[tuple[str, str, str]]:
         raise UserError(f"{lock}: there is none, so nothing was made yet; run `dvc repro`") from None
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, LookupError, AttributeError):
         raise UserError(f"{lock}: cannot be read; run `python -m aimback.runtime.doctor`") from None
-
-
-def _choose(folder: Path, matrix: Any) -> list[str] | None:
-    """The tasks that a stage is made for; None where they are written down in dvc.yaml itself."""
-    if matrix != {"task": "${tasks}"}:
-        return None
-    return list(read_mapping(folder / "params.yaml", ANEW, {"tasks": "a list of names"})["tasks"])
 
 
 def _list_uncached(stages: Iterable[Mapping[str, Any]]) -> re.Pattern[str]:
