@@ -1,5 +1,6 @@
 """What tests share: the device to compute on, and small tools for scratch copies of the repository."""
 
+import logging
 import os
 import re
 import shutil
@@ -49,6 +50,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """Hydra makes handlers of the streams of a test, which are closed when it ends."""
+    before = list(logging.getLogger().handlers)
+    yield
+    for handler in {*logging.getLogger().handlers} - {*before}:
+        handler.close()
+    logging.getLogger().handlers[:] = before
 
 
 class Repository:

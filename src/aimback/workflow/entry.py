@@ -71,8 +71,8 @@ def place(cfg: DictConfig, overrides: Sequence[str], typed_in: str) -> None:
     def name(part: Any) -> Any:
         return name_below_root(part, typed_in) if isinstance(part, str) and part else part
 
-    typed = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))}
     try:
+        typed = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))}
         for key in typed.intersection(_PATHS):
             value = OmegaConf.to_container(cfg, resolve=True)[key]  # type: ignore[call-overload, index]
             cfg[key] = [name(part) for part in value] if isinstance(value, list) else name(value)

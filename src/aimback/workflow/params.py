@@ -28,6 +28,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "a whole number": lambda value: isinstance(value, int),
     "a group of settings": lambda value: isinstance(value, dict),
     "groups of settings, at least one": lambda value: _has_parts(value, dict, dict),
+    "a list of text": lambda value: value == [] or _has_parts(value, list, str),
     "a list of names": lambda value: _has_parts(value, list, str),
 }
 _STAGES = ("train", "invert", "optimise", "amortise", "refine")

@@ -142,8 +142,8 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
         check_memory(settings)
         root = Path(HydraConfig.get().runtime.output_dir)
         torch.set_num_threads(settings.hardware.threads)
-        routes = settings.turns_of(name) if name in _OF_ROUTES else [""]
-        for task, route in itertools.product(settings.tasks, routes):
+        turns = settings.turns_of(name) if name in _OF_ROUTES else [""]
+        for task, route in itertools.product(settings.tasks, turns):
             job = Job(task, route, settings, name, root)
             with hold_job(job):
                 work(job)
