@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aimback.report.canvas import new_figure
-from aimback.report.colours import COLOURS
+from aimback.report.canvas import COLOURS, new_figure
 
 FOLDER = Path(__file__).with_name("figures")
 _MARKS = "osD^vP*X<>ph"

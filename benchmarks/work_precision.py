@@ -18,8 +18,7 @@ from aimback.autodiff import ode
 from aimback.autodiff.dual import linearise_by_autograd, value_of
 from aimback.core.errors import UserError
 from aimback.core.hardware import peak_memory
-from aimback.report.canvas import new_figure
-from aimback.report.colours import COLOURS
+from aimback.report.canvas import COLOURS, new_figure
 from aimback.tasks.cannon_drag import CannonDrag, time_to_ground
 from benchmarks.cannon import Array
 from benchmarks.figures import FOLDER

@@ -8,7 +8,7 @@ from aimback.data.solution import load_solution
 from aimback.data.targets import load_targets
 from aimback.evaluate.tables import R_T_COLUMNS, read_answers, read_by_route, read_columns
 from aimback.learn.surrogate import Surrogate
-from aimback.report.evidence import PICTURES, declared
+from aimback.report.evidence import PICTURES, declare_arrays
 from aimback.report.gallery import FIGURES, draw_figures
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
@@ -55,7 +55,9 @@ def _read_pictures(job: Job) -> dict[str, dict[str, np.ndarray]]:
     if job.name not in job.settings.diagnose.tasks or not {"surrogate", "direct"} <= job.settings.compared.keys():
         return {}
     files = {figure: job.find(f"evaluate/claims/pictures/{key}.npz") for figure, (key, _) in PICTURES.items()}
-    return {figure: read_arrays(file, declared(figure, len(job.task.box)), job.task) for figure, file in files.items()}
+    return {
+        figure: read_arrays(file, declare_arrays(figure, len(job.task.box)), job.task) for figure, file in files.items()
+    }
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ def draw(folder: Path):
     landscape = views.Landscape(axes, surfaces, "target 1 m", None)
     made = pictures(2)
     content = {
-        "surfaces": (stills.plot_surfaces, interactive.surfaces, landscape),
-        "basins": (evidence.plot_basins, interactive.basins, made["C5"], axes),
-        "iterations": (evidence.plot_iterations, interactive.iterations, made["C2"]),
-        "conditioning": (evidence.plot_conditioning, interactive.conditioning, made["C6"]),
+        "surfaces": (stills.plot_surfaces, interactive.draw_surfaces, landscape),
+        "basins": (evidence.plot_basins, interactive.draw_basins, made["C5"], axes),
+        "iterations": (evidence.plot_iterations, interactive.draw_iterations, made["C2"]),
+        "conditioning": (evidence.plot_conditioning, interactive.draw_conditioning, made["C6"]),
     }
     figures, panels = [], {}
     for name, (still, live, *arrays) in content.items():

@@ -16,8 +16,7 @@ from aimback.core.errors import UserError
 from aimback.data.archive import read_arrays, write_arrays
 from aimback.data.targets import draw_targets
 from aimback.report import evidence, interactive, stills, sweep, views
-from aimback.report.canvas import new_figure
-from aimback.report.colours import COLOURS, LINES
+from aimback.report.canvas import COLOURS, LINES, new_figure
 from aimback.report.figures import KINDS
 from aimback.report.gallery import FIGURES, draw_figures
 from aimback.solve.gradient_descent import GradientDescent
@@ -181,7 +180,7 @@ def numbers(values):
 def test_the_interactive_surface_is_the_loss_and_the_descents_lie_on_it(cannon):
     task = cannon.task
     landscape = views.view_landscape(task, Off(task, 0.02, 1.01), cannon.targets, cannon.solutions, COMPARED, 161)
-    true, _ = json.loads(interactive.to_json(interactive.surfaces(landscape)))
+    true, _ = json.loads(interactive.to_json(interactive.draw_surfaces(landscape)))
     surface, *lines = true["data"]
     np.testing.assert_allclose(numbers(surface["z"]), landscape.surfaces[0].loss[::2, ::2], rtol=1e-6)
     descent = next(line for line in lines if line["name"] == "direct descent")
@@ -233,14 +232,14 @@ def test_misses_of_zero_and_without_a_number_can_be_drawn(tmp_path):
     for some in (misses, {"direct": np.full(3, np.nan)}):
         stills.plot_misses(tmp_path / "miss.png", "some", some, "m", 0.01)
         assert (tmp_path / "miss.png").read_bytes().startswith(PNG)
-        assert interactive.to_json(interactive.misses(some, "m", 0.01))
+        assert interactive.to_json(interactive.draw_misses(some, "m", 0.01))
 
 
 def test_losses_of_zero_and_without_a_number_can_be_drawn(tmp_path):
     losses = {"direct": np.array([[1.0, np.nan], [0.0, np.nan]]), "surrogate": np.array([[1.0, 1.0]])}
     stills.plot_loss(tmp_path / "loss.png", "t", losses, losses, "m", 0.01)
     assert (tmp_path / "loss.png").read_bytes().startswith(PNG)
-    assert interactive.to_json(interactive.loss(losses, losses, "m", 0.01))
+    assert interactive.to_json(interactive.draw_loss(losses, losses, "m", 0.01))
 
 
 def test_a_surface_without_a_number_can_be_drawn(tmp_path):
@@ -250,7 +249,7 @@ def test_a_surface_without_a_number_can_be_drawn(tmp_path):
     landscape = views.Landscape([Axis("x", "", 0, 1), Axis("y", "", 0, 1)], [surface, surface], "target 1", 1.0)
     stills.plot_surfaces(tmp_path / "surfaces.png", "t", landscape)
     assert (tmp_path / "surfaces.png").read_bytes().startswith(PNG)
-    assert interactive.to_json(interactive.surfaces(landscape))
+    assert interactive.to_json(interactive.draw_surfaces(landscape))
 
 
 def test_json_holds_no_number_that_json_has_not(drawn):
@@ -286,7 +285,7 @@ def test_a_figure_that_fails_leaves_no_file(tmp_path):
 @pytest.mark.parametrize("figure", evidence.PICTURES)
 def test_pictures_are_what_is_declared_and_no_other(tmp_path, figure, controls):
     key, shapes = evidence.PICTURES[figure]
-    made, declared = pictures(controls)[key], evidence.declared(figure, controls)
+    made, declared = pictures(controls)[key], evidence.declare_arrays(figure, controls)
     write_arrays(tmp_path / "made.npz", made, CannonVacuum())
     back = read_arrays(tmp_path / "made.npz", declared, CannonVacuum())
     assert back.keys() == shapes.keys() - ({"axis_y"} if controls == 1 else set())

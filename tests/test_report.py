@@ -15,10 +15,10 @@ from aimback.core.errors import UserError
 from aimback.report.costs import break_even_targets, costs_of, repaid_at, route_metrics
 from aimback.report.figures import KINDS, figures_of
 from aimback.report.page import note, write_report
-from aimback.report.published import parse_published, published_rows
+from aimback.report.published import parse_published, read_published
 from aimback.report.result import Unsolved, read_result
-from aimback.report.tables import findings, interval, over_seeds, summary, table
-from aimback.report.text import DASH, factor, listed, number, percent
+from aimback.report.rows import findings, interval, over_seeds, summary, table
+from aimback.report.text import DASH, factor, join_names, number, percent
 from aimback.report.verdict import lead, name_rows, ranking, verdict, winner
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
@@ -261,7 +261,7 @@ def test_a_single_route_is_told_of_alone(tmp_path, route):
 
 def test_routes_of_any_name_have_their_colours_and_stand_beside_published_rows(tmp_path):
     routes = {"first": ROUTES["surrogate"], "second": ROUTES["surrogate"], "third": ROUTES["direct"]}
-    of_paper = [row for row in published_rows() if row.task == "sine_wave"]
+    of_paper = [row for row in read_published() if row.task == "sine_wave"]
     measured = {route: metrics(1, 1, 1, r_1=0.125) for route in routes}
     some = result(metrics(1, 1, 1), metrics(1, 1, 1), routes=routes, metrics=measured, published=of_paper)
     page, markdown = written(tmp_path, [some])
@@ -514,4 +514,4 @@ def test_only_all_is_a_hundred_per_cent(value, shown):
 def test_factors_and_lists_are_words():
     assert [factor(2.0, 1.0), factor(1.0, 30.0), factor(1e-9, 1.0)] == ["2", "30", "over 10^9"]
     assert [factor(0.0, 1.0), factor(None, 1.0), factor(math.inf, 1.0)] == ["", "", ""]
-    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+    assert [join_names(["a"]), join_names(["a", "b"]), join_names(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

@@ -23,7 +23,7 @@ from aimback.data.dataset import Dataset, save_dataset, simulate_dataset
 from aimback.learn import callbacks, checkpoint
 from aimback.learn import surrogate_training as training
 from aimback.learn.callbacks import Epoch
-from aimback.learn.learner import TrainingDiverged, scheduled_share
+from aimback.learn.learner import TrainingDiverged, schedule_rate
 from aimback.learn.surrogate import Surrogate
 from aimback.learn.surrogate_training import train_surrogate, train_surrogates, validation_mse
 from aimback.tasks.cannon_drag import CannonDrag
@@ -93,7 +93,7 @@ def test_history_has_one_row_an_epoch_and_live_sees_each(tmp_path: Path):
     assert [row.epoch for row in history] == [1, 2, 3, 4, 5, 6]
     assert [row.step for row in history] == [3, 6, 9, 12, 15, 18]
     assert [Epoch(step=step, **values) for step, values in seen] == history
-    wanted = [0.03 * scheduled_share("one_cycle", (row.step - 1) / 18) for row in history]
+    wanted = [0.03 * schedule_rate("one_cycle", (row.step - 1) / 18) for row in history]
     assert [row.learning_rate for row in history] == pytest.approx(wanted)
 
 
@@ -576,7 +576,7 @@ def test_a_file_with_the_right_checksum_that_is_no_state(tmp_path: Path, tree):
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle"])
 def test_schedules(name):
-    shares = [scheduled_share(name, step / 100) for step in range(101)]
+    shares = [schedule_rate(name, step / 100) for step in range(101)]
     assert max(shares) == pytest.approx(1.0)
     assert min(shares) >= 0
     assert shares[-1] == pytest.approx(1.0 if name == "constant" else 0.0)

@@ -47,7 +47,7 @@ def resimulate(task: Task, targets: Targets, solution: Solution, device: torch.d
     """Put the first `CANDIDATES` of every valid target through the true simulator, in the order in which the route
     ranks them; `(n_valid, n_candidates)`."""
     valid = targets.only_valid()
-    controls = _ranked(solution.controls, solution)[:, :CANDIDATES].double()
+    controls = _rank(solution.controls, solution)[:, :CANDIDATES].double()
     shape = controls.shape[:2]
     wanted, conditions = (part.repeat_interleave(shape[1], 0) for part in (valid.targets, valid.conditions))
     return simulate_closely(task, controls.flatten(0, 1), conditions, wanted, device).unflatten(shape)
@@ -64,9 +64,9 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) ->
     """
     valid = targets.only_valid()
     miss, outcome, doubt = truth.miss[:, 0], truth.outcome[:, 0], truth.doubt[:, 0]
-    controls = _ranked(solution.controls, solution)[:, 0].double()
-    believed = _ranked(solution.believed_miss, solution)[:, 0].double()
-    stopped = _ranked(solution.start_status, solution)[:, 0]
+    controls = _rank(solution.controls, solution)[:, 0].double()
+    believed = _rank(solution.believed_miss, solution)[:, 0].double()
+    stopped = _rank(solution.start_status, solution)[:, 0]
 
     status = torch.tensor([_UNLESS_SOLVED[start] for start in StartStatus])[stopped.long()]
     status[_out_of_reach(task, valid, miss, believed)] = Status.UNREACHABLE
@@ -96,7 +96,7 @@ def find_reachable(answers: Iterable[Answers]) -> Tensor:
     return ~out & (status[0] != Status.INVALID_INPUT)
 
 
-def _ranked(values: Tensor, solution: Solution) -> Tensor:
+def _rank(values: Tensor, solution: Solution) -> Tensor:
     """Per-start values `(n_targets, n_starts, ...)` in the order of the route's own ranking."""
     ranking = solution.ranking()
     index = ranking.reshape(*ranking.shape, *([1] * (values.ndim - 2))).expand_as(values)

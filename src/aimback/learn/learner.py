@@ -92,7 +92,7 @@ class Learner(pl.LightningModule):
     def make_schedule(self, optimizer: Optimizer) -> LambdaLR:
         """The learning rate by the step."""
         name = self.settings.schedule
-        return LambdaLR(optimizer, lambda step: scheduled_share(name, step / self.total_steps))
+        return LambdaLR(optimizer, lambda step: schedule_rate(name, step / self.total_steps))
 
     def _check_finite(self, what: str, values: Tensor, step: int) -> None:
         finite = torch.isfinite(values)
@@ -104,7 +104,7 @@ class Learner(pl.LightningModule):
             )
 
 
-def scheduled_share(name: str, progress: float) -> float:
+def schedule_rate(name: str, progress: float) -> float:
     """The learning rate as a share of its maximum, at a share of the training in [0, 1].
 
     Not plateau, which goes by the loss.

@@ -1,18 +1,17 @@
-"""What every still figure is drawn on; the same drawing gives the same bytes."""
+"""What still figures are drawn on, and how the routes look in all figures; the same drawing gives the same bytes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from aimback.core.files import write_whole
 
-Array = NDArray[np.float64]
+_Look = TypeVar("_Look")
 
 _STYLE = {
     "figure.dpi": 100,
@@ -26,6 +25,28 @@ _STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
+
+
+class _Looks(dict[str, _Look]):
+    """A look for each route: those of the usual routes are known, any other takes the next one of a cycle, in the
+    order in which routes are first asked for."""
+
+    def __init__(self, known: dict[str, _Look], others: list[_Look]) -> None:
+        super().__init__(known)
+        self._others, self._asked = others, 0
+
+    def __missing__(self, route: str) -> _Look:
+        self[route] = self._others[self._asked % len(self._others)]
+        self._asked += 1
+        return self[route]
+
+
+# Okabe and Ito, "Color Universal Design" (2008): told apart with every common colour blindness.
+COLOURS = _Looks(
+    {"direct": "#0072B2", "surrogate": "#D55E00", "hybrid": "#009E73"},
+    ["#CC79A7", "#E69F00", "#56B4E9", "#8A7F00", "#6A3D9A", "#7F7F7F"],
+)
+LINES = _Looks({"direct": "-", "surrogate": "--", "hybrid": "-."}, [":", "--", "-.", "-"])
 
 
 @contextmanager
@@ -47,6 +68,6 @@ def new_figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
             figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def labelled(name: str, unit: str) -> str:
+def label_axis(name: str, unit: str) -> str:
     """ "miss [m]", or "miss" where there is no unit."""
     return f"{name} [{unit}]" if unit else name

@@ -29,7 +29,7 @@ def break_even_targets(fixed_seconds: float, route_seconds: float, direct_second
     return float(math.ceil(fixed_seconds / saved * (1 - 1e-12))) if saved > 0 else math.inf
 
 
-def prepared_routes(result: TaskResult) -> list[str]:
+def list_prepared_routes(result: TaskResult) -> list[str]:
     """The routes that pay something once, before the first target."""
     return [name for name, route in result.routes.items() if route.fixed]
 
@@ -49,19 +49,19 @@ def total_seconds(result: TaskResult, route: str) -> float | None:
 
 def seconds_a_target(result: TaskResult, route: str) -> float | None:
     """What a further target costs a route, once all is prepared; None where that was not measured."""
-    seconds, targets = seconds_of(result, route)["seconds_solve"], _solved_for(result)
+    seconds, targets = seconds_of(result, route)["seconds_solve"], _count_targets(result)
     return None if seconds is None or targets == 0 else seconds / targets
 
 
-def solved_share(result: TaskResult, route: str) -> float:
+def find_solved_share(result: TaskResult, route: str) -> float:
     """Of the targets that can be solved, the share that the route does."""
     return float(result.metrics[route]["solved_fraction"] or 0.0)
 
 
 def solves_as_many(result: TaskResult, route: str) -> bool:
     """Whether a route solves as many targets as the direct one, within `SOLVED_MARGIN`, and any at all."""
-    share = solved_share(result, route)
-    return share > 0 and (result.direct is None or solved_share(result, result.direct) - share < SOLVED_MARGIN)
+    share = find_solved_share(result, route)
+    return share > 0 and (result.direct is None or find_solved_share(result, result.direct) - share < SOLVED_MARGIN)
 
 
 def repaid_at(result: TaskResult, route: str) -> float | None:
@@ -120,7 +120,7 @@ def _stages(result: TaskResult, route: str) -> dict[str, str]:
     return {**result.routes[route].fixed, "seconds_solve": result.routes[route].solving}
 
 
-def _solved_for(result: TaskResult) -> int:
+def _count_targets(result: TaskResult) -> int:
     """The targets that the routes worked on: all but invalid rows."""
     metrics = result.any_metrics
     return int(metrics["targets"]) - int(metrics["status"].get("invalid_input", 0))

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 
 from aimback.core.box import Axis
 from aimback.data.archive import Stored
-from aimback.report.canvas import Array, labelled, new_figure
-from aimback.report.colours import COLOURS, LINES
+from aimback.evaluate.tables import Array
+from aimback.report.canvas import COLOURS, LINES, label_axis, new_figure
 
 BASINS = {
     "direct": "direct",
@@ -47,7 +47,7 @@ PICTURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
 PAIR = ("direct", "surrogate")
 
 
-def declared(figure: str, controls: int) -> dict[str, Stored]:
+def declare_arrays(figure: str, controls: int) -> dict[str, Stored]:
     """What the arrays of a figure must be; with one control there is no second axis."""
     missing = () if controls > 1 else ("axis_y",)
     _, shapes = PICTURES[figure]
@@ -57,7 +57,7 @@ def declared(figure: str, controls: int) -> dict[str, Stored]:
 
 def plot_belief(path: Path, title: str, picture: Mapping[str, Array], unit: str, tolerance: float) -> None:
     """What the surrogate route believed of its answers against the truth, a dot a target."""
-    believed, miss = believed_and_true(picture)
+    believed, miss = pick_misses(picture)
     with new_figure(path, (6.4, 4.6)) as figure:
         axes = figure.add_subplot()
         low = believed.min(initial=tolerance) / 3, miss.min(initial=tolerance) / 3
@@ -68,11 +68,11 @@ def plot_belief(path: Path, title: str, picture: Mapping[str, Array], unit: str,
         for line in (axes.axhline, axes.axvline):
             line(tolerance, color="black", lw=1, ls=":")
         axes.set(xscale="log", yscale="log", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-        axes.set(xlabel=labelled("believed miss", unit), ylabel=labelled("miss, re-simulated", unit))
+        axes.set(xlabel=label_axis("believed miss", unit), ylabel=label_axis("miss, re-simulated", unit))
         axes.set_title(f"{title}: belief and truth of the surrogate route")
 
 
-def believed_and_true(picture: Mapping[str, Array]) -> tuple[Array, Array]:
+def pick_misses(picture: Mapping[str, Array]) -> tuple[Array, Array]:
     """Both misses of the targets that have them, `(n,)` each, at least 1e-16: zero has no logarithm."""
     believed, miss = picture["believed"], picture["miss"]
     there = np.isfinite(believed) & np.isfinite(miss)
@@ -133,7 +133,7 @@ def plot_conditioning(path: Path, title: str, picture: Mapping[str, Array]) -> N
             ordered, shares = cumulative(picture[f"hessian_condition_{route}"])
             (line,) = left.plot(ordered, 100 * shares, LINES[route], color=COLOURS[route], label=route)
             line.set_drawstyle("steps-post")
-            _sorted_eigenvalues(right, route, picture[f"eigenvalues_{route}"])
+            _plot_eigenvalues(right, route, picture[f"eigenvalues_{route}"])
         left.set(
             xscale="log", xlabel="condition number of the Hessian", ylabel="points at most so badly conditioned [%]"
         )
@@ -152,7 +152,7 @@ def eigenvalue_quantiles(values: Array) -> Array:
     return np.asarray(np.quantile(finite, [0.1, 0.5, 0.9], axis=0))
 
 
-def _sorted_eigenvalues(axes: Axes, route: str, values: Array) -> None:
+def _plot_eigenvalues(axes: Axes, route: str, values: Array) -> None:
     low, middle, high = eigenvalue_quantiles(values)
     offset = 0.08 if route == "surrogate" else -0.08
     at = np.arange(1, len(middle) + 1) + offset

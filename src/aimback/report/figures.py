@@ -139,7 +139,7 @@ def figures_of(result: TaskResult, home: Path) -> list[Figure]:
     ]
 
 
-def placed(figures: Sequence[Figure], place: Place) -> list[Figure]:
+def pick_place(figures: Sequence[Figure], place: Place) -> list[Figure]:
     return [figure for figure in figures if figure.kind.place == place]
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from aimback.core.files import write_text
 from aimback.core.problem import Linearised, Solution
 from aimback.data.targets import Targets
+from aimback.evaluate.tables import Array
 from aimback.report import evidence, interactive, stills
-from aimback.report.colours import COLOURS, LINES
+from aimback.report.canvas import COLOURS, LINES
 from aimback.report.sweep import plot_sweep, view_sweep
 from aimback.report.views import (
-    Array,
     array,
     spread_targets,
     view_descent,
@@ -87,7 +87,7 @@ def draw_figures(
     if len(targets):
         if surrogate is not None:
             landscape = view_landscape(task, surrogate, targets, solutions, compared)
-            draw("surfaces", stills.plot_surfaces, interactive.surfaces, landscape)
+            draw("surfaces", stills.plot_surfaces, interactive.draw_surfaces, landscape)
             plot_sweep(folder / "sweep.gif", name, view_sweep(task, surrogate, targets, solver, generator))
             note("sweep")
         shown = spread_targets(targets)
@@ -96,23 +96,23 @@ def draw_figures(
             missed = {route: array(miss[shown]) for route, miss in misses.items()}
             first = compared.get("direct", next(iter(solutions)))
             goals = view_goals(task, targets, solutions[first], paths[first], shown)
-            draw("trajectories", stills.plot_trajectories, interactive.trajectories, paths, goals, missed, unit)
+            draw("trajectories", stills.plot_trajectories, interactive.draw_trajectories, paths, goals, missed, unit)
         descents = {route: view_descent(task, targets, solution) for route, solution in solutions.items()}
         believed = {route: loss for route, (loss, _) in descents.items()}
         true = {route: miss for route, (_, miss) in descents.items()}
-        draw("loss", stills.plot_loss, interactive.loss, believed, true, unit, tolerance)
-        draw("r_t", stills.plot_r_t, interactive.r_t, r_t)
+        draw("loss", stills.plot_loss, interactive.draw_loss, believed, true, unit, tolerance)
+        draw("r_t", stills.plot_r_t, interactive.draw_r_t, r_t)
     everywhere = {route: array(miss) for route, miss in misses.items()}
-    draw("miss", stills.plot_misses, interactive.misses, everywhere, unit, tolerance)
+    draw("miss", stills.plot_misses, interactive.draw_misses, everywhere, unit, tolerance)
     if training:
         columns = (training[column] for column in ("step", "train_loss", "validation_loss"))
-        draw("training", stills.plot_training, interactive.training, *columns)
+        draw("training", stills.plot_training, interactive.draw_training, *columns)
     more: dict[str, tuple[Any, ...]] = {
-        "basins": (evidence.plot_basins, interactive.basins, task.box.axes[:2]),
-        "belief": (evidence.plot_belief, interactive.belief, unit, tolerance),
-        "iterations": (evidence.plot_iterations, interactive.iterations),
-        "conditioning": (evidence.plot_conditioning, interactive.conditioning),
-        "gradients": (evidence.plot_gradients, interactive.gradients),
+        "basins": (evidence.plot_basins, interactive.draw_basins, task.box.axes[:2]),
+        "belief": (evidence.plot_belief, interactive.draw_belief, unit, tolerance),
+        "iterations": (evidence.plot_iterations, interactive.draw_iterations),
+        "conditioning": (evidence.plot_conditioning, interactive.draw_conditioning),
+        "gradients": (evidence.plot_gradients, interactive.draw_gradients),
     }
     for figure, picture in pictures.items():
         still, live, *rest = more[figure]

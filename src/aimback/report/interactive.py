@@ -16,18 +16,18 @@ from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
 from aimback.core.box import Axis
-from aimback.report.canvas import labelled
-from aimback.report.colours import COLOURS, LINES
+from aimback.evaluate.tables import Array
+from aimback.report.canvas import COLOURS, LINES, label_axis
 from aimback.report.evidence import (
     BASINS,
     PAIR,
-    believed_and_true,
     cumulative,
     eigenvalue_quantiles,
     error_quantiles,
+    pick_misses,
 )
 from aimback.report.stills import LOSS_FLOOR, MISS_FLOOR, loss_levels, miss_range
-from aimback.report.views import Array, Landscape, Surface, bands, settled, solved_share
+from aimback.report.views import Landscape, Surface, bands, find_last_change, rank_misses
 
 Panels: TypeAlias = list[go.Figure]
 
@@ -47,7 +47,7 @@ def to_json(panels: Panels) -> str:
     return json.dumps([panel.to_dict() for panel in panels], cls=PlotlyJSONEncoder, sort_keys=True)
 
 
-def surfaces(landscape: Landscape) -> Panels:
+def draw_surfaces(landscape: Landscape) -> Panels:
     """The losses with the descents on them: surfaces over two controls, curves over one."""
     if len(landscape.axes) == 1:
         return [_curves(landscape)]
@@ -72,11 +72,11 @@ def _surface(landscape: Landscape, surface: Surface, levels: Array) -> go.Figure
     )
     panel.add_trace(
         go.Surface(
-            x=_seen(x[::2]),
-            y=_seen(y[::2]),
-            z=_seen(loss[thin]),
+            x=_encode(x[::2]),
+            y=_encode(y[::2]),
+            z=_encode(loss[thin]),
             # The height is the loss itself, the shade its logarithm: so the valley shows, too.
-            surfacecolor=_seen(np.log10(np.clip(loss[thin], levels[0], None))),
+            surfacecolor=_encode(np.log10(np.clip(loss[thin], levels[0], None))),
             cmin=float(np.log10(levels[0])),
             cmax=float(np.log10(levels[-1])),
             colorscale=[[0, "#FFFFFF"], [0.5, "#B9BDC2"], [1, "#4A5058"]],
@@ -98,9 +98,9 @@ def _surface(landscape: Landscape, surface: Surface, levels: Array) -> go.Figure
             size = 6 if mode == "markers" else 2.5
             panel.add_trace(
                 go.Scatter3d(
-                    x=_seen(points[:, 0]),
-                    y=_seen(points[:, 1]),
-                    z=_seen(_height(x, y, loss, points) + lift),
+                    x=_encode(points[:, 0]),
+                    y=_encode(points[:, 1]),
+                    z=_encode(_height(x, y, loss, points) + lift),
                     mode=mode,
                     name=name,
                     line={"color": COLOURS[route], "width": 5},
@@ -138,8 +138,8 @@ def _curves(landscape: Landscape) -> go.Figure:
                 marker = {"color": COLOURS[route], "size": 10, "symbol": symbol}
                 panel.add_trace(
                     go.Scatter(
-                        x=_seen(at),
-                        y=_seen(np.interp(at, x, heights)),
+                        x=_encode(at),
+                        y=_encode(np.interp(at, x, heights)),
                         mode="markers",
                         name=f"{route} {name}",
                         marker=marker,
@@ -148,7 +148,7 @@ def _curves(landscape: Landscape) -> go.Figure:
     return panel
 
 
-def basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> Panels:
+def draw_basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> Panels:
     """From where in the box the targets are truly hit."""
     if len(axes) == 1:
         panel = _panel("", xaxis={"title": {"text": axes[0].label}}, yaxis={"title": {"text": "targets hit [%]"}})
@@ -167,9 +167,9 @@ def basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> Panels:
         )
         panel.add_trace(
             go.Heatmap(
-                x=_seen(picture["axis_x"]),
-                y=_seen(picture["axis_y"]),
-                z=_seen(100 * picture[name]),
+                x=_encode(picture["axis_x"]),
+                y=_encode(picture["axis_y"]),
+                z=_encode(100 * picture[name]),
                 zmin=0,
                 zmax=100,
                 colorscale="Cividis",
@@ -182,17 +182,17 @@ def basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> Panels:
     return panels
 
 
-def misses(values: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
+def draw_misses(values: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
     """Which share of the targets is missed by at most so much, and how many by how much."""
     lowest, highest = miss_range(values, tolerance)
     edges = np.linspace(np.log10(lowest), np.log10(highest), 61)
-    axis = _log(labelled("miss, re-simulated", unit), 10**edges) | {"range": [edges[0], edges[-1]]}
+    axis = _log(label_axis("miss, re-simulated", unit), 10**edges) | {"range": [edges[0], edges[-1]]}
     shares = _panel("missed by at most this", xaxis=axis, yaxis=_percent("targets"))
     counts = _panel("missed by about this", xaxis=axis, yaxis={"title": {"text": "targets"}})
     for route, missed in values.items():
-        found, share, solved = solved_share(missed, tolerance)
+        found, share, solved = rank_misses(missed, tolerance)
         name = f"{route}: {100 * solved:.4g} % solved"
-        shares.add_trace(_steps(*_thinned(np.maximum(found, lowest), share), route, name))
+        shares.add_trace(_steps(*_thin(np.maximum(found, lowest), share), route, name))
         many, _ = np.histogram(np.log10(np.maximum(found, lowest)), edges)
         bars = _line(10 ** ((edges[1:] + edges[:-1]) / 2), many, route, route)
         bars.line.shape, bars.fill, bars.fillcolor = "hvh", "tozeroy", _pale(route)
@@ -202,13 +202,13 @@ def misses(values: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
     return [shares, counts]
 
 
-def loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
+def draw_loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
     """Loss by the route's own map, and true miss, by solver step: median and 10 % to 90 % of the targets."""
-    last = 1.1 * settled([*losses.values(), *missed.values()]) + 1
+    last = 1.1 * find_last_change([*losses.values(), *missed.values()]) + 1
     panels = []
     for title, curves, floor, axis in (
         ("as the route itself believes", losses, LOSS_FLOOR, "loss"),
-        ("re-simulated: the truth", missed, MISS_FLOOR, labelled("miss", unit)),
+        ("re-simulated: the truth", missed, MISS_FLOOR, label_axis("miss", unit)),
     ):
         drawn = bands(curves, floor)
         steps = {"title": {"text": "solver step"}, "range": [0, last]}
@@ -223,7 +223,7 @@ def loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: str, to
     return panels
 
 
-def r_t(curves: Mapping[str, Array]) -> Panels:
+def draw_r_t(curves: Mapping[str, Array]) -> Panels:
     """The published metric r_T by the number of candidates: mean, and quartiles of the targets."""
     counts, values = ([curve[:, part] for curve in curves.values()] for part in (0, slice(1, None)))
     most = max((float(count.max()) for count in counts if len(count)), default=1.0)
@@ -237,7 +237,7 @@ def r_t(curves: Mapping[str, Array]) -> Panels:
     return [panel]
 
 
-def trajectories(paths: Mapping[str, Array], goals: Array, missed: Mapping[str, Array], unit: str) -> Panels:
+def draw_trajectories(paths: Mapping[str, Array], goals: Array, missed: Mapping[str, Array], unit: str) -> Panels:
     """What the answers do when they are simulated again, a panel a route."""
     everything = np.concatenate([*(lines.reshape(-1, 2) for lines in paths.values()), goals])
     low, high = np.nanmin(everything, axis=0), np.nanmax(everything, axis=0)
@@ -246,8 +246,8 @@ def trajectories(paths: Mapping[str, Array], goals: Array, missed: Mapping[str, 
     for route, lines in paths.items():
         panel = _panel(
             f"{route}: misses by at most {missed[route].max():.2g} {unit}".rstrip(),
-            xaxis={"title": {"text": labelled("x", unit)}, "range": [low[0] - margin[0], high[0] + margin[0]]},
-            yaxis={"title": {"text": labelled("y", unit)}, "range": [low[1] - margin[1], high[1] + margin[1]]},
+            xaxis={"title": {"text": label_axis("x", unit)}, "range": [low[0] - margin[0], high[0] + margin[0]]},
+            yaxis={"title": {"text": label_axis("y", unit)}, "range": [low[1] - margin[1], high[1] + margin[1]]},
         )
         for line, miss in zip(lines, missed[route], strict=True):
             shot = _line(line[:, 0], line[:, 1], route)
@@ -256,8 +256,8 @@ def trajectories(paths: Mapping[str, Array], goals: Array, missed: Mapping[str, 
         cross = {"symbol": "x-thin", "size": 10, "line": {"color": _INK, "width": 2}}
         panel.add_trace(
             go.Scatter(
-                x=_seen(goals[:, 0]),
-                y=_seen(goals[:, 1]),
+                x=_encode(goals[:, 0]),
+                y=_encode(goals[:, 1]),
                 mode="markers",
                 marker=cross,
                 name="target",
@@ -268,18 +268,18 @@ def trajectories(paths: Mapping[str, Array], goals: Array, missed: Mapping[str, 
     return panels
 
 
-def belief(picture: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
+def draw_belief(picture: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
     """What the surrogate route believed of its answers against the truth, a dot a target."""
-    believed, miss = believed_and_true(picture)
+    believed, miss = pick_misses(picture)
     panel = _panel(
         "",
-        xaxis=_log(labelled("believed miss", unit), believed),
-        yaxis=_log(labelled("miss, re-simulated", unit), miss),
+        xaxis=_log(label_axis("believed miss", unit), believed),
+        yaxis=_log(label_axis("miss, re-simulated", unit), miss),
     )
     panel.add_trace(
         go.Scatter(
-            x=_seen(believed),
-            y=_seen(miss),
+            x=_encode(believed),
+            y=_encode(miss),
             mode="markers",
             name="surrogate",
             marker={"color": COLOURS["surrogate"], "size": 4, "opacity": 0.6},
@@ -291,7 +291,7 @@ def belief(picture: Mapping[str, Array], unit: str, tolerance: float) -> Panels:
     return [panel]
 
 
-def iterations(picture: Mapping[str, Array]) -> Panels:
+def draw_iterations(picture: Mapping[str, Array]) -> Panels:
     """Gradient descent: how many starts have truly hit by step, and how many do in the end by step size."""
     left = _panel(
         "each at its own best step size", xaxis={"title": {"text": "step"}}, yaxis=_percent("starts that truly hit")
@@ -307,7 +307,7 @@ def iterations(picture: Mapping[str, Array]) -> Panels:
     return [left, right]
 
 
-def conditioning(picture: Mapping[str, Array]) -> Panels:
+def draw_conditioning(picture: Mapping[str, Array]) -> Panels:
     """Condition numbers of the loss's Hessian along the descents, and its eigenvalues at solutions."""
     conditions = [picture[f"hessian_condition_{route}"] for route in PAIR]
     curvatures = {route: eigenvalue_quantiles(np.abs(picture[f"eigenvalues_{route}"])) for route in PAIR}
@@ -322,16 +322,16 @@ def conditioning(picture: Mapping[str, Array]) -> Panels:
         yaxis=_log("|eigenvalue|", *curvatures.values()),
     )
     for route, condition in zip(PAIR, conditions, strict=True):
-        left.add_trace(_steps(*_thinned(*cumulative(condition)), route))
+        left.add_trace(_steps(*_thin(*cumulative(condition)), route))
         low, middle, high = np.maximum(curvatures[route], 1e-18)
         dots = _line(np.arange(1, len(middle) + 1, dtype=float), middle, route)
-        dots.error_y = {"array": _seen(high - middle), "arrayminus": _seen(middle - low), "thickness": 1.5}
+        dots.error_y = {"array": _encode(high - middle), "arrayminus": _encode(middle - low), "thickness": 1.5}
         dots.mode, dots.marker = "markers", {"color": COLOURS[route], "size": 10, "symbol": _symbol(route)}
         right.add_trace(dots)
     return [left, right]
 
 
-def gradients(picture: Mapping[str, Array]) -> Panels:
+def draw_gradients(picture: Mapping[str, Array]) -> Panels:
     """Autograd against central differences by their width, and the angle between surrogate and true gradient."""
     low, middle, high = error_quantiles(picture)
     left = _panel(
@@ -346,11 +346,11 @@ def gradients(picture: Mapping[str, Array]) -> Panels:
         xaxis={"title": {"text": "cosine of both gradients"}, "range": [-1.02, 1.02]},
         yaxis=_percent("points with at most this"),
     )
-    right.add_trace(_steps(*_thinned(*cumulative(picture["cosine"])), "surrogate"))
+    right.add_trace(_steps(*_thin(*cumulative(picture["cosine"])), "surrogate"))
     return [left, right]
 
 
-def training(step: Array, train_loss: Array, validation_loss: Array) -> Panels:
+def draw_training(step: Array, train_loss: Array, validation_loss: Array) -> Panels:
     """Train and validation loss by step."""
     panel = _panel(
         "training (dashed) and validation examples (dotted)",
@@ -359,7 +359,7 @@ def training(step: Array, train_loss: Array, validation_loss: Array) -> Panels:
     )
     for name, values in (("training", train_loss), ("validation", validation_loss)):
         there = np.isfinite(values)
-        panel.add_trace(_line(*_thinned(step[there], values[there]), "surrogate", f"{name} examples"))
+        panel.add_trace(_line(*_thin(step[there], values[there]), "surrogate", f"{name} examples"))
     panel.data[1].line.update({"color": _INK, "dash": "dot"})
     return [panel]
 
@@ -387,8 +387,8 @@ def _panel(title: str, **layout: Any) -> go.Figure:
 
 def _line(x: Array, y: Array, route: str, name: str = "") -> go.Scatter:
     return go.Scatter(
-        x=_seen(x),
-        y=_seen(y),
+        x=_encode(x),
+        y=_encode(y),
         mode="lines",
         name=name or route,
         line={"color": COLOURS[route], "dash": _DASHES[LINES[route]], "width": 2},
@@ -403,7 +403,7 @@ def _steps(x: Array, shares: Array, route: str, name: str = "") -> go.Scatter:
     return line
 
 
-def _thinned(x: Array, y: Array) -> tuple[Array, Array]:
+def _thin(x: Array, y: Array) -> tuple[Array, Array]:
     """Points evenly taken from many, the ends among them."""
     if len(x) <= _SEEN:
         return x, y
@@ -417,8 +417,8 @@ def _add_band(panel: go.Figure, x: Array, low: Array, high: Array, route: str) -
     x, low, high = x[there], low[there], high[there]
     panel.add_trace(
         go.Scatter(
-            x=_seen(np.concatenate([x, x[::-1]])),
-            y=_seen(np.concatenate([high, low[::-1]])),
+            x=_encode(np.concatenate([x, x[::-1]])),
+            y=_encode(np.concatenate([high, low[::-1]])),
             mode="lines",
             line={"width": 0, "color": COLOURS[route]},
             fill="toself",
@@ -450,7 +450,7 @@ def _pale(route: str) -> str:
     return f"rgba({red},{green},{blue},0.18)"
 
 
-def _seen(values: Array | NDArray[np.int64]) -> NDArray[np.float32]:
+def _encode(values: Array | NDArray[np.int64]) -> NDArray[np.float32]:
     """As many digits as a screen can show; what is not finite leaves a gap."""
     values = np.asarray(values, dtype=np.float64)
     with np.errstate(under="ignore"):

@@ -10,20 +10,20 @@ from typing import Any
 import jinja2
 
 from aimback.core.files import write_text
-from aimback.report.colours import COLOURS
+from aimback.report.canvas import COLOURS
 from aimback.report.costs import costs_of
-from aimback.report.figures import figures_of, placed
+from aimback.report.figures import figures_of, pick_place
 from aimback.report.interactive import script
 from aimback.report.result import TaskResult
-from aimback.report.tables import (
+from aimback.report.rows import (
     findings,
     interval,
     over_seeds,
-    published_table,
     statuses,
     summary,
     summary_columns,
     table,
+    tabulate_published,
 )
 from aimback.report.text import environment, number
 from aimback.report.verdict import RULE, lead, verdict, winner
@@ -93,13 +93,13 @@ def _content(result: TaskResult, home: Path) -> dict[str, Any]:
         "lead": lead(result),
         "rows": table(result),
         "statuses": statuses(result),
-        "published": published_table(result),
+        "published": tabulate_published(result),
         "sources": list(dict.fromkeys(row.source for row in result.published)),
         "claims": result.claims,
         "unsolved": result.unsolved[:LISTED],
         "more": max(0, len(result.unsolved) - LISTED),
         "figures": figures,
-        "places": {place: placed(figures, place) for place in ("lead", "pair", "more")},
+        "places": {place: pick_place(figures, place) for place in ("lead", "pair", "more")},
     }
 
 

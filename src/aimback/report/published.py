@@ -8,7 +8,7 @@ from aimback.core.errors import UserError
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedRow:
     """One method on one task, as published.
 
     Attributes:
@@ -26,12 +26,12 @@ class Published:
     source: str
 
 
-def published_rows() -> tuple[Published, ...]:
+def read_published() -> tuple[PublishedRow, ...]:
     """The published rows that come with this package."""
     return parse_published(files(__package__).joinpath("published.csv").read_text(encoding="utf-8"))
 
 
-def parse_published(text: str) -> tuple[Published, ...]:
+def parse_published(text: str) -> tuple[PublishedRow, ...]:
     """Published rows from CSV text: columns task, method, r_1, r_50, validation_mse, source; an empty cell is None.
 
     Raises:
@@ -43,7 +43,7 @@ def parse_published(text: str) -> tuple[Published, ...]:
             r_1, r_50, mse = (_positive(row[name]) for name in ("r_1", "r_50", "validation_mse"))
             if r_1 is None or not row["source"]:
                 raise ValueError("r_1 and source are needed")
-            rows.append(Published(row["task"], row["method"], r_1, r_50, mse, row["source"]))
+            rows.append(PublishedRow(row["task"], row["method"], r_1, r_50, mse, row["source"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"published line {line}: needs names, numbers above 0 and a source, got {row}") from error
     return tuple(rows)

@@ -12,7 +12,7 @@ from aimback.core.files import sha256
 from aimback.diagnose.claim import Claim, Estimate, Verdict
 from aimback.evaluate.exactness import error_note
 from aimback.evaluate.tables import read_answers
-from aimback.report.published import Published
+from aimback.report.published import PublishedRow
 from aimback.report.text import number
 from aimback.tasks.base import Task
 
@@ -79,7 +79,7 @@ class TaskResult:
     figures: Sequence[Path]
     panels: Mapping[str, Path]
     caution: str = ""
-    published: Sequence[Published] = ()
+    published: Sequence[PublishedRow] = ()
 
     @property
     def direct(self) -> str | None:
@@ -104,7 +104,7 @@ def read_result(
     diagnosis: Path | None,
     figures: Path,
     panels: Path,
-    published: Sequence[Published] = (),
+    published: Sequence[PublishedRow] = (),
 ) -> TaskResult:
     """Gather what the stages wrote about a task.
 

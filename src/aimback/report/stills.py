@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import ScalarFormatter
 
-from aimback.report.canvas import Array, labelled, new_figure
-from aimback.report.colours import COLOURS, LINES
-from aimback.report.views import Landscape, Surface, bands, settled, solved_share
+from aimback.evaluate.tables import Array
+from aimback.report.canvas import COLOURS, LINES, label_axis, new_figure
+from aimback.report.views import Landscape, Surface, bands, find_last_change, rank_misses
 
 _SECOND = "#5B6570"
 _HALO = [withStroke(linewidth=3.5, foreground="white")]
@@ -51,10 +51,10 @@ def plot_loss(
         left.set(xlabel="solver step", ylabel="loss, (believed miss / span)²", title="as the route itself believes")
         _bands(right, misses, MISS_FLOOR)
         right.axhline(tolerance, color="black", lw=1, ls=":", label=f"tolerance, {tolerance:g} {unit}".rstrip())
-        right.set(xlabel="solver step", ylabel=labelled("miss", unit), title="re-simulated: the truth")
+        right.set(xlabel="solver step", ylabel=label_axis("miss", unit), title="re-simulated: the truth")
         right.legend()
         for axes in (left, right):
-            axes.set_xlim(0, 1.1 * settled([*losses.values(), *misses.values()]) + 1)
+            axes.set_xlim(0, 1.1 * find_last_change([*losses.values(), *misses.values()]) + 1)
         figure.suptitle(f"{title}: the answers' way to the target (median, 10 % to 90 % of targets)")
 
 
@@ -68,14 +68,14 @@ def plot_misses(path: Path, title: str, misses: Mapping[str, Array], unit: str, 
     with new_figure(path, (7, 4)) as figure:
         axes = figure.add_subplot()
         for route, values in misses.items():
-            found, shares, solved = solved_share(values, tolerance)
+            found, shares, solved = rank_misses(values, tolerance)
             x = np.concatenate([[lowest], np.maximum(found, lowest), [highest]])
             y = np.concatenate([[0.0], shares, shares[-1:] if len(found) else [0.0]])
             label = f"{route}: {100 * solved:.4g} % solved"
             axes.plot(x, 100 * y, LINES[route], color=COLOURS[route], drawstyle="steps-post", label=label)
         axes.axvline(tolerance, color="black", lw=1, ls=":", label=f"tolerance, {tolerance:g} {unit}".rstrip())
         axes.set(xscale="log", xlim=(lowest, highest), ylim=(0, 102))
-        axes.set(xlabel=labelled("miss, re-simulated", unit), ylabel="targets missed by at most this [%]")
+        axes.set(xlabel=label_axis("miss, re-simulated", unit), ylabel="targets missed by at most this [%]")
         axes.set_title(f"{title}: how far the answers miss")
         axes.legend()
 
@@ -125,7 +125,7 @@ def plot_trajectories(
             axes.plot(lines[:, -1, 0], lines[:, -1, 1], "o", color=COLOURS[route], ms=5, label="reached", zorder=3)
             axes.plot(*goals.T, "x", color="black", ms=9, mew=1.6, label="target", zorder=4, clip_on=False)
             axes.set_title(f"{route}: misses by at most {misses[route].max():.2g} {unit}".rstrip())
-            axes.set(xlabel=labelled("x", unit), ylabel=labelled("y", unit))
+            axes.set(xlabel=label_axis("x", unit), ylabel=label_axis("y", unit))
             axes.legend(loc="upper right")
         figure.suptitle(f"{title}: {len(goals)} answers, simulated again")
 

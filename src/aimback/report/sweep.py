@@ -21,8 +21,8 @@ from aimback.core.box import Axis
 from aimback.core.files import write_whole
 from aimback.core.problem import InverseProblem, Linearised, Solution
 from aimback.data.targets import Targets
-from aimback.report.canvas import Array, canvas
-from aimback.report.colours import COLOURS, LINES
+from aimback.evaluate.tables import Array
+from aimback.report.canvas import COLOURS, LINES, canvas
 from aimback.report.views import array, evaluate, unit_grid
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver

@@ -45,12 +45,12 @@ def factor(left: float | None, right: float | None) -> str:
     return f"{times:,.0f}" if times < 1e5 else f"over 10^{math.floor(math.log10(times))}"
 
 
-def listed(names: list[str], word: str = "and") -> str:
+def join_names(names: list[str], word: str = "and") -> str:
     """ "a, b and c"."""
     return f" {word} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def counted(number: int, noun: str) -> str:
+def count_noun(number: int, noun: str) -> str:
     """ "1 target", "2,000 targets"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 

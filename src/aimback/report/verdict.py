@@ -4,15 +4,15 @@ import math
 
 from aimback.report.costs import (
     SOLVED_MARGIN,
-    prepared_routes,
+    find_solved_share,
+    list_prepared_routes,
     repaid_at,
     seconds_a_target,
-    solved_share,
     solves_as_many,
     total_seconds,
 )
 from aimback.report.result import TaskResult
-from aimback.report.text import counted, factor, listed, number, percent
+from aimback.report.text import count_noun, factor, join_names, number, percent
 
 TIME_MARGIN = 1.2  # a lesser factor is within what a busy machine makes
 NAMED = 5  # rows that the console names
@@ -32,7 +32,7 @@ def winner(result: TaskResult) -> str | None:
         return front[0]
     seconds = {route: total_seconds(result, route) for route in front}
     timed = sorted(value for value in seconds.values() if value is not None)
-    if len(timed) < len(front) or not any(solved_share(result, route) for route in front):
+    if len(timed) < len(front) or not any(find_solved_share(result, route) for route in front):
         return None
     if timed[1] < TIME_MARGIN * timed[0]:
         return None
@@ -45,7 +45,7 @@ def ranking(result: TaskResult) -> list[str]:
 
     def place(route: str) -> tuple[float, ...]:
         seconds = total_seconds(result, route)
-        hits = 0.0 if route in front else -solved_share(result, route)
+        hits = 0.0 if route in front else -find_solved_share(result, route)
         return route != best, route not in front, hits, math.inf if seconds is None else seconds
 
     return sorted(result.routes, key=place)
@@ -62,23 +62,23 @@ def verdict(result: TaskResult) -> str:
     opening = f"the {first} route wins: it" if best else f"a tie by the rule: the {first} route"
     whole = reachable == mine["targets"]
     targets = (
-        f"{counted(reachable, 'target' if whole else 'reachable target')} within {_amount(result, result.tolerance)}"
+        f"{count_noun(reachable, 'target' if whole else 'reachable target')} within {_amount(result, result.tolerance)}"
     )
     share = percent(mine["solved_fraction"])
     if not others:
-        miss, spent = _amount(result, mine["miss_median"]), counted(mine["simulations"], "simulation")
+        miss, spent = _amount(result, mine["miss_median"]), count_noun(mine["simulations"], "simulation")
         alone = f"{result.name}, the {first} route alone solves {share} of {targets}.{_left_out(result)}"
         return f"{alone}\nIts median miss is {miss}; it takes {spent}."
     second, *rest = others
     other = result.metrics[second]
-    solved = listed([f"the {route} route {percent(result.metrics[route]['solved_fraction'])}" for route in others])
+    solved = join_names([f"the {route} route {percent(result.metrics[route]['solved_fraction'])}" for route in others])
     whose = f"The {first} route's" if not rest else f"Against the {second} route, the next best, its"
     lines = [
         f"{result.name}, {opening} solves {share} of {targets}, {solved}.{_left_out(result)}",
         f"{whose} median miss is {_misses(result, first, second)}, "
         f"its simulations are {_against(mine['simulations'], other['simulations'])}, "
         f"{_time(result, first, second)}.",
-        *(f"{_repaid_by(result, route)}." for route in prepared_routes(result)),
+        *(f"{_repaid_by(result, route)}." for route in list_prepared_routes(result)),
     ]
     if result.caution:
         lines.append(f"{result.caution[0].upper()}{result.caution[1:]}.")
@@ -100,7 +100,7 @@ def name_rows(result: TaskResult) -> list[str]:
     ]
     if out:
         more = [f"{len(out) - NAMED} more"] if len(out) > NAMED else []
-        lines.append(f"{result.name}: out of reach: {listed([*out[:NAMED], *more])}")
+        lines.append(f"{result.name}: out of reach: {join_names([*out[:NAMED], *more])}")
     return lines
 
 
@@ -112,7 +112,7 @@ def lead(result: TaskResult) -> str:
     if winner(result) is None:
         return "within the margins"
     second = others[0]
-    ahead = solved_share(result, first) - solved_share(result, second)
+    ahead = find_solved_share(result, first) - find_solved_share(result, second)
     if ahead >= SOLVED_MARGIN:
         return f"{percent(ahead)} more targets solved than {second}"
     times = factor(total_seconds(result, first), total_seconds(result, second))
@@ -121,8 +121,8 @@ def lead(result: TaskResult) -> str:
 
 def _front(result: TaskResult) -> list[str]:
     """The routes that hit as often as the best one, by `SOLVED_MARGIN`."""
-    best = max(solved_share(result, route) for route in result.routes)
-    return [route for route in result.routes if best - solved_share(result, route) < SOLVED_MARGIN]
+    best = max(find_solved_share(result, route) for route in result.routes)
+    return [route for route in result.routes if best - find_solved_share(result, route) < SOLVED_MARGIN]
 
 
 def _reachable(result: TaskResult) -> int:
@@ -135,9 +135,9 @@ def _left_out(result: TaskResult) -> str:
     metrics = result.any_metrics
     invalid = int(metrics["status"].get("invalid_input", 0))
     out = int(metrics["targets"]) - invalid - _reachable(result)
-    parts = [f"{counted(out, 'target')} out of reach"] if out else []
-    parts += [f"{counted(invalid, 'invalid row')}"] if invalid else []
-    return f" Not counted: {listed(parts)}." if parts else ""
+    parts = [f"{count_noun(out, 'target')} out of reach"] if out else []
+    parts += [f"{count_noun(invalid, 'invalid row')}"] if invalid else []
+    return f" Not counted: {join_names(parts)}." if parts else ""
 
 
 def _amount(result: TaskResult, value: float | None) -> str:
@@ -151,16 +151,16 @@ def _misses(result: TaskResult, first: str, second: str) -> str:
     words = f"{_amount(result, mine)} against {_amount(result, other)}"
     if mine is not None and other is not None and max(mine, other) <= result.tolerance:
         return f"{words} (both are hits; how far beyond the tolerance a route refines is its solver's setting)"
-    return f"{words}{_compared(mine, other)}"
+    return f"{words}{_compare(mine, other)}"
 
 
 def _against(mine: float | None, other: float | None, unit: str = "") -> str:
     """ "1.2 s against 4.8 s (4 times less)"."""
     words = " against ".join(f"{number(value)} {unit}".rstrip() for value in (mine, other))
-    return f"{words}{_compared(mine, other)}"
+    return f"{words}{_compare(mine, other)}"
 
 
-def _compared(left: float | None, right: float | None) -> str:
+def _compare(left: float | None, right: float | None) -> str:
     times = factor(left, right)
     if not times or left is None or right is None:
         return ""

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from aimback.core.box import Axis
@@ -14,9 +12,8 @@ from aimback.core.problem import ForwardMap, Solution
 from aimback.data.dataset import simulate
 from aimback.data.targets import Targets
 from aimback.evaluate.exactness import simulate_closely
+from aimback.evaluate.tables import Array
 from aimback.tasks.base import Task
-
-Array: TypeAlias = NDArray[np.float64]
 
 SHOWN_STARTS = 8
 _SHOWN_TARGETS = 5
@@ -180,7 +177,7 @@ def view_goals(task: Task, targets: Targets, solution: Solution, trajectories: A
     return np.where(np.arange(2) == off.argmin(), wanted, ends)
 
 
-def solved_share(misses: Array, tolerance: float) -> tuple[Array, Array, float]:
+def rank_misses(misses: Array, tolerance: float) -> tuple[Array, Array, float]:
     """Misses in order, the share of all targets missed by at most so much, and the share that is solved."""
     found = np.sort(misses[np.isfinite(misses)])
     shares = np.arange(1, len(found) + 1) / max(len(misses), 1)
@@ -205,7 +202,7 @@ def bands(curves: Mapping[str, Array], floor: float) -> dict[str, tuple[Array, A
     return drawn
 
 
-def settled(curves: Sequence[Array]) -> int:
+def find_last_change(curves: Sequence[Array]) -> int:
     """The last step that still changes the 90 % quantile of any of the curves visibly."""
     last = 1
     for values in curves:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimback.core.errors import UserError
 from aimback.runtime.process import this_process
-from aimback.tracking.record import identity, run_name
+from aimback.tracking.record import run_name, tag_run
 from aimback.tracking.store import Store, mark_killed, source_tags
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _log(client: "MlflowClient", experiment_id: str, store: Store, header: Mappi
     mark_killed(client, experiment_id)
     params = header["params"]
     tags = {
-        **identity("training", header["task"], "training", params),
+        **tag_run("training", header["task"], "training", params),
         **source_tags(store.root),
         "training": header["training"],
         "process": this_process(),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from aimback.core.files import write_text
 from aimback.runtime.process import lives, this_process
 from aimback.tracking.model import log_model
-from aimback.tracking.record import Data, Run, Series, finite, identity, thin, without_tail
-from aimback.tracking.store import Store, mark_killed, source_tags, tagged
+from aimback.tracking.record import Data, Run, Series, finite, tag_run, thin, without_tail
+from aimback.tracking.store import Store, find_tagged, mark_killed, source_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -92,7 +92,7 @@ def publish(
         return earlier
     wanted = list(runs())
     client, experiment_id = store.connect()
-    with store.locked(), store.failing():
+    with store.lock(), store.failing():
         mark_killed(client, experiment_id)
         source = source_tags(store.root)
         tasks = list(dict.fromkeys(run.task for run in wanted))
@@ -107,7 +107,7 @@ def publish(
         run_ids = [_complete(client, experiment_id, run) or run_id for run, run_id in zip(wanted, run_ids, strict=True)]
         # A training that was run by itself, or whose pipeline never came to its end. Where that pipeline still does,
         # the training is written again from its history.
-        apart = [stored for stored in tagged(client, experiment_id, "training") if "state" not in stored.data.tags]
+        apart = [stored for stored in find_tagged(client, experiment_id, "training") if "state" not in stored.data.tags]
         _delete(client, (stored for stored in apart if not _in_work(stored)))
     noted = {
         "states": sorted(states),
@@ -121,7 +121,9 @@ def publish(
 
 def _complete(client: "MlflowClient", experiment_id: str, run: Run) -> str | None:
     """The complete run of this name and state; incomplete and surplus ones are deleted."""
-    found = [stored for stored in tagged(client, experiment_id, "state", run.state) if stored.info.run_name == run.name]
+    found = [
+        stored for stored in find_tagged(client, experiment_id, "state", run.state) if stored.info.run_name == run.name
+    ]
     finished = [stored for stored in found if stored.info.status == "FINISHED"]
     kept = finished[0].info.run_id if finished else None
     _delete(client, (stored for stored in found if stored.info.run_id != kept and not _in_work(stored)))
@@ -150,7 +152,7 @@ def _write(
 
     params = {"task": run.task, "route": run.route, **run.params}
     metrics, absent = finite(run.metrics)
-    tags = {**identity(run.kind, run.task, run.route, params), **more, "process": this_process()}
+    tags = {**tag_run(run.kind, run.task, run.route, params), **more, "process": this_process()}
     tags |= {"not_finite": ", ".join(absent)} if absent else {}
     tags |= {**run.tags, **({"mlflow.note.content": run.note} if run.note else {})}
     live = _live_run(client, experiment_id, run)
@@ -189,7 +191,9 @@ def _live_run(client: "MlflowClient", experiment_id: str, run: Run) -> "StoredRu
     if not run.training:
         return None
     found = [
-        stored for stored in tagged(client, experiment_id, "training", run.training) if "state" not in stored.data.tags
+        stored
+        for stored in find_tagged(client, experiment_id, "training", run.training)
+        if "state" not in stored.data.tags
     ]
     points = max((len(series) for series in run.series.values()), default=0)
     whole = [

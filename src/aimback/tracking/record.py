@@ -99,7 +99,7 @@ def run_name(task: str, route: str) -> str:
     return f"{task} · {route}"
 
 
-def identity(kind: str, task: str, route: str, params: Mapping[str, str]) -> dict[str, str]:
+def tag_run(kind: str, task: str, route: str, params: Mapping[str, str]) -> dict[str, str]:
     """The tags by which a run is found."""
     return {"kind": kind, "task": task, "route": route, "params_digest": digest(params)}
 

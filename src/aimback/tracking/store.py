@@ -134,12 +134,12 @@ class Store:
         )
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Alone among the processes that publish into the same SQLite file; a server is not locked."""
         if self.database is None:
             yield
         else:
-            with _locked(self.database):
+            with _lock(self.database):
                 yield
 
     def rebase(self) -> None:
@@ -154,7 +154,7 @@ class Store:
         home = self.database.parent / _ARTIFACTS
         if self._former_location(home) is None:
             return
-        with _locked(self.database):
+        with _lock(self.database):
             there = self._former_location(home)  # None now, if another process was faster
             tables = self._tables()
             with contextlib.closing(sqlite3.connect(self.database)) as base, base:
@@ -281,7 +281,7 @@ def mark_killed(client: "MlflowClient", experiment_id: str) -> None:
             client.set_terminated(run.info.run_id, "KILLED")
 
 
-def tagged(client: "MlflowClient", experiment_id: str, tag: str, value: str | None = None) -> list["StoredRun"]:
+def find_tagged(client: "MlflowClient", experiment_id: str, tag: str, value: str | None = None) -> list["StoredRun"]:
     """The active runs with a tag, of any value where that is None; the oldest first."""
     found = _search(client, experiment_id, f"tags.{tag} != ''" if value is None else f"tags.{tag} = '{value}'")
     return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
@@ -344,7 +344,7 @@ def _make_database(database: Path, experiment: str) -> None:
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    with _locked(database):
+    with _lock(database):
         if database.exists():
             return
         for left in database.parent.glob(f".{database.stem}-*"):  # by a process that was killed here
@@ -356,7 +356,7 @@ def _make_database(database: Path, experiment: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(database: Path) -> Iterator[None]:
+def _lock(database: Path) -> Iterator[None]:
     database.parent.mkdir(parents=True, exist_ok=True)
     with database.with_name(f".{database.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from aimback.report.page import write_report
-from aimback.report.published import published_rows
+from aimback.report.published import read_published
 from aimback.report.result import Route, read_result
 from aimback.report.verdict import name_rows, verdict
 from aimback.tracking import Run
@@ -24,7 +24,7 @@ class Results:
     def __init__(self, tree: Mapping[str, Any], outputs: Path) -> None:
         self._settings, self._outputs = read_settings(tree), outputs
         settings, routes = self._settings, _routes(self._settings)
-        published = published_rows() if settings.published else ()
+        published = read_published() if settings.published else ()
         self._results = {
             name: read_result(
                 name,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aimback.diagnose.claim import Claim
-from aimback.report.costs import break_even, costs_of, prepared_routes, repaid_at
+from aimback.report.costs import break_even, costs_of, list_prepared_routes, repaid_at
 from aimback.report.result import TaskResult
 from aimback.report.text import DASH, mebibytes, number, percent
 from aimback.report.verdict import lead, winner
@@ -44,7 +44,7 @@ def summary(results: Sequence[TaskResult]) -> list[Row]:
                 lead(result),
                 *(percent(result.metrics[route]["solved_fraction"]) for route in result.routes),
                 *(f"{number(result.metrics[route]['miss_median'])} {result.unit}".rstrip() for route in result.routes),
-                *(break_even(repaid_at(result, route)) for route in prepared_routes(result)),
+                *(break_even(repaid_at(result, route)) for route in list_prepared_routes(result)),
             ],
         )
         for result in results
@@ -58,7 +58,7 @@ def summary_columns(result: TaskResult) -> dict[str, list[str]]:
         "lead": [],
         "solved": list(result.routes),
         "median miss": list(result.routes),
-        "repays from [targets]": prepared_routes(result),
+        "repays from [targets]": list_prepared_routes(result),
     }
 
 
@@ -106,7 +106,7 @@ def statuses(result: TaskResult) -> list[Row]:
     return [Row(name, [number(count.get(name, 0)) for count in counts]) for name in names]
 
 
-def published_table(result: TaskResult) -> list[Row]:
+def tabulate_published(result: TaskResult) -> list[Row]:
     """The metric r_T at T = 1 and T = 50, published and measured."""
     published = [Row(f"{row.method}, published", [number(row.r_1), number(row.r_50)]) for row in result.published]
     measured = [
