@@ -9,6 +9,7 @@ import pytest
 import torch
 from made_up import pictures
 from PIL import Image
+from plotly import graph_objects
 from problems import Off, pose
 
 from aimback.core.box import Axis, Box
@@ -120,6 +121,14 @@ def test_all_figures_are_drawn_twice_and_have_captions(drawn):
         assert panels
         assert all(panel["data"] for panel in panels)
     assert (drawn.folder / "figures" / "sweep.gif").read_bytes().startswith(b"GIF89a")
+
+
+def test_plotly_knows_every_word_of_the_interactive_figures(drawn):
+    for file in (drawn.folder / "interactive").glob("*.json"):
+        for panel in json.loads(file.read_text()):
+            graph_objects.Figure(panel)  # refuses properties and values that Plotly does not have
+    with pytest.raises(ValueError, match="dashes"):
+        graph_objects.Figure({"data": [{"type": "scatter", "line": {"dashes": "dot"}}]})
 
 
 def test_progress_counts_every_figure(slope):

@@ -30,7 +30,7 @@ AT_THE_RIM = {
     "lightning": [],
     "matplotlib": ["src/aimback/report"],
     "PIL": ["src/aimback/report/sweep.py"],
-    "plotly": ["src/aimback/report/interactive.py"],
+    "plotly": [],  # its JavaScript is what is used
     "pickle": [],
     "scipy": [],
     "cmaes": ["src/aimback/solve/cma_es.py"],

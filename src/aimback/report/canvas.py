@@ -13,9 +13,9 @@ from aimback.core.files import write_whole
 
 _Look = TypeVar("_Look")
 
+_DPI = 120  # of a still figure, which has more dots than a moving one
 _STYLE = {
     "figure.dpi": 100,
-    "savefig.dpi": 120,
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -64,8 +64,14 @@ def new_figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """An empty figure that becomes a PNG file, whole or not at all."""
     with canvas(size) as figure:
         yield figure
+        figure.set_dpi(_DPI)
+        engine = figure.get_layout_engine()
+        assert engine is not None
+        # `savefig` would draw everything a first time, unseen, to have the layout done.
+        engine.execute(figure)
+        figure.set_layout_engine("none")
         with write_whole(path) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": None})
+            figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
 
 
 def label_axis(name: str, unit: str) -> str:

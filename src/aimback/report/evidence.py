@@ -10,6 +10,7 @@ from aimback.core.box import Axis
 from aimback.data.archive import Stored
 from aimback.evaluate.tables import Array
 from aimback.report.canvas import COLOURS, LINES, label_axis, new_figure
+from aimback.report.views import accumulate
 
 BASINS = {
     "direct": "direct",
@@ -130,7 +131,7 @@ def plot_conditioning(path: Path, title: str, picture: Mapping[str, Array]) -> N
     with new_figure(path, (10.5, 4)) as figure:
         left, right = figure.subplots(1, 2)
         for route in PAIR:
-            ordered, shares = cumulative(picture[f"hessian_condition_{route}"])
+            ordered, shares = accumulate(picture[f"hessian_condition_{route}"])
             (line,) = left.plot(ordered, 100 * shares, LINES[route], color=COLOURS[route], label=route)
             line.set_drawstyle("steps-post")
             _plot_eigenvalues(right, route, picture[f"eigenvalues_{route}"])
@@ -173,7 +174,7 @@ def plot_gradients(path: Path, title: str, picture: Mapping[str, Array]) -> None
         left.plot(picture["scales"], middle, LINES["direct"], color=COLOURS["direct"], marker="o", ms=4)
         left.set(xscale="log", yscale="log", xlabel="width of the difference [box lengths]", ylabel="relative error")
         left.set_title("simulator's gradient against differences")
-        ordered, shares = cumulative(picture["cosine"])
+        ordered, shares = accumulate(picture["cosine"])
         right.plot(ordered, 100 * shares, LINES["surrogate"], color=COLOURS["surrogate"], drawstyle="steps-post")
         right.set(xlabel="cosine of surrogate's and true gradient", ylabel="points with at most this [%]")
         right.set(xlim=(-1.02, 1.02), ylim=(-2, 102), title="do both point the same way?")
@@ -188,9 +189,3 @@ def error_quantiles(picture: Mapping[str, Array]) -> Array:
         if len(finite):
             quantiles[:, index] = np.quantile(np.maximum(finite, 1e-17), [0.1, 0.5, 0.9])
     return quantiles
-
-
-def cumulative(values: Array) -> tuple[Array, Array]:
-    """Finite values in order, and the share of all that is at most so great, `(n,)` each."""
-    ordered = np.sort(values[np.isfinite(values)])
-    return ordered, np.arange(1, len(ordered) + 1) / max(len(values), 1)

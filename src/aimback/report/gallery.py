@@ -76,7 +76,9 @@ def draw_figures(
         if progress is not None:
             progress(1)
 
-    def draw(figure: str, still: Callable[..., None], live: Callable[..., interactive.Panels], *content: Any) -> None:
+    def draw(
+        figure: str, still: Callable[..., None], live: Callable[..., list[interactive.Panel]], *content: Any
+    ) -> None:
         still(folder / f"{figure}.png", name, *content)
         write_text(panels / f"{figure}.json", interactive.to_json(live(*content)) + "\n")
         note(figure)

@@ -13,7 +13,7 @@ from aimback.core.files import write_text
 from aimback.report.canvas import COLOURS
 from aimback.report.costs import costs_of
 from aimback.report.figures import figures_of, pick_place
-from aimback.report.interactive import script
+from aimback.report.interactive import read_script
 from aimback.report.result import TaskResult
 from aimback.report.rows import (
     findings,
@@ -51,7 +51,7 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
     }
     html = _templates(autoescape=True)
     # Only these may run, told by their hashes: nothing that a user's file holds can.
-    scripts = [_inert(script()), html.get_template("report.js").render()]
+    scripts = [_inert(read_script()), html.get_template("report.js").render()]
     write_text(
         page,
         html.get_template("report.html").render(

@@ -12,7 +12,7 @@ from matplotlib.ticker import ScalarFormatter
 
 from aimback.evaluate.tables import Array
 from aimback.report.canvas import COLOURS, LINES, label_axis, new_figure
-from aimback.report.views import Landscape, Surface, bands, find_last_change, rank_misses
+from aimback.report.views import Landscape, Surface, accumulate, bands, find_last_change, find_share_within
 
 _SECOND = "#5B6570"
 _HALO = [withStroke(linewidth=3.5, foreground="white")]
@@ -68,10 +68,10 @@ def plot_misses(path: Path, title: str, misses: Mapping[str, Array], unit: str, 
     with new_figure(path, (7, 4)) as figure:
         axes = figure.add_subplot()
         for route, values in misses.items():
-            found, shares, solved = rank_misses(values, tolerance)
+            found, shares = accumulate(values)
             x = np.concatenate([[lowest], np.maximum(found, lowest), [highest]])
             y = np.concatenate([[0.0], shares, shares[-1:] if len(found) else [0.0]])
-            label = f"{route}: {100 * solved:.4g} % solved"
+            label = f"{route}: {100 * find_share_within(values, tolerance):.4g} % solved"
             axes.plot(x, 100 * y, LINES[route], color=COLOURS[route], drawstyle="steps-post", label=label)
         axes.axvline(tolerance, color="black", lw=1, ls=":", label=f"tolerance, {tolerance:g} {unit}".rstrip())
         axes.set(xscale="log", xlim=(lowest, highest), ylim=(0, 102))

@@ -177,11 +177,14 @@ def view_goals(task: Task, targets: Targets, solution: Solution, trajectories: A
     return np.where(np.arange(2) == off.argmin(), wanted, ends)
 
 
-def rank_misses(misses: Array, tolerance: float) -> tuple[Array, Array, float]:
-    """Misses in order, the share of all targets missed by at most so much, and the share that is solved."""
-    found = np.sort(misses[np.isfinite(misses)])
-    shares = np.arange(1, len(found) + 1) / max(len(misses), 1)
-    return found, shares, float((found <= tolerance).sum() / max(len(misses), 1))
+def accumulate(values: Array) -> tuple[Array, Array]:
+    """Finite values in order, and the share of all that is at most so great, `(n,)` each."""
+    ordered = np.sort(values[np.isfinite(values)])
+    return ordered, np.arange(1, len(ordered) + 1) / max(len(values), 1)
+
+
+def find_share_within(misses: Array, tolerance: float) -> float:
+    return float((misses <= tolerance).sum() / max(len(misses), 1))
 
 
 def bands(curves: Mapping[str, Array], floor: float) -> dict[str, tuple[Array, Array, Array]]:
