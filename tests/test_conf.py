@@ -318,6 +318,21 @@ def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
     assert params == read | {"hardware", "task.${item.task}"}
 
 
+def test_stages_stand_in_an_order_in_which_they_can_run() -> None:
+    """`aimback` runs those of a task one by one, as they stand there."""
+
+    def paths(stage: str, *kinds: str) -> list[str]:
+        entries = [entry for kind in kinds for entry in STAGES[stage].get(kind, [])]
+        return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+    names = list(STAGES)
+    for place, stage in enumerate(names):
+        for later in names[place:]:
+            outs = [Path(out) for out in paths(later, "outs", "metrics", "plots")]
+            needed = [Path(dep) for dep in paths(stage, "deps") if stage != "publish"]
+            assert not [out for out in outs for dep in needed if out.is_relative_to(dep) or dep.is_relative_to(out)]
+
+
 def test_the_list_of_tasks_has_one_home() -> None:
     config = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
     assert [list(entry) for entry in config["defaults"][:2]] == [["task"], ["routes"]]

@@ -32,8 +32,8 @@ def hash_conf() -> str:
     return digest.hexdigest()
 
 
-def write_params(cfg: DictConfig) -> None:
-    """Check everything that is configured; then write it, under the line that tells from where.
+def write_params(cfg: DictConfig) -> bool:
+    """Check everything that is configured; then write it, under the line that tells from where. -> whether it is new.
 
     Raises:
         UserError: something is wrong, and params.yaml is as it was.
@@ -53,7 +53,7 @@ def write_params(cfg: DictConfig) -> None:
     except (OmegaConfBaseException, RecursionError):
         pass  # the settings do not resolve, of which `read_settings` says more
     if text is not None and PARAMS.is_file() and PARAMS.read_bytes() == text.encode():
-        return  # it was checked before it was written
+        return False  # it was checked before it was written
     from aimback.data.targets import read_targets  # PyTorch takes seconds to import
     from aimback.workflow.memory import check_memory
     from aimback.workflow.settings import read_settings
@@ -67,6 +67,7 @@ def write_params(cfg: DictConfig) -> None:
             read_targets(targets, task)
     assert text is not None
     write_text(PARAMS, text)
+    return True
 
 
 def _find_lists(tree: Any) -> Any:

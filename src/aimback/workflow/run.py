@@ -6,10 +6,14 @@ only params.yaml and dvc.lock are written, and its index is not touched while th
 killed leaves nothing to be committed by mistake. `dvc exp run -S solver=adam` does the same work DVC's way.
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -33,8 +37,8 @@ _FOR_OTHERS = re.compile(r"(> |Updating lock file|Use `dvc push`|To track the ch
 def run(cfg: DictConfig) -> None:
     for repaired in mend(ROOT):
         print(repaired)
-    write_params(cfg)
-    code = _reproduce(cfg)
+    is_new = write_params(cfg)
+    code = _reproduce(cfg, is_new)
     if code != 0:
         sys.exit(code)
     if HydraConfig.get().overrides.task:
@@ -42,25 +46,76 @@ def run(cfg: DictConfig) -> None:
         print("outputs/ holds this run; back to conf/ as it is: aimback")
 
 
-def _reproduce(cfg: DictConfig) -> int:
-    """Run `dvc repro`, and count its stages for whoever waits."""
-    total = len(list_turns(ROOT, cfg))
-    reached = 0
-    with subprocess.Popen(_dvc("repro"), cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True) as dvc:
-        try:
-            assert dvc.stdout is not None
-            for line in dvc.stdout:
+def _reproduce(cfg: DictConfig, is_new: bool) -> int:
+    """Run `dvc repro`, and count its stages for whoever waits.
+
+    Tasks depend on nothing of each other, so where there is much to do and a core for each, one dvc a task runs its
+    stages; a last one finds them done.
+    """
+    turns = list_turns(ROOT, cfg)
+    groups: list[list[tuple[str, ...]]] = [[("repro",)]]
+    if len(cfg.tasks) > 1 and (is_new or not _are_recorded(turns)) and (most := _count_free(cfg)) > 1:
+        # Without the stage that writes params.yaml, which all read: DVC waits for nobody who may write a file.
+        alone = ("--wait-for-lock", "repro", "--single-item")
+        chains = [(*alone, *(turn for turn in turns if re.split("[@-]", f"{turn}@")[1] == task)) for task in cfg.tasks]
+        batches: list[list[tuple[str, ...]]] = [chains[first : first + most] for first in range(0, len(chains), most)]
+        groups = [[("repro", "compose")], *batches, [("repro",)]]
+    counter = _Counter(len(turns))
+    return next((code for group in groups if (code := _run_together(group, counter)) != 0), 0)
+
+
+def _run_together(commands: Sequence[Sequence[str]], counter: "_Counter") -> int:
+    """Run some dvcs at once; the exit code of the first that fails, when all have ended."""
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(_dvc(*command), cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True)
+            )
+            for command in commands
+        ]
+        with ThreadPoolExecutor(len(started)) as threads:
+            try:
+                list(threads.map(counter.follow, started))
+            except BaseException:
+                for dvc in started:
+                    dvc.terminate()  # it ends its stage and releases its locks
+                raise
+        return next((dvc.returncode for dvc in started if dvc.wait() != 0), 0)
+
+
+class _Counter:
+    """Tells of each stage that DVC runs, and which of how many it is."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._reached, self._lock = total, set[str](), threading.Lock()
+
+    def follow(self, dvc: "subprocess.Popen[str]") -> None:
+        assert dvc.stdout is not None
+        for line in dvc.stdout:
+            with self._lock:
                 if stage := _STAGE.match(line):
-                    reached += 1
+                    self._reached.add(stage[2])
                     if stage[3] != " didn't change":
                         where = " (from the cache)" if stage[3] == " is cached" else ""
-                        print(f"stage {reached} of {total}: {stage[2]}{where}", flush=True)
+                        print(f"stage {len(self._reached)} of {self._total}: {stage[2]}{where}", flush=True)
                 elif not _FOR_OTHERS.match(line):
                     print(line, end="", flush=True)
-            return dvc.wait()
-        except BaseException:
-            dvc.terminate()  # it ends its stage and releases its locks
-            raise
+
+
+def _are_recorded(turns: Sequence[str]) -> bool:
+    try:
+        lock = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    return all(f"\n  {turn}:\n" in lock for turn in turns if turn != "publish")
+
+
+def _count_free(cfg: DictConfig) -> int:
+    """How many tasks may run at once: one on a GPU, whose memory they would share."""
+    accelerator = str(cfg.hardware.accelerator)
+    if accelerator == "gpu" or (accelerator == "auto" and Path("/dev/nvidiactl").exists()):
+        return 1
+    return int(len(os.sched_getaffinity(0)) // cfg.hardware.threads)
 
 
 def _save() -> None:
