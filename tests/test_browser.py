@@ -8,7 +8,7 @@ from chromium import launched, needs_chromium
 from made_up import CLAIMS, METERS, meter, metrics, pictures, result
 
 from aimback.core.box import Axis
-from aimback.report import evidence, interactive, stills, views
+from aimback.report import interactive, stills, views
 from aimback.report.page import write_report
 
 pytestmark = needs_chromium
@@ -45,9 +45,9 @@ def draw(folder: Path):
     made = pictures(2)
     content = {
         "surfaces": (stills.plot_surfaces, interactive.draw_surfaces, landscape),
-        "basins": (evidence.plot_basins, interactive.draw_basins, made["C5"], axes),
-        "iterations": (evidence.plot_iterations, interactive.draw_iterations, made["C2"]),
-        "conditioning": (evidence.plot_conditioning, interactive.draw_conditioning, made["C6"]),
+        "basins": (stills.plot_basins, interactive.draw_basins, made["C5"], axes),
+        "iterations": (stills.plot_iterations, interactive.draw_iterations, made["C2"]),
+        "conditioning": (stills.plot_conditioning, interactive.draw_conditioning, made["C6"]),
     }
     figures, panels = [], {}
     for name, (still, live, *arrays) in content.items():

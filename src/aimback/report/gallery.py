@@ -110,11 +110,11 @@ def draw_figures(
         columns = (training[column] for column in ("step", "train_loss", "validation_loss"))
         draw("training", stills.plot_training, interactive.draw_training, *columns)
     more: dict[str, tuple[Any, ...]] = {
-        "basins": (evidence.plot_basins, interactive.draw_basins, task.box.axes[:2]),
-        "belief": (evidence.plot_belief, interactive.draw_belief, unit, tolerance),
-        "iterations": (evidence.plot_iterations, interactive.draw_iterations),
-        "conditioning": (evidence.plot_conditioning, interactive.draw_conditioning),
-        "gradients": (evidence.plot_gradients, interactive.draw_gradients),
+        "basins": (stills.plot_basins, interactive.draw_basins, task.box.axes[:2]),
+        "belief": (stills.plot_belief, interactive.draw_belief, unit, tolerance),
+        "iterations": (stills.plot_iterations, interactive.draw_iterations),
+        "conditioning": (stills.plot_conditioning, interactive.draw_conditioning),
+        "gradients": (stills.plot_gradients, interactive.draw_gradients),
     }
     for figure, picture in pictures.items():
         still, live, *rest = more[figure]

@@ -18,8 +18,18 @@ from aimback.core.box import Axis
 from aimback.evaluate.tables import Array
 from aimback.report.canvas import COLOURS, LINES, label_axis
 from aimback.report.evidence import BASINS, PAIR, eigenvalue_quantiles, error_quantiles, pick_misses
-from aimback.report.stills import LOSS_FLOOR, MISS_FLOOR, loss_levels, miss_range
-from aimback.report.views import Landscape, Surface, accumulate, bands, find_last_change, find_share_within
+from aimback.report.views import (
+    LOSS_FLOOR,
+    MISS_FLOOR,
+    Landscape,
+    Surface,
+    accumulate,
+    bands,
+    find_last_change,
+    find_share_within,
+    loss_levels,
+    miss_range,
+)
 
 Panel: TypeAlias = dict[str, Any]
 

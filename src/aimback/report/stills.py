@@ -1,28 +1,33 @@
-"""The still figures of what the routes did. Plain arrays in, PNG files out; they know nothing of tasks."""
+"""The still figures of a task and of its claims. Plain arrays in, PNG files out; they know nothing of tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import ScalarFormatter
 
+from aimback.core.box import Axis
 from aimback.evaluate.tables import Array
+from aimback.report import evidence, views
 from aimback.report.canvas import COLOURS, LINES, label_axis, new_figure
-from aimback.report.views import Landscape, Surface, accumulate, bands, find_last_change, find_share_within
+from aimback.report.evidence import PAIR
+from aimback.report.views import Landscape, Surface
 
 _SECOND = "#5B6570"
 _HALO = [withStroke(linewidth=3.5, foreground="white")]
-LOSS_FLOOR, MISS_FLOOR = 1e-33, 1e-16  # a hit to the last bit has no logarithm
+_PERCENT = (-2, 102)
 
 
 def plot_training(path: Path, title: str, step: Array, train_loss: Array, validation_loss: Array) -> None:
     """Train and validation loss by step; an empty cell is a NaN and leaves no gap."""
-    with new_figure(path, (7, 4)) as figure:
-        axes = figure.add_subplot()
+    with _open_panels(path, (7, 4), f"{title}: training of the surrogate") as (axes,):
         for label, values, colour, line in (
             ("training examples", train_loss, COLOURS["surrogate"], "-"),
             ("validation examples", validation_loss, _SECOND, "--"),
@@ -33,7 +38,6 @@ def plot_training(path: Path, title: str, step: Array, train_loss: Array, valida
             best = int(np.nanargmin(validation_loss))
             axes.plot(step[best], validation_loss[best], "*", color=_SECOND, ms=13, mec="white", label="least: kept")
         axes.set(yscale="log", xlabel="training step", ylabel="mean squared error, standardised")
-        axes.set_title(f"{title}: training of the surrogate")
         axes.legend()
 
 
@@ -45,17 +49,18 @@ def plot_loss(
     Args:
         losses, misses: by route, `(n_steps + 1, n_targets)`.
     """
-    with new_figure(path, (10.5, 4.2)) as figure:
-        left, right = figure.subplots(1, 2)
-        _bands(left, losses, LOSS_FLOOR)
-        left.set(xlabel="solver step", ylabel="loss, (believed miss / span)²", title="as the route itself believes")
-        _bands(right, misses, MISS_FLOOR)
+    heading = f"{title}: the answers' way to the target (median, 10 % to 90 % of targets)"
+    last = 1.1 * views.find_last_change([*losses.values(), *misses.values()]) + 1
+    with _open_panels(path, (10.5, 4.2), heading, 2) as (left, right):
+        for axes, curves, floor in ((left, losses, views.LOSS_FLOOR), (right, misses, views.MISS_FLOOR)):
+            for route, (low, middle, high) in views.bands(curves, floor).items():
+                _draw_band(axes, np.arange(len(middle), dtype=float), low, middle, high, route)
+            axes.set(yscale="log", xlabel="solver step", xlim=(0, last))
+        left.set(ylabel="loss, (believed miss / span)²", title="as the route itself believes")
+        left.legend()
         right.axhline(tolerance, color="black", lw=1, ls=":", label=f"tolerance, {tolerance:g} {unit}".rstrip())
-        right.set(xlabel="solver step", ylabel=label_axis("miss", unit), title="re-simulated: the truth")
+        right.set(ylabel=label_axis("miss", unit), title="re-simulated: the truth")
         right.legend()
-        for axes in (left, right):
-            axes.set_xlim(0, 1.1 * find_last_change([*losses.values(), *misses.values()]) + 1)
-        figure.suptitle(f"{title}: the answers' way to the target (median, 10 % to 90 % of targets)")
 
 
 def plot_misses(path: Path, title: str, misses: Mapping[str, Array], unit: str, tolerance: float) -> None:
@@ -64,27 +69,18 @@ def plot_misses(path: Path, title: str, misses: Mapping[str, Array], unit: str, 
     Args:
         misses: by route, `(n_targets,)`; zeros lie at the left edge.
     """
-    lowest, highest = miss_range(misses, tolerance)
-    with new_figure(path, (7, 4)) as figure:
-        axes = figure.add_subplot()
+    lowest, highest = views.miss_range(misses, tolerance)
+    with _open_panels(path, (7, 4), f"{title}: how far the answers miss") as (axes,):
         for route, values in misses.items():
-            found, shares = accumulate(values)
+            found, shares = views.accumulate(values)
             x = np.concatenate([[lowest], np.maximum(found, lowest), [highest]])
             y = np.concatenate([[0.0], shares, shares[-1:] if len(found) else [0.0]])
-            label = f"{route}: {100 * find_share_within(values, tolerance):.4g} % solved"
-            axes.plot(x, 100 * y, LINES[route], color=COLOURS[route], drawstyle="steps-post", label=label)
+            label = f"{route}: {100 * views.find_share_within(values, tolerance):.4g} % solved"
+            _draw_line(axes, x, 100 * y, route, drawstyle="steps-post", label=label)
         axes.axvline(tolerance, color="black", lw=1, ls=":", label=f"tolerance, {tolerance:g} {unit}".rstrip())
         axes.set(xscale="log", xlim=(lowest, highest), ylim=(0, 102))
         axes.set(xlabel=label_axis("miss, re-simulated", unit), ylabel="targets missed by at most this [%]")
-        axes.set_title(f"{title}: how far the answers miss")
         axes.legend()
-
-
-def miss_range(misses: Mapping[str, Array], tolerance: float) -> tuple[float, float]:
-    """The ends of a logarithmic axis that shows every miss, and the tolerance."""
-    positive = np.concatenate([values[np.isfinite(values) & (values > 0)] for values in misses.values()])
-    lowest, highest = (positive.min(), positive.max()) if positive.size else (tolerance, tolerance)
-    return min(lowest, tolerance) / 3, max(highest, tolerance) * 3
 
 
 def plot_r_t(path: Path, title: str, curves: Mapping[str, Array]) -> None:
@@ -93,17 +89,13 @@ def plot_r_t(path: Path, title: str, curves: Mapping[str, Array]) -> None:
     Args:
         curves: by route, `(n_candidates, 4)`: T, mean, lower and upper quartile.
     """
-    with new_figure(path, (7, 4)) as figure:
-        axes = figure.add_subplot()
+    with _open_panels(path, (7, 4), f"{title}: the best of T candidates (mean, quartiles of targets)") as (axes,):
         for route, curve in curves.items():
             count, mean, low, high = curve.T
-            axes.fill_between(count, low, high, color=COLOURS[route], alpha=0.2, lw=0)
-            marker = "o" if len(count) == 1 else None
-            axes.plot(count, mean, LINES[route], color=COLOURS[route], marker=marker, label=route)
+            _draw_band(axes, count, low, mean, high, route, marker="o" if len(count) == 1 else None)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set(yscale="log", xlabel="T, candidates simulated again", ylabel="r_T, least squared miss")
-        axes.set_title(f"{title}: the best of T candidates (mean, quartiles of targets)")
         axes.legend()
 
 
@@ -117,8 +109,8 @@ def plot_trajectories(
         goals: where they should end, `(n_shown, 2)`.
         misses: by route, `(n_shown,)`.
     """
-    with new_figure(path, (5.25 * max(len(trajectories), 2), 3.9)) as figure:
-        panels = figure.subplots(1, len(trajectories), sharex=True, sharey=True, squeeze=False)[0]
+    heading, count = f"{title}: {len(goals)} answers, simulated again", len(trajectories)
+    with _open_panels(path, (5.25 * max(count, 2), 3.9), heading, count, sharex=True, sharey=True) as panels:
         for axes, (route, lines) in zip(panels, trajectories.items(), strict=True):
             for line in lines:
                 axes.plot(line[:, 0], line[:, 1], color=COLOURS[route], lw=1.6)
@@ -127,36 +119,31 @@ def plot_trajectories(
             axes.set_title(f"{route}: misses by at most {misses[route].max():.2g} {unit}".rstrip())
             axes.set(xlabel=label_axis("x", unit), ylabel=label_axis("y", unit))
             axes.legend(loc="upper right")
-        figure.suptitle(f"{title}: {len(goals)} answers, simulated again")
 
 
 def plot_surfaces(path: Path, title: str, landscape: Landscape) -> None:
     """The losses with the descents on them: maps side by side over two controls, curves over one."""
-    if len(landscape.axes) == 1:
-        _plot_curves(path, title, landscape)
-    else:
-        _plot_maps(path, title, landscape)
+    plot = _plot_curves if len(landscape.axes) == 1 else _plot_maps
+    plot(path, f"{title}: {landscape.wanted}", landscape)
 
 
 def _plot_maps(path: Path, title: str, landscape: Landscape) -> None:
     x, y = landscape.ticks(0), landscape.ticks(1)
-    levels = loss_levels(landscape)
+    levels = views.loss_levels(landscape)
     ticks = 10.0 ** np.arange(np.ceil(np.log10(levels[0])), np.log10(levels[-1]))
-    truth = landscape.surfaces[0]
-    with new_figure(path, (11, 4.8)) as figure:
-        panels = figure.subplots(1, len(landscape.surfaces), sharex=True, sharey=True, squeeze=False)[0]
+    truth, target = landscape.surfaces[0], landscape.target
+    with _open_panels(path, (11, 4.8), title, len(landscape.surfaces), sharex=True, sharey=True) as panels:
         for panel, surface in zip(panels, landscape.surfaces, strict=True):
             panel.grid(False)
             heights = np.clip(surface.loss, levels[0], None)
             norm = LogNorm(levels[0], levels[-1])
             drawn = panel.contourf(x, y, heights, levels, norm=norm, cmap="Greys", extend="min")
             panel.contour(x, y, heights, levels[::3], colors="#00000033", linewidths=0.6)
-            ink = COLOURS[surface.route]
-            if _crosses(surface, landscape.target):
-                panel.contour(x, y, surface.outcome, [landscape.target], colors=ink, linewidths=1.6, linestyles="--")
-            if surface is not truth and _crosses(truth, landscape.target):
-                colour = COLOURS[truth.route]
-                panel.contour(x, y, truth.outcome, [landscape.target], colors=colour, linewidths=1.1)
+            if _crosses(surface, target):
+                ink = COLOURS[surface.route]
+                panel.contour(x, y, surface.outcome, [target], colors=ink, linewidths=1.6, linestyles="--")
+            if surface is not truth and _crosses(truth, target):
+                panel.contour(x, y, truth.outcome, [target], colors=COLOURS[truth.route], linewidths=1.1)
             for route, paths in surface.paths.items():
                 colour = COLOURS[route]
                 panel.plot(*paths.transpose(2, 0, 1), color=colour, marker=".", ms=4, path_effects=_HALO, zorder=3)
@@ -164,14 +151,16 @@ def _plot_maps(path: Path, title: str, landscape: Landscape) -> None:
                 panel.plot(*paths[-1].T, "*", color=colour, mec="white", mew=0.8, ms=15, zorder=5, clip_on=False)
             panel.set(title=surface.title, xlabel=landscape.axes[0].label, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
         panels[0].set_ylabel(landscape.axes[1].label)
+        figure = _get_figure(panels)
         bar = figure.colorbar(drawn, ax=list(panels), label="loss, (miss / span)²", pad=0.02)
         bar.set_ticks(ticks.tolist())
         bar.minorticks_off()
-        figure.legend(handles=_keys(landscape), loc="outside lower center", ncols=7, fontsize=10, columnspacing=1.4)
-        figure.suptitle(f"{title}: {landscape.wanted}")
+        figure.legend(
+            handles=_make_keys(landscape), loc="outside lower center", ncols=7, fontsize=10, columnspacing=1.4
+        )
 
 
-def _keys(landscape: Landscape) -> list[Line2D]:
+def _make_keys(landscape: Landscape) -> list[Line2D]:
     """What lines and markers mean, said once for all panels."""
     routes = dict.fromkeys(route for surface in landscape.surfaces for route in surface.paths)
     start = Line2D([], [], ls="", marker="o", color="white", mec="black", mew=1.8, ms=7, label="start")
@@ -183,32 +172,6 @@ def _keys(landscape: Landscape) -> list[Line2D]:
     return keys
 
 
-def _plot_curves(path: Path, title: str, landscape: Landscape) -> None:
-    x, floor = landscape.ticks(0), loss_levels(landscape)[0]
-    with new_figure(path, (9, 4.4)) as figure:
-        axes = figure.add_subplot()
-        for surface in landscape.surfaces:
-            heights = np.clip(surface.loss, floor, None)
-            colour = COLOURS[surface.route]
-            axes.plot(x, heights, LINES[surface.route], color=colour, label=surface.title)
-            for route, paths in surface.paths.items():
-                for at, marker, size in ((paths[0, :, 0], "o", 7), (paths[-1, :, 0], "*", 14)):
-                    label = f"{route} {'start' if marker == 'o' else 'end'}"
-                    height, colour = np.interp(at, x, heights), COLOURS[route]
-                    axes.plot(at, height, marker, color=colour, mec="white", ms=size, label=label, zorder=4)
-        axes.set(yscale="log", xlabel=landscape.axes[0].label, ylabel="loss, (miss / span)²", xlim=(x[0], x[-1]))
-        axes.set_title(f"{title}: {landscape.wanted}")
-        axes.legend(fontsize=10, ncols=2)
-
-
-def loss_levels(landscape: Landscape) -> Array:
-    """Sixteen losses, the same ratio apart: five decades up to the greatest finite one."""
-    worst = max(
-        float(surface.loss[np.isfinite(surface.loss)].max(initial=LOSS_FLOOR)) for surface in landscape.surfaces
-    )
-    return np.asarray(10.0 ** np.linspace(-5, 0, 16) * worst)
-
-
 def _crosses(surface: Surface, target: float | None) -> bool:
     """Whether some point of the surface is a solution, so that there is a curve to draw."""
     if target is None or surface.outcome is None:
@@ -217,10 +180,132 @@ def _crosses(surface: Surface, target: float | None) -> bool:
     return bool((seen <= target).any() and (seen >= target).any())
 
 
-def _bands(axes: Axes, curves: Mapping[str, Array], floor: float) -> None:
-    for route, (low, middle, high) in bands(curves, floor).items():
-        steps = np.arange(len(middle))
-        axes.fill_between(steps, low, high, color=COLOURS[route], alpha=0.2, lw=0)
-        axes.plot(steps, middle, LINES[route], color=COLOURS[route], label=route)
-    axes.set_yscale("log")
-    axes.legend()
+def _plot_curves(path: Path, title: str, landscape: Landscape) -> None:
+    x, floor = landscape.ticks(0), views.loss_levels(landscape)[0]
+    with _open_panels(path, (9, 4.4), title) as (axes,):
+        for surface in landscape.surfaces:
+            heights = np.clip(surface.loss, floor, None)
+            _draw_line(axes, x, heights, surface.route, label=surface.title)
+            for route, paths in surface.paths.items():
+                for at, what, marker, size in ((paths[0, :, 0], "start", "o", 7), (paths[-1, :, 0], "end", "*", 14)):
+                    height, colour = np.interp(at, x, heights), COLOURS[route]
+                    label = f"{route} {what}"
+                    axes.plot(at, height, marker, color=colour, mec="white", ms=size, label=label, zorder=4)
+        axes.set(yscale="log", xlabel=landscape.axes[0].label, ylabel="loss, (miss / span)²", xlim=(x[0], x[-1]))
+        axes.legend(fontsize=10, ncols=2)
+
+
+def plot_belief(path: Path, title: str, picture: Mapping[str, Array], unit: str, tolerance: float) -> None:
+    """What the surrogate route believed of its answers against the truth, a dot a target."""
+    believed, miss = evidence.pick_misses(picture)
+    low, high = zip(*(views.miss_range({"": values}, tolerance) for values in (believed, miss)), strict=True)
+    with _open_panels(path, (6.4, 4.6), f"{title}: belief and truth of the surrogate route") as (axes,):
+        axes.fill_between([low[0], tolerance], tolerance, high[1], color=COLOURS["surrogate"], alpha=0.1, lw=0)
+        axes.text(low[0] * 1.5, high[1] / 1.2, "believed hit, in truth missed", va="top", color="#8A3C00", fontsize=10)
+        axes.plot(believed, miss, ".", color=COLOURS["surrogate"], ms=4, alpha=0.6)
+        for line in (axes.axhline, axes.axvline):
+            line(tolerance, color="black", lw=1, ls=":")
+        axes.set(xscale="log", yscale="log", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        axes.set(xlabel=label_axis("believed miss", unit), ylabel=label_axis("miss, re-simulated", unit))
+
+
+def plot_iterations(path: Path, title: str, picture: Mapping[str, Array]) -> None:
+    """Gradient descent: how many starts have truly hit by step, and how many do in the end by step size."""
+    with _open_panels(path, (10.5, 4), f"{title}: plain gradient descent", 2) as (left, right):
+        for route in PAIR:
+            curve = picture[f"curve_{route}"]
+            _draw_line(
+                left, np.arange(len(curve), dtype=float), 100 * curve, route, drawstyle="steps-post", label=route
+            )
+            _draw_line(right, picture["sizes"], 100 * picture[f"hit_{route}"], route, marker="o")
+        left.set(xlabel="step of gradient descent", ylim=_PERCENT, title="each at its own best step size")
+        left.set_ylabel("starts truly within the tolerance [%]")
+        right.set(xscale="log", xlabel="step size", ylim=_PERCENT, title="in the end, by step size")
+        left.legend()
+
+
+def plot_basins(path: Path, title: str, picture: Mapping[str, Array], axes: Sequence[Axis]) -> None:
+    """From where in the box the targets are truly hit: a map each over two controls, a curve over one."""
+    if len(axes) == 1:
+        with _open_panels(path, (8, 4), f"{title}: basins") as (panel,):
+            for name, label in evidence.BASINS.items():
+                route, width = name.removeprefix("gradient_"), 1.0 if name.startswith("gradient_") else 2.4
+                share = 100 * picture[name]
+                _draw_line(panel, picture["axis_x"], share, route, lw=width, drawstyle="steps-mid", label=label)
+            panel.set(xlabel=axes[0].label, ylabel="targets hit from here [%]", ylim=_PERCENT)
+            panel.legend()
+        return
+    heading = f"{title}: from where the targets are truly hit"
+    with _open_panels(path, (13, 3.9), heading, len(evidence.BASINS), sharex=True, sharey=True) as panels:
+        for panel, (name, label) in zip(panels, evidence.BASINS.items(), strict=True):
+            panel.grid(False)
+            share = 100 * picture[name]
+            drawn = panel.pcolormesh(picture["axis_x"], picture["axis_y"], share, vmin=0, vmax=100, cmap="cividis")
+            mean = 100 * float(np.nanmean(picture[name]))
+            panel.set(title=f"{label}\n{mean:.3g} % on the whole", xlabel=axes[0].label)
+            panel.title.set_fontsize(10.5)
+            panel.locator_params(axis="x", nbins=4)
+        panels[0].set_ylabel(axes[1].label)
+        figure = _get_figure(panels)
+        figure.colorbar(drawn, ax=list(panels), label="targets hit from here [%]", pad=0.01)
+
+
+def plot_conditioning(path: Path, title: str, picture: Mapping[str, Array]) -> None:
+    """Condition numbers of the loss's Hessian along the descents, and its eigenvalues at solutions."""
+    with _open_panels(path, (10.5, 4), f"{title}: conditioning", 2) as (left, right):
+        for route, offset in zip(PAIR, (-0.08, 0.08), strict=True):
+            ordered, shares = views.accumulate(picture[f"hessian_condition_{route}"])
+            _draw_line(left, ordered, 100 * shares, route, drawstyle="steps-post", label=route)
+            low, middle, high = evidence.eigenvalue_quantiles(picture[f"eigenvalues_{route}"])
+            at, error, colour = np.arange(1, len(middle) + 1), [middle - low, high - middle], COLOURS[route]
+            right.errorbar(at + offset, middle, error, fmt="o", color=colour, capsize=4, ms=6, label=route)
+            right.axhline(0, color="black", lw=0.8)
+            right.set(xticks=at, xlim=(0.5, len(at) + 0.5))
+            right.set_yscale("symlog", linthresh=1e-6)
+        left.set(xscale="log", xlabel="condition number of the Hessian", ylim=_PERCENT, title="along the descents")
+        left.set_ylabel("points at most so badly conditioned [%]")
+        left.legend()
+        right.set(xlabel="eigenvalue of the Hessian, from the least", ylabel="of the loss, in the unit box")
+        right.set_title("at the solutions")
+
+
+def plot_gradients(path: Path, title: str, picture: Mapping[str, Array]) -> None:
+    """Autograd against central differences by their width, and the angle between surrogate and true gradient."""
+    with _open_panels(path, (10.5, 4), f"{title}: gradients", 2) as (left, right):
+        low, middle, high = evidence.error_quantiles(picture)
+        _draw_band(left, picture["scales"], low, middle, high, "direct", marker="o", ms=4)
+        left.set(xscale="log", yscale="log", xlabel="width of the difference [box lengths]", ylabel="relative error")
+        left.set_title("simulator's gradient against differences")
+        ordered, shares = views.accumulate(picture["cosine"])
+        _draw_line(right, ordered, 100 * shares, "surrogate", drawstyle="steps-post")
+        right.set(xlabel="cosine of surrogate's and true gradient", ylabel="points with at most this [%]")
+        right.set(xlim=(-1.02, 1.02), ylim=_PERCENT, title="do both point the same way?")
+
+
+@contextmanager
+def _open_panels(
+    path: Path, size: tuple[float, float], title: str, count: int = 1, **shared: Any
+) -> Iterator[Sequence[Axes]]:
+    """Panels side by side in a figure that becomes a PNG file; its title is above them all where each has one."""
+    with new_figure(path, size) as figure:
+        panels = figure.subplots(1, count, squeeze=False, **shared)[0]
+        yield panels
+        if panels[0].get_title():
+            figure.suptitle(title)
+        else:
+            panels[0].set_title(title)
+
+
+def _get_figure(panels: Sequence[Axes]) -> Figure:
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def _draw_line(axes: Axes, x: Array, y: Array, route: str, **style: Any) -> None:
+    axes.plot(x, y, LINES[route], color=COLOURS[route], **style)
+
+
+def _draw_band(axes: Axes, x: Array, low: Array, middle: Array, high: Array, route: str, **style: Any) -> None:
+    axes.fill_between(x, low, high, color=COLOURS[route], alpha=0.2, lw=0)
+    _draw_line(axes, x, middle, route, label=route, **style)

@@ -16,6 +16,7 @@ from aimback.evaluate.tables import Array
 from aimback.tasks.base import Task
 
 SHOWN_STARTS = 8
+LOSS_FLOOR, MISS_FLOOR = 1e-33, 1e-16  # a hit to the last bit has no logarithm
 _SHOWN_TARGETS = 5
 
 
@@ -203,6 +204,21 @@ def bands(curves: Mapping[str, Array], floor: float) -> dict[str, tuple[Array, A
         top = np.max(shown, initial=floor, where=np.isfinite(shown))  # a share that failed lies above all others
         drawn[route] = (np.minimum(low, top), np.where(np.isfinite(middle), middle, np.nan), np.minimum(high, top))
     return drawn
+
+
+def miss_range(misses: Mapping[str, Array], tolerance: float) -> tuple[float, float]:
+    """The ends of a logarithmic axis that shows every miss, and the tolerance."""
+    positive = np.concatenate([values[np.isfinite(values) & (values > 0)] for values in misses.values()])
+    lowest, highest = (positive.min(), positive.max()) if positive.size else (tolerance, tolerance)
+    return min(lowest, tolerance) / 3, max(highest, tolerance) * 3
+
+
+def loss_levels(landscape: Landscape) -> Array:
+    """Sixteen losses, the same ratio apart: five decades up to the greatest finite one."""
+    worst = max(
+        float(surface.loss[np.isfinite(surface.loss)].max(initial=LOSS_FLOOR)) for surface in landscape.surfaces
+    )
+    return np.asarray(10.0 ** np.linspace(-5, 0, 16) * worst)
 
 
 def find_last_change(curves: Sequence[Array]) -> int:
