@@ -16,6 +16,7 @@ from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
 from aimback.data.archive import read_arrays, write_arrays
 from aimback.data.targets import draw_targets
+from aimback.evaluate.metrics import follow_descents
 from aimback.report import evidence, interactive, stills, sweep, views
 from aimback.report.canvas import COLOURS, LINES, new_figure
 from aimback.report.figures import KINDS
@@ -150,7 +151,7 @@ def test_interactive_figures_are_small(drawn):
 
 
 def test_the_drawn_descent_tells_belief_from_truth(cannon):
-    loss, miss = views.view_descent(cannon.task, cannon.targets, cannon.solutions["surrogate"])
+    loss, miss = follow_descents(cannon.task, cannon.targets, cannon.solutions["surrogate"])
     assert loss[-1].max() < 1e-20  # it believes in a hit
     np.testing.assert_allclose(miss[-1], cannon.misses["surrogate"], rtol=1e-6)  # and is off by what it does not know
     assert miss[-1].min() > 0.01

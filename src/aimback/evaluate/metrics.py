@@ -61,26 +61,32 @@ def measure(
     return measured
 
 
+def follow_descents(
+    task: Task, targets: Targets, solution: Solution, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """How the answers of the first targets came closer, step by step, `(n_steps + 1, n_kept)` each.
+
+    Returns:
+        The loss that the solver descends, the squared believed miss relative to the outcome's span, and the true miss,
+        re-simulated.
+    """
+    history, valid = solution.history, targets.only_valid()
+    kept, steps = history.believed_miss.shape[1], len(history.believed_miss)
+    rows, best = torch.arange(kept), solution.best()[:kept]
+    loss = (history.believed_miss[:, rows, best].double() / task.outcomes.span).square()
+    controls = history.controls[:, rows, best].flatten(0, 1)
+    wanted, conditions = (part[:kept].repeat(steps, 1) for part in (valid.targets, valid.conditions))
+    return loss, simulate_closely(task, controls, conditions, wanted, device).miss.unflatten(0, (steps, kept))
+
+
 def trace_descents(
     task: Task, targets: Targets, solution: Solution, route: str, device: torch.device | str = "cpu"
 ) -> list[tuple[object, ...]]:
-    """How the answer of the first targets came closer, step by step; rows of `CURVE_COLUMNS`.
-
-    The loss is the median squared believed miss relative to the outcome's span, what the solver
-    descends; the miss is the true one, re-simulated, with its 10 and 90 per cent quantiles.
-    """
-    history = solution.history
-    kept = history.believed_miss.shape[1]
-    valid = targets.only_valid()
-    pick = solution.best()[:kept], torch.arange(kept)
-    believed = history.believed_miss[:, pick[1], pick[0]].double()
-    controls = history.controls[:, pick[1], pick[0]]
-    steps = len(controls)
-    wanted, conditions = (part[:kept].repeat(steps, 1) for part in (valid.targets, valid.conditions))
-    miss = simulate_closely(task, controls.flatten(0, 1), conditions, wanted, device).miss.unflatten(0, (steps, kept))
-    loss = (believed / task.outcomes.span).square().nanquantile(0.5, dim=1)
-    low, middle, high = miss.nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
-    table = torch.stack([loss, middle, low, high], dim=1).tolist()
+    """`follow_descents` as rows of `CURVE_COLUMNS`: the median of the loss, and the 50, 10 and 90 per cent quantiles of
+    the miss."""
+    losses, misses = follow_descents(task, targets, solution, device)
+    low, middle, high = misses.nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
+    table = torch.stack([losses.nanquantile(0.5, dim=1), middle, low, high], dim=1).tolist()
     return [(route, step, *row) for step, row in enumerate(table)]
 
 

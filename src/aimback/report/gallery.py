@@ -10,14 +10,14 @@ from torch import Tensor
 from aimback.core.files import write_text
 from aimback.core.problem import Linearised, Solution
 from aimback.data.targets import Targets
+from aimback.evaluate.metrics import follow_descents
 from aimback.evaluate.tables import Array
-from aimback.report import evidence, interactive, stills
+from aimback.report import interactive, stills
 from aimback.report.canvas import COLOURS, LINES
 from aimback.report.sweep import plot_sweep, view_sweep
 from aimback.report.views import (
     array,
     spread_targets,
-    view_descent,
     view_goals,
     view_landscape,
     view_trajectories,
@@ -25,8 +25,21 @@ from aimback.report.views import (
 from aimback.solve.solver import Solver
 from aimback.tasks.base import Task
 
-# All that a task may have, in the order in which they are drawn.
-FIGURES = ("surfaces", "sweep", "trajectories", "loss", "r_t", "miss", "training", *evidence.PICTURES)
+# All that a task may have, in the order in which they are drawn: still, and to be played with where it does not move.
+FIGURES: dict[str, tuple[Callable[..., None], Callable[..., list[interactive.Panel]] | None]] = {
+    "surfaces": (stills.plot_surfaces, interactive.draw_surfaces),
+    "sweep": (plot_sweep, None),
+    "trajectories": (stills.plot_trajectories, interactive.draw_trajectories),
+    "loss": (stills.plot_loss, interactive.draw_loss),
+    "r_t": (stills.plot_r_t, interactive.draw_r_t),
+    "miss": (stills.plot_misses, interactive.draw_misses),
+    "training": (stills.plot_training, interactive.draw_training),
+    "belief": (stills.plot_belief, interactive.draw_belief),
+    "iterations": (stills.plot_iterations, interactive.draw_iterations),
+    "basins": (stills.plot_basins, interactive.draw_basins),
+    "conditioning": (stills.plot_conditioning, interactive.draw_conditioning),
+    "gradients": (stills.plot_gradients, interactive.draw_gradients),
+}
 
 
 def draw_figures(
@@ -71,52 +84,37 @@ def draw_figures(
     """
     drawn: list[str] = []
 
-    def note(figure: str) -> None:
+    def show(figure: str, *content: Any) -> None:
+        plot, draw = FIGURES[figure]
+        plot(folder / f"{figure}.{'png' if draw else 'gif'}", name, *content)
+        if draw:
+            write_text(panels / f"{figure}.json", interactive.to_json(draw(*content)) + "\n")
         drawn.append(figure)
         if progress is not None:
             progress(1)
-
-    def draw(
-        figure: str, still: Callable[..., None], live: Callable[..., list[interactive.Panel]], *content: Any
-    ) -> None:
-        still(folder / f"{figure}.png", name, *content)
-        write_text(panels / f"{figure}.json", interactive.to_json(live(*content)) + "\n")
-        note(figure)
 
     unit, tolerance = task.outcomes.axes[0].unit, task.tolerance
     for route in solutions:  # the order in which routes get their looks
         _ = COLOURS[route], LINES[route]
     if len(targets):
         if surrogate is not None:
-            landscape = view_landscape(task, surrogate, targets, solutions, compared)
-            draw("surfaces", stills.plot_surfaces, interactive.draw_surfaces, landscape)
-            plot_sweep(folder / "sweep.gif", name, view_sweep(task, surrogate, targets, solver, generator))
-            note("sweep")
+            show("surfaces", view_landscape(task, surrogate, targets, solutions, compared))
+            show("sweep", view_sweep(task, surrogate, targets, solver, generator))
         shown = spread_targets(targets)
         paths = view_trajectories(task, targets, solutions, shown)
         if paths is not None:
             missed = {route: array(miss[shown]) for route, miss in misses.items()}
             first = compared.get("direct", next(iter(solutions)))
             goals = view_goals(task, targets, solutions[first], paths[first], shown)
-            draw("trajectories", stills.plot_trajectories, interactive.draw_trajectories, paths, goals, missed, unit)
-        descents = {route: view_descent(task, targets, solution) for route, solution in solutions.items()}
-        believed = {route: loss for route, (loss, _) in descents.items()}
-        true = {route: miss for route, (_, miss) in descents.items()}
-        draw("loss", stills.plot_loss, interactive.draw_loss, believed, true, unit, tolerance)
-        draw("r_t", stills.plot_r_t, interactive.draw_r_t, r_t)
-    everywhere = {route: array(miss) for route, miss in misses.items()}
-    draw("miss", stills.plot_misses, interactive.draw_misses, everywhere, unit, tolerance)
+            show("trajectories", paths, goals, missed, unit)
+        descents = {route: follow_descents(task, targets, solution) for route, solution in solutions.items()}
+        losses, true = ({route: array(pair[part]) for route, pair in descents.items()} for part in (0, 1))
+        show("loss", losses, true, unit, tolerance)
+        show("r_t", r_t)
+    show("miss", {route: array(miss) for route, miss in misses.items()}, unit, tolerance)
     if training:
-        columns = (training[column] for column in ("step", "train_loss", "validation_loss"))
-        draw("training", stills.plot_training, interactive.draw_training, *columns)
-    more: dict[str, tuple[Any, ...]] = {
-        "basins": (stills.plot_basins, interactive.draw_basins, task.box.axes[:2]),
-        "belief": (stills.plot_belief, interactive.draw_belief, unit, tolerance),
-        "iterations": (stills.plot_iterations, interactive.draw_iterations),
-        "conditioning": (stills.plot_conditioning, interactive.draw_conditioning),
-        "gradients": (stills.plot_gradients, interactive.draw_gradients),
-    }
+        show("training", *(training[column] for column in ("step", "train_loss", "validation_loss")))
+    more: dict[str, tuple[Any, ...]] = {"basins": (task.box.axes[:2],), "belief": (unit, tolerance)}
     for figure, picture in pictures.items():
-        still, live, *rest = more[figure]
-        draw(figure, still, live, picture, *rest)
+        show(figure, picture, *more.get(figure, ()))
     return drawn

@@ -13,17 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from PIL import Image
 
 from aimback.core.box import Axis
 from aimback.core.files import write_whole
-from aimback.core.problem import InverseProblem, Linearised, Solution
+from aimback.core.problem import InverseProblem, Linearised
 from aimback.data.targets import Targets
 from aimback.evaluate.tables import Array
 from aimback.report.canvas import COLOURS, LINES, canvas
-from aimback.report.views import array, evaluate, unit_grid
+from aimback.report.views import array, evaluate, name_maps, pick_answers, say_target, unit_grid
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.solve.starts import draw_evenly
@@ -96,29 +95,18 @@ def view_sweep(
     axes = task.box.axes[:2]
     controls = task.box.from_unit(unit_grid(torch.full((len(task.box),), 0.5, dtype=torch.float64), _POINTS))
     sides = []
-    for title, route, forward in (
-        ("the simulator itself", "direct", task),
-        ("through the network", "surrogate", surrogate),
-    ):
+    for title, route, forward in name_maps(task, surrogate):
         outcome = evaluate(forward, controls, condition)
         found = solve(forward, problem, brief, torch.Generator().manual_seed(generator.initial_seed()))
         each = (outcome - wanted.reshape(FRAMES, *[1] * (outcome.ndim - 1), -1)) / task.outcomes.span
         paths = array(found.history.controls[..., : len(axes)])
-        sides.append(Side(title, route, array(each.square().sum(-1)), paths, _true_miss(task, problem, found)))
-    names = (*task.outcomes.axes, *task.conditions.axes)
-    given = torch.cat([wanted, condition.expand(FRAMES, -1)], dim=1).tolist()
-    captions = [
-        "target "
-        + ", ".join(f"{axis.name} {value:.2f} {axis.unit}".rstrip() for axis, value in zip(names, row, strict=True))
-        for row in given
-    ]
+        with torch.no_grad():
+            true = task(pick_answers(found, torch.arange(FRAMES)), problem.conditions)
+        miss = torch.linalg.vector_norm(true - wanted, dim=-1)
+        sides.append(Side(title, route, array(each.square().sum(-1)), paths, array(miss)))
+    given = torch.cat([wanted, problem.conditions], dim=1).tolist()
+    captions = [say_target(task, row, ".2f") for row in given]
     return Sweep(axes, sides, captions, task.outcomes.axes[0].unit, task.tolerance)
-
-
-def _true_miss(task: Task, problem: InverseProblem, found: Solution) -> Array:
-    answers = found.controls[torch.arange(len(problem.targets)), found.best()]
-    with torch.no_grad():
-        return array(torch.linalg.vector_norm(task(answers, problem.conditions) - problem.targets, dim=-1))
 
 
 def plot_sweep(path: Path, title: str, sweep: Sweep) -> None:
@@ -176,30 +164,44 @@ class _Panel:
     """One side, redrawn frame by frame."""
 
     def __init__(self, panel: Axes, side: Side, sweep: Sweep) -> None:
-        self._side, self._unit, self._tolerance = side, sweep.unit, sweep.tolerance
-        axis = sweep.axes[0]
+        self._side, self._unit, self._least = side, sweep.unit, 1e-3 * sweep.tolerance
+        axis, colour = sweep.axes[0], COLOURS[side.route]
         panel.grid(False)
         panel.set(xlabel=axis.label, xlim=(axis.lower, axis.upper))
         finite = np.concatenate([one.loss[np.isfinite(one.loss)] for one in sweep.sides])
-        self.worst = float(finite.max(initial=np.finfo(float).tiny))
-        self._title = panel.set_title("\n", fontsize=11, color=COLOURS[side.route])
-        self.moving: list[Artist] = [self._title]
+        self._worst = float(finite.max(initial=np.finfo(float).tiny))
+        self._title = panel.set_title("\n", fontsize=11, color=colour)
+        self.moving: list[Artist] = [self._title, *self._begin(panel, sweep.axes, colour)]
+        (self._starts,) = panel.plot([], [], "o", color="white", mec=colour, mew=1.6, ms=6)
+        (self._ends,) = panel.plot([], [], "*", color=colour, mec="white", mew=0.8, ms=14, clip_on=False)
+        self.moving += [self._starts, self._ends]
 
     def turn_to(self, frame: int) -> None:
         """Show another target."""
-        miss, least = self._side.miss[frame], 1e-3 * self._tolerance
-        shown = f"{miss:.2g} {self._unit}" if miss >= least else f"less than {least:g} {self._unit}"
+        miss = self._side.miss[frame]
+        shown = f"{miss:.2g} {self._unit}" if miss >= self._least else f"less than {self._least:g} {self._unit}"
         self._title.set_text(f"{self._side.title}\nmisses by {shown}".rstrip())
+        loss = np.clip(self._side.loss[frame], self._worst * 10.0**-_DECADES, None)
+        paths = self._side.paths[:, frame]
+        for dots, where in zip((self._starts, self._ends), self._turn(loss, paths), strict=True):
+            dots.set_data(*where)
+
+    def _begin(self, panel: Axes, axes: Sequence[Axis], colour: str) -> Sequence[Artist]:
+        """Make what is drawn below the dots."""
+        raise NotImplementedError
+
+    def _turn(self, loss: Array, paths: Array) -> Sequence[Sequence[Array]]:
+        """Show another loss, and tell the places of the starts and of the ends."""
+        raise NotImplementedError
 
 
 class _Map(_Panel):
     """Two controls: the loss as shades, bright where it is small."""
 
-    def __init__(self, panel: Axes, side: Side, sweep: Sweep) -> None:
-        super().__init__(panel, side, sweep)
-        x, y = sweep.axes
+    def _begin(self, panel: Axes, axes: Sequence[Axis], colour: str) -> Sequence[Artist]:
+        x, y = axes
         self._image: AxesImage = panel.imshow(
-            np.zeros(side.loss.shape[1:]),
+            np.zeros(self._side.loss.shape[1:]),
             extent=(x.lower, x.upper, y.lower, y.upper),
             origin="lower",
             aspect="auto",
@@ -210,41 +212,25 @@ class _Map(_Panel):
             vmin=-_DECADES,
             vmax=0,
         )
-        colour = COLOURS[side.route]
         self._paths = LineCollection([], colors=colour, linewidths=1.8)
         panel.add_collection(self._paths)
-        (self._starts,) = panel.plot([], [], "o", color="white", mec=colour, mew=1.6, ms=6)
-        (self._ends,) = panel.plot([], [], "*", color=colour, mec="white", mew=0.8, ms=14, clip_on=False)
-        self.moving += [self._image, *panel.spines.values(), self._paths, self._starts, self._ends]
+        return [self._image, *panel.spines.values(), self._paths]
 
-    def turn_to(self, frame: int) -> None:
-        super().turn_to(frame)
-        depth = np.log10(np.clip(self._side.loss[frame] / self.worst, 10.0**-_DECADES, None))
-        self._image.set_data(depth)
-        paths = self._side.paths[:, frame]
+    def _turn(self, loss: Array, paths: Array) -> Sequence[Sequence[Array]]:
+        self._image.set_data(np.log10(loss / self._worst))
         self._paths.set_segments(list(paths.transpose(1, 0, 2)))
-        self._starts.set_data(*paths[0].T)
-        self._ends.set_data(*paths[-1].T)
+        return paths[0].T, paths[-1].T
 
 
 class _Curve(_Panel):
     """One control: the loss as a curve."""
 
-    def __init__(self, panel: Axes, side: Side, sweep: Sweep) -> None:
-        super().__init__(panel, side, sweep)
-        axis = sweep.axes[0]
-        self._x = np.linspace(axis.lower, axis.upper, side.loss.shape[1])
-        colour = COLOURS[side.route]
-        panel.set(yscale="log", ylim=(self.worst * 10.0**-_DECADES, self.worst * 2))
-        self._curve: Line2D = panel.plot(self._x, np.ones_like(self._x), LINES[side.route], color=colour)[0]
-        (self._starts,) = panel.plot([], [], "o", color="white", mec=colour, mew=1.6, ms=6)
-        (self._ends,) = panel.plot([], [], "*", color=colour, mec="white", mew=0.8, ms=14, clip_on=False)
-        self.moving += [self._curve, self._starts, self._ends]
+    def _begin(self, panel: Axes, axes: Sequence[Axis], colour: str) -> Sequence[Artist]:
+        self._x = np.linspace(axes[0].lower, axes[0].upper, self._side.loss.shape[1])
+        panel.set(yscale="log", ylim=(self._worst * 10.0**-_DECADES, self._worst * 2))
+        (self._curve,) = panel.plot(self._x, np.ones_like(self._x), LINES[self._side.route], color=colour)
+        return [self._curve]
 
-    def turn_to(self, frame: int) -> None:
-        super().turn_to(frame)
-        loss = np.clip(self._side.loss[frame], self.worst * 10.0**-_DECADES, None)
+    def _turn(self, loss: Array, paths: Array) -> Sequence[Sequence[Array]]:
         self._curve.set_ydata(loss)
-        for dots, at in ((self._starts, 0), (self._ends, -1)):
-            where = self._side.paths[at, frame, :, 0]
-            dots.set_data(where, np.interp(where, self._x, loss))
+        return [(where, np.interp(where, self._x, loss)) for where in (paths[0, :, 0], paths[-1, :, 0])]

@@ -1,6 +1,6 @@
 """What the figures show, as plain arrays: what the routes saw and did, seen through the forward maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from aimback.core.box import Axis
-from aimback.core.problem import ForwardMap, Solution
+from aimback.core.problem import ForwardMap, Linearised, Solution
 from aimback.data.dataset import simulate
 from aimback.data.targets import Targets
-from aimback.evaluate.exactness import simulate_closely
 from aimback.evaluate.tables import Array
 from aimback.tasks.base import Task
 
@@ -63,7 +62,7 @@ class Landscape:
 
 def view_landscape(
     task: Task,
-    surrogate: ForwardMap,
+    surrogate: Linearised,
     targets: Targets,
     solutions: Mapping[str, Solution],
     compared: Mapping[str, str],
@@ -81,15 +80,12 @@ def view_landscape(
     row = _shown_target(targets, solutions)
     target, condition = targets.targets[row], targets.conditions[row]
     solution = solutions[compared.get("direct", through)]
-    answer = solution.controls[row, solution.best()[row]].cpu().double()
+    answer = pick_answers(solution, torch.tensor(row))
     axes = task.box.axes[:2]
     grid = unit_grid(task.box.to_unit(answer), points)
     controls = task.box.from_unit(grid)
     surfaces = []
-    for title, route, forward in (
-        ("the simulator itself", "direct", task),
-        ("through the network", "surrogate", surrogate),
-    ):
+    for title, route, forward in name_maps(task, surrogate):
         outcome = evaluate(forward, controls, condition)
         loss = ((outcome - target) / task.outcomes.span).square().sum(-1)
         paths = {
@@ -99,11 +95,27 @@ def view_landscape(
         }
         height = array(outcome[..., 0]) if len(task.outcomes) == 1 else None
         surfaces.append(Surface(title, route, height, array(loss), paths))
-    given = zip((*task.outcomes.axes, *task.conditions.axes), (*target, *condition), strict=True)
-    wanted = "target " + ", ".join(f"{axis.name} {value:.3g} {axis.unit}".rstrip() for axis, value in given)
+    wanted = say_target(task, (*target, *condition), ".3g")
     if len(task.box) > len(axes):
         wanted += "; slice through the best answer"
     return Landscape(axes, surfaces, wanted, float(target[0]) if len(task.outcomes) == 1 else None)
+
+
+def name_maps(task: Task, surrogate: Linearised) -> Sequence[tuple[str, str, Linearised]]:
+    """What is compared: a title, whose colour it has, and the forward map."""
+    return ("the simulator itself", "direct", task), ("through the network", "surrogate", surrogate)
+
+
+def say_target(task: Task, wanted: Iterable[Tensor | float], digits: str) -> str:
+    """What is wanted and what is given, in words."""
+    axes = (*task.outcomes.axes, *task.conditions.axes)
+    named = zip(axes, wanted, strict=True)
+    return "target " + ", ".join(f"{axis.name} {value:{digits}} {axis.unit}".rstrip() for axis, value in named)
+
+
+def pick_answers(solution: Solution, rows: Tensor) -> Tensor:
+    """The controls that the route itself holds for best."""
+    return solution.controls[rows, solution.best()[rows]].double().cpu()
 
 
 def unit_grid(middle: Tensor, points: int) -> Tensor:
@@ -133,25 +145,11 @@ def view_trajectories(
     """Paths of the answers to some targets by route, `(n_rows, points, 2)`; None where the task draws none."""
     paths = {}
     for route, solution in solutions.items():
-        answers = solution.controls[rows, solution.best()[rows]].double().cpu()
-        path = task.trajectory(answers, targets.conditions[rows], points)
+        path = task.trajectory(pick_answers(solution, rows), targets.conditions[rows], points)
         if path is None:
             return None
         paths[route] = array(path)
     return paths
-
-
-def view_descent(task: Task, targets: Targets, solution: Solution) -> tuple[Array, Array]:
-    """What the answers' starts did: loss by the route's own map and true miss, `(n_steps + 1, n_kept)` each."""
-    kept = solution.history.controls.shape[1]
-    rows = torch.arange(kept)
-    best = solution.best()[:kept]
-    loss = (solution.history.believed_miss[:, rows, best] / task.outcomes.span).square()
-    controls = solution.history.controls[:, rows, best].double().cpu()
-    steps = len(controls)
-    wanted, conditions = (part[:kept].repeat(steps, 1) for part in (targets.targets, targets.conditions))
-    miss = simulate_closely(task, controls.flatten(0, 1), conditions, wanted).miss.reshape(steps, kept)
-    return array(loss), array(miss)
 
 
 def spread_targets(targets: Targets) -> Tensor:
@@ -171,9 +169,8 @@ def view_goals(task: Task, targets: Targets, solution: Solution, trajectories: A
     wanted = array(targets.targets[rows])
     if wanted.shape[1] > 1:
         return wanted[:, :2]
-    answers = solution.controls[rows, solution.best()[rows]].double().cpu()
     ends = trajectories[:, -1]
-    off = np.abs(ends - array(simulate(task, answers, targets.conditions[rows]))).mean(0)
+    off = np.abs(ends - array(simulate(task, pick_answers(solution, rows), targets.conditions[rows]))).mean(0)
     # A place on the ground, or a height.
     return np.where(np.arange(2) == off.argmin(), wanted, ends)
 
