@@ -2,7 +2,6 @@
 
 import base64
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,13 +19,11 @@ class Kind:
         title: over the figure.
         caption: what to look for.
         place: "lead" fills the width, "pair" shares it, "more" is folded away.
-        webgl: whether drawing it takes one of the few three-dimensional contexts that a browser has.
     """
 
     title: str
     caption: str
     place: Place
-    webgl: bool = False
 
 
 KINDS = {
@@ -36,7 +33,6 @@ KINDS = {
         "the true one is least (open rings: starts, diamonds: ends). Height is the loss, shade its logarithm; turning "
         "one turns the other.",
         "lead",
-        webgl=True,
     ),
     "sweep": Kind(
         "The target sweeps",
@@ -137,10 +133,6 @@ def figures_of(result: TaskResult, home: Path) -> list[Figure]:
         for name, kind in KINDS.items()
         if name in files
     ]
-
-
-def pick_place(figures: Sequence[Figure], place: Place) -> list[Figure]:
-    return [figure for figure in figures if figure.kind.place == place]
 
 
 def _inert(text: str) -> str:

@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import html
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import jinja2
 from aimback.core.files import write_text
 from aimback.report.canvas import COLOURS
 from aimback.report.costs import costs_of
-from aimback.report.figures import figures_of, pick_place
+from aimback.report.figures import figures_of
 from aimback.report.interactive import read_script
 from aimback.report.result import TaskResult
 from aimback.report.rows import (
@@ -25,12 +27,11 @@ from aimback.report.rows import (
     table,
     tabulate_published,
 )
-from aimback.report.text import environment, number
+from aimback.report.text import number
 from aimback.report.verdict import RULE, lead, verdict, winner
 
 LISTED = 20
 _STYLED = ("surrogate", "direct", "hybrid")  # whose colours, light and dark, stand in report.css
-_FILTERS = {"number": number, "interval": interval, "over_seeds": over_seeds}
 
 
 def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, costs: Path) -> None:
@@ -49,17 +50,11 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
         "other_colours": {route: COLOURS[route] for route in routes if route not in _STYLED},
         "rule": RULE,
     }
-    html = _templates(autoescape=True)
+    templates = _templates(autoescape=True)
     # Only these may run, told by their hashes: nothing that a user's file holds can.
-    scripts = [_inert(read_script()), html.get_template("report.js").render()]
-    write_text(
-        page,
-        html.get_template("report.html").render(
-            content,
-            scripts=scripts,
-            allowed=" ".join(_source(text) for text in scripts),
-        ),
-    )
+    scripts = [_inert(read_script()), templates.get_template("report.js").render()]
+    allowed = " ".join(_source(text) for text in scripts)
+    write_text(page, templates.get_template("report.html").render(content, scripts=scripts, allowed=allowed))
     write_text(markdown, _templates(autoescape=False).get_template("report.md").render(content))
     whole = {result.name: {route: costs_of(result, route) for route in result.routes} for result in results}
     write_text(costs, json.dumps(whole, indent=1, allow_nan=False) + "\n")
@@ -79,9 +74,24 @@ def claims_note(result: TaskResult) -> str:
 
 
 def _templates(*, autoescape: bool) -> jinja2.Environment:
-    templates = environment(autoescape=autoescape)
-    templates.filters |= _FILTERS
+    """What every template is rendered in: HTML with `autoescape`, Markdown without."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("aimback.report"),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters |= {"number": number, "interval": interval, "over_seeds": over_seeds, "cell": _cell}
     return templates
+
+
+def _cell(text: str) -> str:
+    """Text inside a Markdown table: what a user's file holds must not become markup."""
+    safe = html.escape(" ".join(str(text).split()), quote=False)
+    # Underscores inside a name are text already.
+    return re.sub(r"[\\`*\[\]|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", safe)
 
 
 def _content(result: TaskResult, home: Path) -> dict[str, Any]:
@@ -99,7 +109,7 @@ def _content(result: TaskResult, home: Path) -> dict[str, Any]:
         "unsolved": result.unsolved[:LISTED],
         "more": max(0, len(result.unsolved) - LISTED),
         "figures": figures,
-        "places": {place: pick_place(figures, place) for place in ("lead", "pair", "more")},
+        "places": {place: [one for one in figures if one.kind.place == place] for place in ("lead", "pair", "more")},
     }
 
 

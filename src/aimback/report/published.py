@@ -14,7 +14,6 @@ class PublishedRow:
     Attributes:
         task, method: names; the method's as in its paper.
         r_1, r_50: the metric r_T at T = 1 and T = 50, raw units squared; None for a method with one answer only.
-        validation_mse: of the network that the method inverts, raw units squared; None where not published.
         source: where the numbers stand, and how exactly they can be read there.
     """
 
@@ -22,7 +21,6 @@ class PublishedRow:
     method: str
     r_1: float
     r_50: float | None
-    validation_mse: float | None
     source: str
 
 
@@ -32,7 +30,7 @@ def read_published() -> tuple[PublishedRow, ...]:
 
 
 def parse_published(text: str) -> tuple[PublishedRow, ...]:
-    """Published rows from CSV text: columns task, method, r_1, r_50, validation_mse, source; an empty cell is None.
+    """Published rows from CSV text: columns task, method, r_1, r_50, source and others; an empty cell is None.
 
     Raises:
         UserError: a column is missing, a number is none or is not above 0.
@@ -40,19 +38,10 @@ def parse_published(text: str) -> tuple[PublishedRow, ...]:
     rows = []
     for line, row in enumerate(csv.DictReader(text.splitlines()), start=2):
         try:
-            r_1, r_50, mse = (_positive(row[name]) for name in ("r_1", "r_50", "validation_mse"))
-            if r_1 is None or not row["source"]:
-                raise ValueError("r_1 and source are needed")
-            rows.append(PublishedRow(row["task"], row["method"], r_1, r_50, mse, row["source"]))
+            r_1, r_50 = (float(row[name]) if row[name] else None for name in ("r_1", "r_50"))
+            if r_1 is None or not row["source"] or not all(value is None or value > 0 for value in (r_1, r_50)):
+                raise ValueError("r_1 above 0 and source are needed")
+            rows.append(PublishedRow(row["task"], row["method"], r_1, r_50, row["source"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"published line {line}: needs names, numbers above 0 and a source, got {row}") from error
     return tuple(rows)
-
-
-def _positive(cell: str) -> float | None:
-    if cell == "":
-        return None
-    value = float(cell)
-    if not value > 0:
-        raise ValueError(f"{cell} is not above 0")
-    return value

@@ -1,10 +1,6 @@
 """How numbers are said to people."""
 
-import html
 import math
-import re
-
-import jinja2
 
 DASH = "—"
 NEVER = "never"
@@ -45,32 +41,11 @@ def factor(left: float | None, right: float | None) -> str:
     return f"{times:,.0f}" if times < 1e5 else f"over 10^{math.floor(math.log10(times))}"
 
 
-def join_names(names: list[str], word: str = "and") -> str:
+def join_names(names: list[str]) -> str:
     """ "a, b and c"."""
-    return f" {word} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def count_noun(number: int, noun: str) -> str:
     """ "1 target", "2,000 targets"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def environment(*, autoescape: bool) -> jinja2.Environment:
-    """What every template here is rendered in: HTML with `autoescape`, Markdown without; `cell` is for table cells."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("aimback.report"),
-        autoescape=autoescape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["cell"] = _cell
-    return environment
-
-
-def _cell(text: str) -> str:
-    """Text inside a Markdown table: what a user's file holds must not become markup."""
-    safe = html.escape(" ".join(str(text).split()), quote=False)
-    # Underscores inside a name are text already.
-    return re.sub(r"[\\`*\[\]|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", safe)
