@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 from aimback.core.errors import UserError
 from aimback.runtime.process import this_process
 from aimback.tracking.record import run_name, tag_run
-from aimback.tracking.store import Store, mark_killed, source_tags
+from aimback.tracking.store import Store, log_metrics, mark_killed, source_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_BATCH = 1000  # the most metrics MLflow takes at once
 
 
 def main() -> None:
@@ -57,8 +55,7 @@ def _log(client: "MlflowClient", experiment_id: str, store: Store, header: Mappi
             moment, step, values = message
             rows += 1
             points += [Metric(name, value, moment, step) for name, value in values.items() if math.isfinite(value)]
-        for first in range(0, len(points), _BATCH):
-            client.log_batch(run_id, metrics=points[first : first + _BATCH])
+        log_metrics(client, run_id, points)
     if end["complete"]:
         client.log_batch(run_id, tags=[RunTag("points", str(rows))])
     client.set_terminated(run_id, end["status"])

@@ -5,7 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from aimback.tracking.record import Model
-from aimback.tracking.uris import folder_uri
 
 _CODE = Path(__file__).with_name("surrogate_model.py")
 _PACKAGE = Path(__file__).parents[1]
@@ -35,7 +34,7 @@ def log_model(uri: str, run_id: str, model: Model) -> None:
             mlflow.pyfunc.log_model(
                 name="surrogate",
                 python_model=str(_CODE),
-                artifacts={name: folder_uri(file) for name, file in files.items()},
+                artifacts={name: file.as_uri() for name, file in files.items()},
                 # The package travels with the model, so that it loads where aimback is not installed.
                 code_paths=[str(_PACKAGE)],
                 model_config={

@@ -4,7 +4,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from aimback.core.files import write_text
 from aimback.runtime.process import lives, this_process
 from aimback.tracking.model import log_model
-from aimback.tracking.record import Data, Run, Series, finite, tag_run, thin, without_tail
-from aimback.tracking.store import Store, find_tagged, mark_killed, source_tags
+from aimback.tracking.record import Data, Run, finite, tag_run, thin, without_tail
+from aimback.tracking.store import Store, find_tagged, log_metrics, mark_killed, source_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Metric
+    from mlflow.entities import DatasetInput
     from mlflow.entities import Run as StoredRun
 
 SERIES_POINTS = 500
@@ -30,8 +30,7 @@ _SHADES = {
     "proposer": ("#8C6BB1", "#BFA8D6", "#5B3F82", "#DCCFEA"),
     "diagnosis": ("#B8860B", "#DDB957", "#7A5A07", "#EBD9A2"),
 }
-_BATCH = 1000  # the most metrics MLflow takes at once
-_PARAMS = 100  # the most params
+_PARAMS = 100  # the most that MLflow takes at once
 
 
 @dataclass(frozen=True)
@@ -107,37 +106,33 @@ def publish(
         run_ids = [_complete(client, experiment_id, run) or run_id for run, run_id in zip(wanted, run_ids, strict=True)]
         # A training that was run by itself, or whose pipeline never came to its end. Where that pipeline still does,
         # the training is written again from its history.
-        apart = [stored for stored in find_tagged(client, experiment_id, "training") if "state" not in stored.data.tags]
-        _delete(client, (stored for stored in apart if not _in_work(stored)))
-    noted = {
-        "states": sorted(states),
-        "store": store.digest,
-        "experiment_id": experiment_id,
-        "run_ids": run_ids,
-    }
+        _keep(client, _find_trainings(client, experiment_id))
+    noted = {"states": sorted(states), "store": store.digest, "experiment_id": experiment_id, "run_ids": run_ids}
     write_text(marker, json.dumps(noted, indent=1) + "\n")
     return Published(experiment_id, tuple(run_ids), written)
 
 
 def _complete(client: "MlflowClient", experiment_id: str, run: Run) -> str | None:
     """The complete run of this name and state; incomplete and surplus ones are deleted."""
-    found = [
-        stored for stored in find_tagged(client, experiment_id, "state", run.state) if stored.info.run_name == run.name
-    ]
-    finished = [stored for stored in found if stored.info.status == "FINISHED"]
-    kept = finished[0].info.run_id if finished else None
-    _delete(client, (stored for stored in found if stored.info.run_id != kept and not _in_work(stored)))
+    found = [one for one in find_tagged(client, experiment_id, "state", run.state) if one.info.run_name == run.name]
+    kept = _keep(client, found, lambda one: one.info.status == "FINISHED")
+    return None if kept is None else str(kept.info.run_id)
+
+
+def _keep(
+    client: "MlflowClient", found: Sequence["StoredRun"], fits: Callable[["StoredRun"], bool] = lambda one: False
+) -> "StoredRun | None":
+    """The first run that fits; all others are deleted, but for those that another process is at work on."""
+    kept = next(filter(fits, found), None)
+    for one in found:
+        if one is not kept and not _in_work(one):
+            client.delete_run(one.info.run_id)
     return kept
 
 
 def _in_work(stored: "StoredRun") -> bool:
     process = stored.data.tags.get("process", "")
     return stored.info.status == "RUNNING" and process != this_process() and lives(process)
-
-
-def _delete(client: "MlflowClient", stored: Iterable["StoredRun"]) -> None:
-    for run in stored:
-        client.delete_run(run.info.run_id)
 
 
 def _write(
@@ -155,20 +150,19 @@ def _write(
     tags = {**tag_run(run.kind, run.task, run.route, params), **more, "process": this_process()}
     tags |= {"not_finite": ", ".join(absent)} if absent else {}
     tags |= {**run.tags, **({"mlflow.note.content": run.note} if run.note else {})}
-    live = _live_run(client, experiment_id, run)
+    live = _find_live(client, experiment_id, run)
+    now = int(time.time() * 1000)
+    points = [Metric(name, value, now, 0) for name, value in metrics.items()]
     run_id: str
     if live is None:
         run_id = client.create_run(experiment_id, run_name=run.name, tags={**tags, "state": run.state}).info.run_id
+        for name, series in run.series.items():
+            sound = without_tail([(step, value) for step, value in series if math.isfinite(value)])
+            points += [Metric(name, float(value), now, int(step)) for step, value in thin(sound, SERIES_POINTS)]
     else:
         run_id = live.info.run_id
         params = {name: value for name, value in params.items() if name not in live.data.params}
-    now = _milliseconds()
-    points = [Metric(name, value, now, 0) for name, value in metrics.items()]
-    if live is None:
-        for name, series in run.series.items():
-            points.extend(_points(name, series, now))
-    for first in range(0, len(points), _BATCH):
-        client.log_batch(run_id, metrics=points[first : first + _BATCH])
+    log_metrics(client, run_id, points)
     named = [Param(name, value) for name, value in params.items()]
     for first in range(0, len(named), _PARAMS):
         client.log_batch(run_id, params=named[first : first + _PARAMS])
@@ -186,34 +180,24 @@ def _write(
     return run_id
 
 
-def _live_run(client: "MlflowClient", experiment_id: str, run: Run) -> "StoredRun | None":
+def _find_live(client: "MlflowClient", experiment_id: str, run: Run) -> "StoredRun | None":
     """The run that `LiveTraining` wrote of this training, if it has every step and no state has it yet."""
     if not run.training:
         return None
-    found = [
-        stored
-        for stored in find_tagged(client, experiment_id, "training", run.training)
-        if "state" not in stored.data.tags
-    ]
-    points = max((len(series) for series in run.series.values()), default=0)
-    whole = [
-        stored for stored in found if stored.info.status == "FINISHED" and stored.data.tags.get("points") == str(points)
-    ]
-    kept = whole[0] if whole else None
-    _delete(client, (stored for stored in found if stored is not kept and not _in_work(stored)))
-    return kept
+    points = str(max((len(series) for series in run.series.values()), default=0))
+    found = _find_trainings(client, experiment_id, run.training)
+    return _keep(client, found, lambda one: one.info.status == "FINISHED" and one.data.tags.get("points") == points)
+
+
+def _find_trainings(client: "MlflowClient", experiment_id: str, training: str | None = None) -> list["StoredRun"]:
+    """The runs that `LiveTraining` wrote and that no state has taken over."""
+    found = find_tagged(client, experiment_id, "training", training)
+    return [one for one in found if "state" not in one.data.tags]
 
 
 def _colour(run: Run, tasks: Sequence[str]) -> dict[str, str]:
     shades = _SHADES.get(run.route, ())
     return {"mlflow.runColor": shades[tasks.index(run.task) % len(shades)]} if shades else {}
-
-
-def _points(name: str, series: Series, now: int) -> list["Metric"]:
-    from mlflow.entities import Metric
-
-    sound = [(step, value) for step, value in series if math.isfinite(value)]
-    return [Metric(name, float(value), now, int(step)) for step, value in thin(without_tail(sound), SERIES_POINTS)]
 
 
 def _data_input(data: Data) -> "DatasetInput":
@@ -223,7 +207,3 @@ def _data_input(data: Data) -> "DatasetInput":
     profile = json.dumps({"num_rows": data.rows})
     dataset = Dataset(data.name, data.digest[:16], "local", json.dumps({"uri": data.name}), profile=profile)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", data.context)])
-
-
-def _milliseconds() -> int:
-    return int(time.time() * 1000)

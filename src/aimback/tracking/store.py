@@ -21,15 +21,17 @@ from aimback.core.errors import UserError
 from aimback.core.files import write_whole
 from aimback.core.repository import has_changes, head_commit
 from aimback.runtime.process import lives
-from aimback.tracking.uris import folder_uri, local_path, sqlite_file, sqlite_uri
+from aimback.tracking.uris import local_path, sqlite_file, sqlite_uri
 from aimback.tracking.view import TAG, VIEW, view_state
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
     from mlflow.entities import Run as StoredRun
 
 PROBE_SECONDS = 5.0
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_BATCH = 1000  # the most metrics MLflow takes at once
 _ARTIFACTS = "mlruns"  # the folder beside a database in which MLflow keeps them by itself
 # Wherever the tables of MLflow say where artifacts lie.
 _LOCATIONS = (
@@ -163,7 +165,7 @@ class Store:
                         base.execute(
                             f"UPDATE {table} SET {column} = :home || substr({column}, :end + 1) "
                             f"WHERE {column} = :there OR substr({column}, 1, :end + 1) = :there || '/'",
-                            {"home": folder_uri(home), "there": there, "end": len(there or "")},
+                            {"home": home.as_uri(), "there": there, "end": len(there or "")},
                         )
 
     def _former_location(self, home: Path) -> str | None:
@@ -175,7 +177,7 @@ class Store:
         number, location = found[0]
         there = str(location).removesuffix(f"/{number}")
         path = local_path(there)
-        if there == folder_uri(home) or path is None or path.name != _ARTIFACTS:
+        if there == home.as_uri() or path is None or path.name != _ARTIFACTS:
             return None
         chosen = path != home and path.is_relative_to(self.root) and path.is_dir()  # another folder of the project
         return None if chosen else there
@@ -287,6 +289,11 @@ def find_tagged(client: "MlflowClient", experiment_id: str, tag: str, value: str
     return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
 
+def log_metrics(client: "MlflowClient", run_id: str, points: Sequence["Metric"]) -> None:
+    for first in range(0, len(points), _BATCH):
+        client.log_batch(run_id, metrics=points[first : first + _BATCH])
+
+
 def source_tags(root: Path) -> dict[str, str]:
     """The commit that is checked out in `root` and whether files differ from it; nothing without git."""
     commit = head_commit(root)
@@ -334,7 +341,7 @@ def _first_sentence(error: Exception) -> str:
 
 def _artifacts(database: Path | None) -> str | None:
     # MLflow takes its default relative to the working folder, which need not be the store's.
-    return None if database is None else folder_uri(database.parent / _ARTIFACTS)
+    return None if database is None else (database.parent / _ARTIFACTS).as_uri()
 
 
 def _make_database(database: Path, experiment: str) -> None:

@@ -1,7 +1,7 @@
-"""Paths as the URIs that MLflow wants, and back: they are quoted here, once, and nowhere else.
+"""Paths as the URIs that MLflow wants, and back.
 
-MLflow takes every artifact location for quoted, a plain path too, and SQLAlchemy the path of a SQLite file. What is
-handed to them differently ends up in another folder.
+MLflow takes every artifact location for quoted, a plain path too, so it is given `Path.as_uri()`; and SQLAlchemy the
+path of a SQLite file. What is handed to them differently ends up in another folder.
 """
 
 from pathlib import Path
@@ -21,11 +21,6 @@ def sqlite_file(uri: str) -> Path | None:
     path = unquote(place.partition("?")[0])
     is_file = separator and scheme.partition("+")[0] == "sqlite" and path and not path.startswith((":memory:", "file:"))
     return Path(path) if is_file else None
-
-
-def folder_uri(path: Path) -> str:
-    """The artifact location of a file or folder, given by its absolute path."""
-    return path.as_uri()
 
 
 def local_path(location: str) -> Path | None:
