@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from made_up import CLAIMS, METERS, ROUTES, claim, meter, metrics, result, write_claims
 
 from aimback.core.errors import UserError
-from aimback.report.costs import break_even_targets, costs_of, repaid_at, route_metrics
-from aimback.report.figures import KINDS, figures_of
+from aimback.report.costs import break_even_targets, find_break_even, list_costs, list_metrics
+from aimback.report.figures import KINDS, list_figures
 from aimback.report.page import note, write_report
 from aimback.report.published import parse_published, read_published
 from aimback.report.result import Unsolved, read_result
@@ -89,10 +89,10 @@ class TestTwoRoutes:
         rows = {row.label: row.cells for row in table(unmeasured)}
         assert rows["train [s]"] == [DASH, "0"]
         assert rows["break-even targets"] == [DASH, DASH]
-        assert costs_of(unmeasured, "surrogate")["seconds_train"] is None
+        assert list_costs(unmeasured, "surrogate")["seconds_train"] is None
 
     def test_both_routes_have_the_same_metrics_but_for_break_even(self):
-        surrogate, direct = (route_metrics(direct_wins(), route) for route in TWO)
+        surrogate, direct = (list_metrics(direct_wins(), route) for route in TWO)
         assert set(surrogate) - set(direct) == {"break_even_targets"}
         assert direct["status_solved"] == 100
         assert direct["seconds_solve"] == 3.0
@@ -145,14 +145,14 @@ class TestThreeRoutes:
 
     def test_every_route_with_fixed_stages_breaks_even(self):
         found = self.all(1.0, 1.0, 1.0)
-        assert repaid_at(found, "surrogate") == 500
-        assert repaid_at(found, "hybrid") == 200  # 4 s of training, and 20 ms less a target
-        assert repaid_at(found, "direct") is None
-        assert route_metrics(found, "hybrid")["break_even_targets"] == 200
-        assert "break_even_targets" not in route_metrics(found, "direct")
-        assert costs_of(found, "hybrid")["seconds_generate"] == 0.0
+        assert find_break_even(found, "surrogate") == 500
+        assert find_break_even(found, "hybrid") == 200  # 4 s of training, and 20 ms less a target
+        assert find_break_even(found, "direct") is None
+        assert list_metrics(found, "hybrid")["break_even_targets"] == 200
+        assert "break_even_targets" not in list_metrics(found, "direct")
+        assert list_costs(found, "hybrid")["seconds_generate"] == 0.0
         never = self.all(1.0, 1.0, 1.0, THREE_METERS | {"refine-hybrid": meter(3.0)})
-        assert costs_of(never, "hybrid")["break_even"] == "never"
+        assert list_costs(never, "hybrid")["break_even"] == "never"
 
     def test_tables_have_a_column_a_route(self):
         found = self.all(0.5, 0.9, 1.0)
@@ -179,9 +179,9 @@ class TestThreeRoutes:
         if surrogate is None:  # no target can be solved at all
             for measured in found.metrics.values():
                 measured |= {"solved_fraction": None}
-        assert repaid_at(found, "surrogate") == repaid
-        assert route_metrics(found, "surrogate")["break_even_targets"] == repaid
-        assert costs_of(found, "surrogate")["break_even"] == ("never" if math.isinf(repaid) else "500")
+        assert find_break_even(found, "surrogate") == repaid
+        assert list_metrics(found, "surrogate")["break_even_targets"] == repaid
+        assert list_costs(found, "surrogate")["break_even"] == ("never" if math.isinf(repaid) else "500")
         assert summary([found])[0].cells[-2] == ("never" if math.isinf(repaid) else "500")
 
 
@@ -255,7 +255,7 @@ def test_a_factor_of_misses_is_told_only_where_one_is_no_hit():
 def test_a_single_route_is_told_of_alone(tmp_path, route):
     one = result(metrics(1, 1, 1), metrics(1, 1, 1), routes={route: ROUTES[route]}, metrics={route: metrics(0.5, 1, 2)})
     assert verdict(one).startswith(f"cannon_vacuum, the {route} route alone solves 50 % of 100 targets within 0.01 m.")
-    assert repaid_at(one, route) is None
+    assert find_break_even(one, route) is None
     assert f'<th scope="col" class="{route}">{route}</th>' in written(tmp_path, [one])[0]
 
 
@@ -310,7 +310,7 @@ def test_costs_are_valid_json_and_never_is_said_in_words(tmp_path):
     assert costs["surrogate"]["break_even_targets"] is None
     assert costs["surrogate"]["break_even"] == "never"
     assert costs["direct"]["device"] == "cuda"
-    assert route_metrics(never, "surrogate")["break_even_targets"] == math.inf
+    assert list_metrics(never, "surrogate")["break_even_targets"] == math.inf
 
 
 def files(folder, answers, figures=()):
@@ -354,7 +354,7 @@ def test_what_is_not_solved_is_listed_with_its_line(tmp_path):
         ("drawn 3", "direct", "no_event"),
         ("line 2", "surrogate", "missed"),
     ]
-    assert [figure.name for figure in figures_of(found, tmp_path)] == ["surfaces", "loss"]
+    assert [figure.name for figure in list_figures(found, tmp_path)] == ["surfaces", "loss"]
     assert set(found.meters) == {"train-surrogate"}, "the meter of a result that is no longer there says nothing"
 
 

@@ -34,22 +34,22 @@ def list_prepared_routes(result: TaskResult) -> list[str]:
     return [name for name, route in result.routes.items() if route.fixed]
 
 
-def seconds_of(result: TaskResult, route: str) -> dict[str, float | None]:
+def list_seconds(result: TaskResult, route: str) -> dict[str, float | None]:
     """What a route took, in seconds by stage; None where it was not measured, 0 where the route needs none."""
     stages = _stages(result, route)
     return {name: result.meters.get(stages[name], {}).get("seconds") if name in stages else 0.0 for name in _SECONDS}
 
 
-def total_seconds(result: TaskResult, route: str) -> float | None:
+def sum_seconds(result: TaskResult, route: str) -> float | None:
     """All stages of a route; None where one was not measured."""
-    seconds = seconds_of(result, route).values()
+    seconds = list_seconds(result, route).values()
     known = [value for value in seconds if value is not None]
     return sum(known) if len(known) == len(seconds) else None
 
 
-def seconds_a_target(result: TaskResult, route: str) -> float | None:
+def share_seconds(result: TaskResult, route: str) -> float | None:
     """What a further target costs a route, once all is prepared; None where that was not measured."""
-    seconds, targets = seconds_of(result, route)["seconds_solve"], _count_targets(result)
+    seconds, targets = list_seconds(result, route)["seconds_solve"], _count_targets(result)
     return None if seconds is None or targets == 0 else seconds / targets
 
 
@@ -64,7 +64,7 @@ def solves_as_many(result: TaskResult, route: str) -> bool:
     return share > 0 and (result.direct is None or find_solved_share(result, result.direct) - share < SOLVED_MARGIN)
 
 
-def repaid_at(result: TaskResult, route: str) -> float | None:
+def find_break_even(result: TaskResult, route: str) -> float | None:
     """`break_even_targets` of a route against the direct one: infinite where it does not solve as many, for no number
     of worse answers repays a cost; None where there is nothing to repay, or no direct route, or a stage was not
     measured."""
@@ -72,8 +72,8 @@ def repaid_at(result: TaskResult, route: str) -> float | None:
         return None
     if not solves_as_many(result, route):
         return math.inf
-    own, direct = seconds_a_target(result, route), seconds_a_target(result, result.direct)
-    once = seconds_of(result, route)
+    own, direct = share_seconds(result, route), share_seconds(result, result.direct)
+    once = list_seconds(result, route)
     del once["seconds_solve"]
     fixed = [seconds for seconds in once.values() if seconds is not None]
     if len(fixed) < len(once) or own is None or direct is None:
@@ -81,25 +81,25 @@ def repaid_at(result: TaskResult, route: str) -> float | None:
     return break_even_targets(sum(fixed), own, direct)
 
 
-def break_even(targets: float | None) -> str:
-    """`repaid_at` for a table."""
+def say_break_even(targets: float | None) -> str:
+    """`find_break_even` for a table."""
     return NEVER if targets is not None and math.isinf(targets) else number(targets)
 
 
-def costs_of(result: TaskResult, route: str) -> dict[str, float | str | None]:
+def list_costs(result: TaskResult, route: str) -> dict[str, float | str | None]:
     """Seconds, memory and device of a route, for JSON: infinity is null, and said in words."""
     stages = [result.meters[stage] for stage in _stages(result, route).values() if stage in result.meters]
-    costs: dict[str, float | str | None] = dict(seconds_of(result, route))
+    costs: dict[str, float | str | None] = dict(list_seconds(result, route))
     costs["peak_memory_bytes"] = max((meter["peak_memory_bytes"] for meter in stages), default=None)
     costs["device"] = ", ".join(dict.fromkeys(str(meter["device"]) for meter in stages)) or None
     if result.routes[route].fixed:
-        repaid = repaid_at(result, route)
+        repaid = find_break_even(result, route)
         costs["break_even_targets"] = None if repaid is None or math.isinf(repaid) else repaid
-        costs["break_even"] = break_even(repaid)
+        costs["break_even"] = say_break_even(repaid)
     return costs
 
 
-def route_metrics(result: TaskResult, route: str) -> dict[str, float | None]:
+def list_metrics(result: TaskResult, route: str) -> dict[str, float | None]:
     """Every number of a route under one flat name, as MLflow wants them; infinite where it is."""
     metrics: dict[str, float | None] = {}
     for name, value in result.metrics[route].items():
@@ -107,11 +107,11 @@ def route_metrics(result: TaskResult, route: str) -> dict[str, float | None]:
             metrics |= {f"{name}_{part}": float(count) for part, count in value.items()}
         elif value is None or isinstance(value, int | float):
             metrics[name] = value
-    metrics |= seconds_of(result, route)
-    peak = costs_of(result, route)["peak_memory_bytes"]
+    metrics |= list_seconds(result, route)
+    peak = list_costs(result, route)["peak_memory_bytes"]
     metrics["peak_memory_bytes"] = None if peak is None else float(peak)
     if result.routes[route].fixed:
-        metrics["break_even_targets"] = repaid_at(result, route)
+        metrics["break_even_targets"] = find_break_even(result, route)
     return metrics
 
 

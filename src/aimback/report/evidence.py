@@ -58,7 +58,7 @@ def pick_misses(picture: Mapping[str, Array]) -> tuple[Array, Array]:
     return np.maximum(believed[there], 1e-16), np.maximum(miss[there], 1e-16)
 
 
-def eigenvalue_quantiles(values: Array) -> Array:
+def find_eigenvalue_quantiles(values: Array) -> Array:
     """10 %, 50 %, 90 % quantile over solutions of each eigenvalue, from the least on, `(3, n_controls)`."""
     finite = np.sort(values[np.isfinite(values).all(-1)], axis=-1)
     if len(finite) == 0:
@@ -66,7 +66,7 @@ def eigenvalue_quantiles(values: Array) -> Array:
     return np.asarray(np.quantile(finite, [0.1, 0.5, 0.9], axis=0))
 
 
-def error_quantiles(picture: Mapping[str, Array]) -> Array:
+def find_error_quantiles(picture: Mapping[str, Array]) -> Array:
     """10 %, 50 %, 90 % quantile of the relative error at each scale, `(3, k)`; NaN where none is finite."""
     quantiles = np.full((3, len(picture["scales"])), np.nan)
     for index, errors in enumerate(picture["relative_error"]):

@@ -119,7 +119,7 @@ class Figure:
     panels: str
 
 
-def figures_of(result: TaskResult, home: Path) -> list[Figure]:
+def list_figures(result: TaskResult, home: Path) -> list[Figure]:
     """The figures that a task has, in the order to be shown; `home` is where the Markdown file lies."""
     files = {file.stem: file for file in result.figures}
     return [

@@ -16,8 +16,8 @@ from aimback.report import interactive, stills
 from aimback.report.canvas import COLOURS, LINES
 from aimback.report.sweep import plot_sweep, view_sweep
 from aimback.report.views import (
-    array,
     spread_targets,
+    to_array,
     view_goals,
     view_landscape,
     view_trajectories,
@@ -103,15 +103,15 @@ def draw_figures(
         shown = spread_targets(targets)
         paths = view_trajectories(task, targets, solutions, shown)
         if paths is not None:
-            missed = {route: array(miss[shown]) for route, miss in misses.items()}
+            missed = {route: to_array(miss[shown]) for route, miss in misses.items()}
             first = compared.get("direct", next(iter(solutions)))
             goals = view_goals(task, targets, solutions[first], paths[first], shown)
             show("trajectories", paths, goals, missed, unit)
         descents = {route: follow_descents(task, targets, solution) for route, solution in solutions.items()}
-        losses, true = ({route: array(pair[part]) for route, pair in descents.items()} for part in (0, 1))
+        losses, true = ({route: to_array(pair[part]) for route, pair in descents.items()} for part in (0, 1))
         show("loss", losses, true, unit, tolerance)
         show("r_t", r_t)
-    show("miss", {route: array(miss) for route, miss in misses.items()}, unit, tolerance)
+    show("miss", {route: to_array(miss) for route, miss in misses.items()}, unit, tolerance)
     if training:
         show("training", *(training[column] for column in ("step", "train_loss", "validation_loss")))
     more: dict[str, tuple[Any, ...]] = {"basins": (task.box.axes[:2],), "belief": (unit, tolerance)}

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from aimback.core.box import Axis
 from aimback.evaluate.tables import Array
 from aimback.report.canvas import COLOURS, LINES, label_axis
-from aimback.report.evidence import BASINS, PAIR, eigenvalue_quantiles, error_quantiles, pick_misses
+from aimback.report.evidence import BASINS, PAIR, find_eigenvalue_quantiles, find_error_quantiles, pick_misses
 from aimback.report.views import (
     LOSS_FLOOR,
     MISS_FLOOR,
     Landscape,
     Surface,
     accumulate,
-    bands,
+    choose_loss_levels,
+    find_bands,
     find_last_change,
+    find_miss_range,
     find_share_within,
-    loss_levels,
-    miss_range,
 )
 
 Panel: TypeAlias = dict[str, Any]
@@ -68,7 +68,7 @@ def draw_surfaces(landscape: Landscape) -> list[Panel]:
     """The losses with the descents on them: surfaces over two controls, curves over one."""
     if len(landscape.axes) == 1:
         return [_draw_curves(landscape)]
-    return [_draw_surface(landscape, surface, loss_levels(landscape)) for surface in landscape.surfaces]
+    return [_draw_surface(landscape, surface, choose_loss_levels(landscape)) for surface in landscape.surfaces]
 
 
 def _draw_surface(landscape: Landscape, surface: Surface, levels: Array) -> Panel:
@@ -131,7 +131,7 @@ def _find_height(x: Array, y: Array, surface: Array, points: Array) -> Array:
 
 
 def _draw_curves(landscape: Landscape) -> Panel:
-    x, levels = landscape.ticks(0), loss_levels(landscape)
+    x, levels = landscape.ticks(0), choose_loss_levels(landscape)
     traces = []
     for surface in landscape.surfaces:
         heights = np.clip(surface.loss, levels[0], None)
@@ -174,7 +174,7 @@ def draw_basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> list[Pane
 
 def draw_misses(values: Mapping[str, Array], unit: str, tolerance: float) -> list[Panel]:
     """Which share of the targets is missed by at most so much, and how many by how much."""
-    lowest, highest = miss_range(values, tolerance)
+    lowest, highest = find_miss_range(values, tolerance)
     edges = np.linspace(np.log10(lowest), np.log10(highest), 61)
     axis = _log_axis(label_axis("miss, re-simulated", unit), 10**edges) | {"range": [edges[0], edges[-1]]}
     shares, counts = [], []
@@ -202,7 +202,7 @@ def draw_loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: st
         ("as the route itself believes", losses, LOSS_FLOOR, "loss"),
         ("re-simulated: the truth", missed, MISS_FLOOR, label_axis("miss", unit)),
     ):
-        drawn = bands(curves, floor)
+        drawn = find_bands(curves, floor)
         traces = []
         for route, (low, middle, high) in drawn.items():
             step = np.arange(len(middle), dtype=float)[shown]
@@ -277,7 +277,7 @@ def draw_iterations(picture: Mapping[str, Array]) -> list[Panel]:
 def draw_conditioning(picture: Mapping[str, Array]) -> list[Panel]:
     """Condition numbers of the loss's Hessian along the descents, and its eigenvalues at solutions."""
     conditions = [picture[f"hessian_condition_{route}"] for route in PAIR]
-    curvatures = [eigenvalue_quantiles(np.abs(picture[f"eigenvalues_{route}"])) for route in PAIR]
+    curvatures = [find_eigenvalue_quantiles(np.abs(picture[f"eigenvalues_{route}"])) for route in PAIR]
     descents, solutions = [], []
     for route, condition, curvature in zip(PAIR, conditions, curvatures, strict=True):
         descents.append(_draw_share(*accumulate(condition), route))
@@ -297,7 +297,7 @@ def draw_conditioning(picture: Mapping[str, Array]) -> list[Panel]:
 def draw_gradients(picture: Mapping[str, Array]) -> list[Panel]:
     """Autograd against central differences by their width, and the angle between surrogate and true gradient."""
     scales = picture["scales"]
-    low, middle, high = error_quantiles(picture)
+    low, middle, high = find_error_quantiles(picture)
     errors = [_draw_band(scales, low, high, "direct"), _draw_line(scales, middle, "direct")]
     across, up = _log_axis("width [box lengths]", scales), _log_axis("relative error", low, high)
     angles = [_draw_share(*accumulate(picture["cosine"]), "surrogate")]

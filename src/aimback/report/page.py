@@ -13,8 +13,8 @@ import jinja2
 
 from aimback.core.files import write_text
 from aimback.report.canvas import COLOURS
-from aimback.report.costs import costs_of
-from aimback.report.figures import figures_of
+from aimback.report.costs import list_costs
+from aimback.report.figures import list_figures
 from aimback.report.interactive import read_script
 from aimback.report.result import TaskResult
 from aimback.report.rows import (
@@ -56,7 +56,7 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
     allowed = " ".join(_source(text) for text in scripts)
     write_text(page, templates.get_template("report.html").render(content, scripts=scripts, allowed=allowed))
     write_text(markdown, _templates(autoescape=False).get_template("report.md").render(content))
-    whole = {result.name: {route: costs_of(result, route) for route in result.routes} for result in results}
+    whole = {result.name: {route: list_costs(result, route) for route in result.routes} for result in results}
     write_text(costs, json.dumps(whole, indent=1, allow_nan=False) + "\n")
 
 
@@ -95,7 +95,7 @@ def _cell(text: str) -> str:
 
 
 def _content(result: TaskResult, home: Path) -> dict[str, Any]:
-    figures = figures_of(result, home)
+    figures = list_figures(result, home)
     return {
         "name": result.name,
         "winner": winner(result),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aimback.diagnose.claim import Claim
-from aimback.report.costs import break_even, costs_of, list_prepared_routes, repaid_at
+from aimback.report.costs import find_break_even, list_costs, list_prepared_routes, say_break_even
 from aimback.report.result import TaskResult
 from aimback.report.text import DASH, mebibytes, number, percent
 from aimback.report.verdict import lead, winner
@@ -44,7 +44,7 @@ def summary(results: Sequence[TaskResult]) -> list[Row]:
                 lead(result),
                 *(percent(result.metrics[route]["solved_fraction"]) for route in result.routes),
                 *(f"{number(result.metrics[route]['miss_median'])} {result.unit}".rstrip() for route in result.routes),
-                *(break_even(repaid_at(result, route)) for route in list_prepared_routes(result)),
+                *(say_break_even(find_break_even(result, route)) for route in list_prepared_routes(result)),
             ],
         )
         for result in results
@@ -65,7 +65,7 @@ def summary_columns(result: TaskResult) -> dict[str, list[str]]:
 def table(result: TaskResult) -> list[Row]:
     """Route by route, every measure."""
     all_of: dict[str, dict[str, Any]] = {
-        route: {**result.metrics[route], **costs_of(result, route)} for route in result.routes
+        route: {**result.metrics[route], **list_costs(result, route)} for route in result.routes
     }
 
     def row(label: str, name: str, show: Callable[[Any], str] = number) -> Row:
@@ -93,7 +93,7 @@ def table(result: TaskResult) -> list[Row]:
         row("generate [s]", "seconds_generate"),
         row("train [s]", "seconds_train"),
         row("solve [s]", "seconds_solve"),
-        Row("break-even targets", [break_even(repaid_at(result, route)) for route in result.routes]),
+        Row("break-even targets", [say_break_even(find_break_even(result, route)) for route in result.routes]),
         row("peak memory [MiB]", "peak_memory_bytes", mebibytes),
         row("device", "device", lambda device: device or DASH),
     ]

@@ -53,7 +53,7 @@ def plot_loss(
     last = 1.1 * views.find_last_change([*losses.values(), *misses.values()]) + 1
     with _open_panels(path, (10.5, 4.2), heading, 2) as (left, right):
         for axes, curves, floor in ((left, losses, views.LOSS_FLOOR), (right, misses, views.MISS_FLOOR)):
-            for route, (low, middle, high) in views.bands(curves, floor).items():
+            for route, (low, middle, high) in views.find_bands(curves, floor).items():
                 _draw_band(axes, np.arange(len(middle), dtype=float), low, middle, high, route)
             axes.set(yscale="log", xlabel="solver step", xlim=(0, last))
         left.set(ylabel="loss, (believed miss / span)²", title="as the route itself believes")
@@ -69,7 +69,7 @@ def plot_misses(path: Path, title: str, misses: Mapping[str, Array], unit: str, 
     Args:
         misses: by route, `(n_targets,)`; zeros lie at the left edge.
     """
-    lowest, highest = views.miss_range(misses, tolerance)
+    lowest, highest = views.find_miss_range(misses, tolerance)
     with _open_panels(path, (7, 4), f"{title}: how far the answers miss") as (axes,):
         for route, values in misses.items():
             found, shares = views.accumulate(values)
@@ -129,7 +129,7 @@ def plot_surfaces(path: Path, title: str, landscape: Landscape) -> None:
 
 def _plot_maps(path: Path, title: str, landscape: Landscape) -> None:
     x, y = landscape.ticks(0), landscape.ticks(1)
-    levels = views.loss_levels(landscape)
+    levels = views.choose_loss_levels(landscape)
     ticks = 10.0 ** np.arange(np.ceil(np.log10(levels[0])), np.log10(levels[-1]))
     truth, target = landscape.surfaces[0], landscape.target
     with _open_panels(path, (11, 4.8), title, len(landscape.surfaces), sharex=True, sharey=True) as panels:
@@ -181,7 +181,7 @@ def _crosses(surface: Surface, target: float | None) -> bool:
 
 
 def _plot_curves(path: Path, title: str, landscape: Landscape) -> None:
-    x, floor = landscape.ticks(0), views.loss_levels(landscape)[0]
+    x, floor = landscape.ticks(0), views.choose_loss_levels(landscape)[0]
     with _open_panels(path, (9, 4.4), title) as (axes,):
         for surface in landscape.surfaces:
             heights = np.clip(surface.loss, floor, None)
@@ -198,7 +198,7 @@ def _plot_curves(path: Path, title: str, landscape: Landscape) -> None:
 def plot_belief(path: Path, title: str, picture: Mapping[str, Array], unit: str, tolerance: float) -> None:
     """What the surrogate route believed of its answers against the truth, a dot a target."""
     believed, miss = evidence.pick_misses(picture)
-    low, high = zip(*(views.miss_range({"": values}, tolerance) for values in (believed, miss)), strict=True)
+    low, high = zip(*(views.find_miss_range({"": values}, tolerance) for values in (believed, miss)), strict=True)
     with _open_panels(path, (6.4, 4.6), f"{title}: belief and truth of the surrogate route") as (axes,):
         axes.fill_between([low[0], tolerance], tolerance, high[1], color=COLOURS["surrogate"], alpha=0.1, lw=0)
         axes.text(low[0] * 1.5, high[1] / 1.2, "believed hit, in truth missed", va="top", color="#8A3C00", fontsize=10)
@@ -256,7 +256,7 @@ def plot_conditioning(path: Path, title: str, picture: Mapping[str, Array]) -> N
         for route, offset in zip(PAIR, (-0.08, 0.08), strict=True):
             ordered, shares = views.accumulate(picture[f"hessian_condition_{route}"])
             _draw_line(left, ordered, 100 * shares, route, drawstyle="steps-post", label=route)
-            low, middle, high = evidence.eigenvalue_quantiles(picture[f"eigenvalues_{route}"])
+            low, middle, high = evidence.find_eigenvalue_quantiles(picture[f"eigenvalues_{route}"])
             at, error, colour = np.arange(1, len(middle) + 1), [middle - low, high - middle], COLOURS[route]
             right.errorbar(at + offset, middle, error, fmt="o", color=colour, capsize=4, ms=6, label=route)
             right.axhline(0, color="black", lw=0.8)
@@ -272,7 +272,7 @@ def plot_conditioning(path: Path, title: str, picture: Mapping[str, Array]) -> N
 def plot_gradients(path: Path, title: str, picture: Mapping[str, Array]) -> None:
     """Autograd against central differences by their width, and the angle between surrogate and true gradient."""
     with _open_panels(path, (10.5, 4), f"{title}: gradients", 2) as (left, right):
-        low, middle, high = evidence.error_quantiles(picture)
+        low, middle, high = evidence.find_error_quantiles(picture)
         _draw_band(left, picture["scales"], low, middle, high, "direct", marker="o", ms=4)
         left.set(xscale="log", yscale="log", xlabel="width of the difference [box lengths]", ylabel="relative error")
         left.set_title("simulator's gradient against differences")

@@ -22,7 +22,7 @@ from aimback.core.problem import InverseProblem, Linearised
 from aimback.data.targets import Targets
 from aimback.evaluate.tables import Array
 from aimback.report.canvas import COLOURS, LINES, canvas
-from aimback.report.views import array, evaluate, name_maps, pick_answers, say_target, unit_grid
+from aimback.report.views import evaluate, make_unit_grid, name_maps, pick_answers, say_target, to_array
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.solve.starts import draw_evenly
@@ -93,17 +93,17 @@ def view_sweep(
     )
     brief = replace(solver, max_steps=min(solver.max_steps, _MAX_STEPS))
     axes = task.box.axes[:2]
-    controls = task.box.from_unit(unit_grid(torch.full((len(task.box),), 0.5, dtype=torch.float64), _POINTS))
+    controls = task.box.from_unit(make_unit_grid(torch.full((len(task.box),), 0.5, dtype=torch.float64), _POINTS))
     sides = []
     for title, route, forward in name_maps(task, surrogate):
         outcome = evaluate(forward, controls, condition)
         found = solve(forward, problem, brief, torch.Generator().manual_seed(generator.initial_seed()))
         each = (outcome - wanted.reshape(FRAMES, *[1] * (outcome.ndim - 1), -1)) / task.outcomes.span
-        paths = array(found.history.controls[..., : len(axes)])
+        paths = to_array(found.history.controls[..., : len(axes)])
         with torch.no_grad():
             true = task(pick_answers(found, torch.arange(FRAMES)), problem.conditions)
         miss = torch.linalg.vector_norm(true - wanted, dim=-1)
-        sides.append(Side(title, route, array(each.square().sum(-1)), paths, array(miss)))
+        sides.append(Side(title, route, to_array(each.square().sum(-1)), paths, to_array(miss)))
     given = torch.cat([wanted, problem.conditions], dim=1).tolist()
     captions = [say_target(task, row, ".2f") for row in given]
     return Sweep(axes, sides, captions, task.outcomes.axes[0].unit, task.tolerance)

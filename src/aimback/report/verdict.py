@@ -4,12 +4,12 @@ import math
 
 from aimback.report.costs import (
     SOLVED_MARGIN,
+    find_break_even,
     find_solved_share,
     list_prepared_routes,
-    repaid_at,
-    seconds_a_target,
+    share_seconds,
     solves_as_many,
-    total_seconds,
+    sum_seconds,
 )
 from aimback.report.result import TaskResult
 from aimback.report.text import count_noun, factor, join_names, number, percent
@@ -30,7 +30,7 @@ def winner(result: TaskResult) -> str | None:
     front = _front(result)
     if len(front) == 1:
         return front[0]
-    seconds = {route: total_seconds(result, route) for route in front}
+    seconds = {route: sum_seconds(result, route) for route in front}
     timed = sorted(value for value in seconds.values() if value is not None)
     if len(timed) < len(front) or not any(find_solved_share(result, route) for route in front):
         return None
@@ -44,7 +44,7 @@ def ranking(result: TaskResult) -> list[str]:
     best, front = winner(result), _front(result)
 
     def place(route: str) -> tuple[float, ...]:
-        seconds = total_seconds(result, route)
+        seconds = sum_seconds(result, route)
         hits = 0.0 if route in front else -find_solved_share(result, route)
         return route != best, route not in front, hits, math.inf if seconds is None else seconds
 
@@ -115,7 +115,7 @@ def lead(result: TaskResult) -> str:
     ahead = find_solved_share(result, first) - find_solved_share(result, second)
     if ahead >= SOLVED_MARGIN:
         return f"{percent(ahead)} more targets solved than {second}"
-    times = factor(total_seconds(result, first), total_seconds(result, second))
+    times = factor(sum_seconds(result, first), sum_seconds(result, second))
     return f"{times} times faster in all than {second}"
 
 
@@ -170,18 +170,18 @@ def _compare(left: float | None, right: float | None) -> str:
 
 
 def _time(result: TaskResult, first: str, second: str) -> str:
-    mine, other = (total_seconds(result, route) for route in (first, second))
+    mine, other = (sum_seconds(result, route) for route in (first, second))
     if mine is None or other is None:
         return "its time is not to be compared (a stage was restored from the cache and not timed)"
     words = f"its time in all is {_against(mine, other, 's')}"
-    each, others = (seconds_a_target(result, route) for route in (first, second))
+    each, others = (share_seconds(result, route) for route in (first, second))
     if each is None or others is None:
         return words
     return f"{words}, and a target alone takes it {_against(1000 * each, 1000 * others, 'ms')}"
 
 
 def _repaid_by(result: TaskResult, route: str) -> str:
-    targets = repaid_at(result, route)
+    targets = find_break_even(result, route)
     if not solves_as_many(result, route):
         return f"The {route} route never repays its fixed cost, since it does not solve as many"
     if targets is None:

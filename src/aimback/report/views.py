@@ -82,19 +82,19 @@ def view_landscape(
     solution = solutions[compared.get("direct", through)]
     answer = pick_answers(solution, torch.tensor(row))
     axes = task.box.axes[:2]
-    grid = unit_grid(task.box.to_unit(answer), points)
+    grid = make_unit_grid(task.box.to_unit(answer), points)
     controls = task.box.from_unit(grid)
     surfaces = []
     for title, route, forward in name_maps(task, surrogate):
         outcome = evaluate(forward, controls, condition)
         loss = ((outcome - target) / task.outcomes.span).square().sum(-1)
         paths = {
-            name: array(found.history.controls[:, row, :SHOWN_STARTS, : len(axes)])
+            name: to_array(found.history.controls[:, row, :SHOWN_STARTS, : len(axes)])
             for name, found in solutions.items()
             if (name == through) == (route == "surrogate")
         }
-        height = array(outcome[..., 0]) if len(task.outcomes) == 1 else None
-        surfaces.append(Surface(title, route, height, array(loss), paths))
+        height = to_array(outcome[..., 0]) if len(task.outcomes) == 1 else None
+        surfaces.append(Surface(title, route, height, to_array(loss), paths))
     wanted = say_target(task, (*target, *condition), ".3g")
     if len(task.box) > len(axes):
         wanted += "; slice through the best answer"
@@ -118,7 +118,7 @@ def pick_answers(solution: Solution, rows: Tensor) -> Tensor:
     return solution.controls[rows, solution.best()[rows]].double().cpu()
 
 
-def unit_grid(middle: Tensor, points: int) -> Tensor:
+def make_unit_grid(middle: Tensor, points: int) -> Tensor:
     """Points of the unit cube, evenly over the first two controls, the first one last: `(points, points, n_controls)`.
 
     Args:
@@ -148,7 +148,7 @@ def view_trajectories(
         path = task.trajectory(pick_answers(solution, rows), targets.conditions[rows], points)
         if path is None:
             return None
-        paths[route] = array(path)
+        paths[route] = to_array(path)
     return paths
 
 
@@ -166,11 +166,11 @@ def view_goals(task: Task, targets: Targets, solution: Solution, trajectories: A
     Args:
         solution: the answers that the trajectories, `(n_rows, points, 2)`, are of.
     """
-    wanted = array(targets.targets[rows])
+    wanted = to_array(targets.targets[rows])
     if wanted.shape[1] > 1:
         return wanted[:, :2]
     ends = trajectories[:, -1]
-    off = np.abs(ends - array(simulate(task, pick_answers(solution, rows), targets.conditions[rows]))).mean(0)
+    off = np.abs(ends - to_array(simulate(task, pick_answers(solution, rows), targets.conditions[rows]))).mean(0)
     # A place on the ground, or a height.
     return np.where(np.arange(2) == off.argmin(), wanted, ends)
 
@@ -185,7 +185,7 @@ def find_share_within(misses: Array, tolerance: float) -> float:
     return float((misses <= tolerance).sum() / max(len(misses), 1))
 
 
-def bands(curves: Mapping[str, Array], floor: float) -> dict[str, tuple[Array, Array, Array]]:
+def find_bands(curves: Mapping[str, Array], floor: float) -> dict[str, tuple[Array, Array, Array]]:
     """By route, the 10 %, 50 % and 90 % quantile over targets at each step, `(n_steps + 1,)` each.
 
     Args:
@@ -203,14 +203,14 @@ def bands(curves: Mapping[str, Array], floor: float) -> dict[str, tuple[Array, A
     return drawn
 
 
-def miss_range(misses: Mapping[str, Array], tolerance: float) -> tuple[float, float]:
+def find_miss_range(misses: Mapping[str, Array], tolerance: float) -> tuple[float, float]:
     """The ends of a logarithmic axis that shows every miss, and the tolerance."""
     positive = np.concatenate([values[np.isfinite(values) & (values > 0)] for values in misses.values()])
     lowest, highest = (positive.min(), positive.max()) if positive.size else (tolerance, tolerance)
     return min(lowest, tolerance) / 3, max(highest, tolerance) * 3
 
 
-def loss_levels(landscape: Landscape) -> Array:
+def choose_loss_levels(landscape: Landscape) -> Array:
     """Sixteen losses, the same ratio apart: five decades up to the greatest finite one."""
     worst = max(
         float(surface.loss[np.isfinite(surface.loss)].max(initial=LOSS_FLOOR)) for surface in landscape.surfaces
@@ -228,7 +228,7 @@ def find_last_change(curves: Sequence[Array]) -> int:
     return last
 
 
-def array(values: Tensor) -> Array:
+def to_array(values: Tensor) -> Array:
     return values.detach().double().cpu().numpy()
 
 

@@ -9,7 +9,7 @@ from aimback.core.files import sha256
 from aimback.data.dataset import load_dataset
 from aimback.data.targets import load_targets
 from aimback.evaluate.tables import CURVE_COLUMNS, R_T_COLUMNS, Array, read_by_route, read_columns
-from aimback.report.costs import route_metrics
+from aimback.report.costs import list_metrics
 from aimback.report.page import claims_note, note
 from aimback.report.result import TaskResult
 from aimback.tracking import Data, Model, Run
@@ -57,7 +57,7 @@ class Record:
             task=self.name,
             route=route,
             params=flatten_params(self.settings.tree, self.name, self.settings.routes[route], route),
-            metrics=route_metrics(self.result, route),
+            metrics=list_metrics(self.result, route),
             series={
                 "loss": _series(step, loss),
                 "miss": _series(step, miss),
