@@ -45,7 +45,7 @@ SECOND_ORDER = plan("second_order")
 TRAININGS = [
     ("adam, 3 x 32 gelu, one_cycle (the default)", NETWORK, 120),
     ("adam, 3 x 32 gelu, one_cycle, longer", NETWORK, 300),
-    ("levenberg_marquardt, 2 x 16 tanh (surrogate=second_order)", SECOND_ORDER, 40),
+    ("levenberg_marquardt, 2 x 16 tanh (surrogate=second_order training=second_order)", SECOND_ORDER, 40),
     ("levenberg_marquardt, 2 x 16 tanh, longer", SECOND_ORDER, 120),
     ("adam, 4 x 500 relu", TUTORIAL, 10),
 ]

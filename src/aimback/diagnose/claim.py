@@ -1,4 +1,4 @@
-"""A claim about the two routes, the number that it comes down to, and the verdict by a stated rule."""
+"""A claim about two routes, the number that it comes down to, and the verdict by a stated rule."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

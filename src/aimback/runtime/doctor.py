@@ -10,15 +10,13 @@ DVC writes two files in place, so that a kill can leave their beginning only:
 A downloaded archive has no git, even where it lies in somebody else's repository; DVC wants to be told, and is here.
 What killed experiments leave behind stands in `aimback.runtime.experiments`.
 Nothing is touched that is whole or that a running dvc uses, and one line tells what was done. `make repro`
-and `aimback` do this first; before a plain `dvc repro` it is needed only after a kill. The one argument is the
-folder of a dvc.yaml, if it is not this one.
+and `aimback` do this first; before a plain `dvc repro` it is needed only after a kill.
 """
 
 import configparser
 import contextlib
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +192,7 @@ def _cut_short(text: bytes) -> bytes | None:
 
 def main() -> None:
     with report_errors("doctor"):
-        for line in mend(Path(*sys.argv[1:2]).resolve()):
+        for line in mend(ROOT):
             print(line)
 
 

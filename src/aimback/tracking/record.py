@@ -110,7 +110,7 @@ def digest(params: Mapping[str, str]) -> str:
 
 
 def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """A nested config as flat params: {"solver": {"starts": 8}} -> {"solver.starts": "8"}.
+    """A nested config as flat params: {"starts": {"number": 8}} -> {"starts.number": "8"}.
 
     Long values are cut, with an ellipsis.
     """

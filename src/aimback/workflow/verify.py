@@ -1,8 +1,7 @@
 """Hash again what dvc.lock names, the outputs and their objects in DVC's cache: `python -m aimback.workflow.verify`.
 
 DVC itself goes by size and time of a file and never looks at an object again. Here every byte is read. What is
-damaged or missing is named, with the command that mends it; the exit code is then 1. The one argument is the folder
-of a dvc.yaml, if it is not this one.
+damaged or missing is named, with the command that mends it; the exit code is then 1.
 """
 
 import configparser
@@ -20,6 +19,7 @@ import yaml
 
 from aimback.core.errors import UserError
 from aimback.runtime.exits import report_errors
+from aimback.runtime.project import ROOT
 from aimback.workflow.params import ANEW, read_mapping
 from aimback.workflow.turns import list_turns
 
@@ -164,7 +164,7 @@ def _quote(*paths: Path | str) -> str:
 
 def main() -> None:
     with report_errors("verify"):
-        checked = Checked(Path(*sys.argv[1:2]))
+        checked = Checked(ROOT)
         if not checked.damages:
             print(f"all {len(checked.files)} outputs and cache objects that dvc.lock names are whole")
             return
