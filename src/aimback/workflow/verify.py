@@ -1,7 +1,8 @@
 """Hash again what dvc.lock names, the outputs and their objects in DVC's cache: `python -m aimback.workflow.verify`.
 
 DVC itself goes by size and time of a file and never looks at an object again. Here every byte is read. What is
-damaged or missing is named, with the command that mends it; the exit code is then 1.
+damaged or missing is named, with the command that mends it; the exit code is then 1. The one argument is the folder
+of a dvc.yaml, if it is not this one.
 """
 
 import configparser
@@ -19,7 +20,6 @@ import yaml
 
 from aimback.core.errors import UserError
 from aimback.runtime.exits import report_errors
-from aimback.runtime.project import ROOT
 from aimback.workflow.params import ANEW, read_mapping
 from aimback.workflow.turns import list_turns
 
@@ -66,8 +66,8 @@ class Checked:
         self.damages: list[Damage] = []
         defined = yaml.load((folder / "dvc.yaml").read_bytes(), _LOADER)["stages"]
         uncached = _list_uncached(defined.values())
-        has_lists = any("matrix" in stage for stage in defined.values())
-        made = list_turns(folder, read_mapping(folder / "params.yaml", ANEW, _LISTS) if has_lists else {})
+        named = any(isinstance(of, str) for stage in defined.values() for of in stage.get("matrix", {}).values())
+        made = list_turns(folder, read_mapping(folder / "params.yaml", ANEW, _LISTS) if named else {})
         for stage, path, digest in _outs(folder):
             if stage in made:  # DVC keeps the record of those that dvc.yaml no longer makes
                 self._check(stage, Path(path), digest, not uncached.fullmatch(path))
@@ -164,7 +164,7 @@ def _quote(*paths: Path | str) -> str:
 
 def main() -> None:
     with report_errors("verify"):
-        checked = Checked(ROOT)
+        checked = Checked(Path(*sys.argv[1:2]))
         if not checked.damages:
             print(f"all {len(checked.files)} outputs and cache objects that dvc.lock names are whole")
             return
