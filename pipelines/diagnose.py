@@ -24,8 +24,9 @@ def main(job: Job) -> None:
     with job.meter("evaluate/claims/metrics.json"):
         if "surrogate" in compared and "direct" in compared:
             targets = load_targets(job.find("data/targets.npz"), task).only_valid()
-            network = f"routes/networks/{job.settings.invert[compared['surrogate']].network}"
-            weights = [f"{network}/weights", *(f"{network}/replicas/{i}" for i in range(1, settings.replicas + 1))]
+            name = job.settings.invert[compared["surrogate"]].network
+            network, replicas = f"routes/networks/{name}", range(1, job.settings.replicas_of(name) + 1)
+            weights = [f"{network}/weights", *(f"{network}/replicas/{number}" for number in replicas)]
             case = Case(
                 task=task,
                 networks=[

@@ -52,7 +52,7 @@ def main(job: Job) -> None:
 
 def _read_pictures(job: Job) -> dict[str, dict[str, np.ndarray]]:
     """What the claims look like; only of those that were examined."""
-    if job.name not in job.settings.diagnose.tasks or not {"surrogate", "direct"} <= job.settings.compared.keys():
+    if not job.settings.diagnose.enabled or not {"surrogate", "direct"} <= job.settings.compared.keys():
         return {}
     files = {figure: job.find(f"evaluate/claims/pictures/{key}.npz") for figure, (key, _) in PICTURES.items()}
     return {

@@ -42,7 +42,7 @@ def main(job: Job) -> None:
         "steps": history[-1].step,
     }
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    numbers = range(1, settings.replicas_of(job.route, job.name) + 1)
+    numbers = range(1, settings.replicas_of(job.route) + 1)
     datasets = [
         simulate_dataset(
             task,

@@ -287,7 +287,13 @@ STAGES = PIPELINE["stages"]
 SECTIONS = {
     **{name: name for name in ("targets", "data", "solver", "starts", "diagnose", "routes")},
     **{name: name for name in ("invert", "optimise", "amortise", "refine")},
-    **{"network_of": "train", "replicas_of": "diagnose", "compared": "routes", "train": "routes"},
+    **{
+        "network_of": "train",
+        "replicas_of": "diagnose",
+        "examined": "examined",
+        "compared": "routes",
+        "train": "routes",
+    },
 }
 
 
@@ -338,7 +344,7 @@ def test_the_list_of_tasks_has_one_home() -> None:
     assert [list(entry) for entry in config["defaults"][:2]] == [["task"], ["routes"]]
     for stage, definition in STAGES.items():
         if stage not in ("compose", "publish"):
-            tasks = "${diagnose.tasks}" if stage == "diagnose" else "${tasks}"
+            tasks = "${examined}" if stage == "diagnose" else "${tasks}"
             route = {"route": f"${{routes.{stage}}}"} if stage in ("train", *SEARCHES, "amortise") else {}
             assert definition["matrix"] == {"task": tasks, **route}
     tasks = config["defaults"][0]["task"]

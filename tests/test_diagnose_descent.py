@@ -34,7 +34,7 @@ T = torch.float64
 TOLERANCE = 0.01
 STARTS = Starts(number=4, drawn_from="box")
 SETTINGS = DiagnoseSettings(
-    tasks=[],
+    enabled=True,
     replicas=0,
     targets=8,
     starts=4,

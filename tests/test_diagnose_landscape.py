@@ -35,7 +35,7 @@ TASKS = sorted((Path(__file__).parents[1] / "conf" / "task").glob("*.yaml"))
 EXAMINATIONS = [module.examine for module in (roughness, minima, conditioning, gradients)]
 STARTS = Starts(number=8, drawn_from="box")
 SETTINGS = DiagnoseSettings(
-    tasks=[],
+    enabled=True,
     replicas=1,
     targets=8,
     starts=8,

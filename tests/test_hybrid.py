@@ -383,11 +383,14 @@ def test_the_stages_write_what_they_say_and_the_ledger_adds_up(tmp_path: Path) -
     repository.run("pipelines.amortise", *common, *few).ok()
     for refine in ("outside_tolerance", "always"):
         repository.run("pipelines.refine", *common, *few, f"hybrid.refine={refine}").ok()
-        before, after = (json.loads((made / name / "ledger.json").read_text()) for name in ("hybrid", "refine"))
+        network = made / "routes" / "networks" / "hybrid"
+        before, after = (
+            json.loads((folder / "ledger.json").read_text()) for folder in (network, made / "routes" / "hybrid")
+        )
         assert before == {"simulations": 12100, "evaluations": 11000, "gradients": 10000, "training_examples": 1100}
         assert after["simulations"] - before["simulations"] == after["gradients"] - before["gradients"] >= 50
         assert after["training_examples"] == 1100
-        metrics = json.loads((made / "hybrid" / "metrics.json").read_text())
+        metrics = json.loads((network / "metrics.json").read_text())
         assert metrics["steps"] == 40
         assert metrics["lost_proposals"] == 0
         assert 0 <= metrics["proposals_solved_fraction"] <= 1

@@ -40,7 +40,7 @@ def shrink(repository: Repository) -> None:
     repository.set("conf/hybrid/default.yaml", "max_epochs", 3)
     repository.set("conf/starts/box.yaml", "number", 2)
     for name, value in {"replicas": 1, "targets": 4, "starts": 2, "points": 17, "basin_points": 5}.items():
-        repository.set("conf/diagnose/default.yaml", name, value)
+        repository.set("conf/diagnose/default.yaml", f"  {name}", value)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_an_edit_of_one_task_asks_for_that_task(repository: Repository) -> None:
 
 
 def test_an_edit_runs_what_depends_on_it(repository: Repository) -> None:
-    repository.set("conf/diagnose/default.yaml", "points", 15)
+    repository.set("conf/diagnose/default.yaml", "  points", 15)
     edited = repository.run("dvc", "repro").ok()
     assert sorted(edited.stages()) == sorted(["compose", *of(TASKS, ("diagnose", "report")), "publish"])
     repository.git("checkout", "--quiet", "conf")
@@ -257,7 +257,8 @@ def test_fewer_routes(
 ) -> None:
     config = (repository.root / "conf/config.yaml").read_bytes()
     done = repository.run("aimback.workflow.run", "task=cannon_vacuum", *choice, "tracking=off").ok()
-    assert {f"{stage}@cannon_vacuum-{route}" for stage, route in played}.isdisjoint(done.stages())  # as they were
+    # What a direct route found is as it was; through the folder of the networks an inversion depends on all of them.
+    assert "optimise@cannon_vacuum-direct" not in done.stages()
     assert not [stage for stage in done.stages() if stage.startswith(("train", "amortise", "refine"))]
     assert ("diagnose@cannon_vacuum" in done.stages()) == ("diagnose=none" not in choice)
     outputs = repository.root / "outputs"

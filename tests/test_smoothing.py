@@ -319,7 +319,7 @@ def test_the_direct_route_takes_the_remedy_that_is_configured(tmp_path: Path) ->
         folder = f"outputs/by_hand/{name}"
         given = (*common, f"inputs=[{made}]", f"hydra.run.dir={folder}")
         repository.run("pipelines.optimise", *given, *overrides).ok()
-        written = repository.root / folder / "bouncing_ball" / "optimise"
+        written = repository.root / folder / "bouncing_ball" / "routes" / "direct"
         task = BouncingBall(time_step=1e-4, steps=4060)
         targets = load_targets(repository.root / made / "bouncing_ball" / "data" / "targets.npz", task)
         controls = load_solution(written / "solution.npz", task).controls[:, 0]

@@ -46,7 +46,7 @@ class Scratch:
             shutil.copy(ROOT / file, folder / file)
         (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
         for file, values in sizes.items():
-            self.edit(file, {rf"^{key}: \S+": f"{key}: {value}" for key, value in values.items()})
+            self.edit(file, {rf"^( *){key}: \S+": rf"\g<1>{key}: {value}" for key, value in values.items()})
         edits = {r"task: \[.*\]": f"task: [{tasks}]", "tracking: mlflow": f"tracking: '{tracking}'"}
         self.edit("conf/config.yaml", edits)
         self.run("pipelines.compose")  # DVC makes its stages of the tasks that are listed there

@@ -12,7 +12,7 @@ from aimback.core.section import Section
 class DiagnoseSettings(Section):
     """How finely the claims are looked at; see conf/diagnose."""
 
-    tasks: Sequence[str]
+    enabled: bool
     replicas: Annotated[int, Field(ge=0, le=100)]
     targets: Annotated[int, Field(ge=2, le=10_000)]
     starts: Annotated[int, Field(ge=1, le=10_000)]

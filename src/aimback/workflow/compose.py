@@ -72,7 +72,7 @@ def write_params(cfg: DictConfig) -> bool:
 
 def _find_lists(tree: Any) -> Any:
     """The lists of which DVC makes its stages."""
-    return [tree.get("tasks"), tree.get("routes"), (tree.get("diagnose") or {}).get("tasks")]
+    return [tree.get("tasks"), tree.get("routes"), tree.get("examined")]
 
 
 def _compose() -> DictConfig:

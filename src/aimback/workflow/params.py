@@ -41,7 +41,7 @@ _WANTED = {
     "task": "groups of settings, at least one",
     **dict.fromkeys(_SECTIONS, "a group of settings"),
     **dict.fromkeys((f"routes.{stage}" for stage in _STAGES), "a list of text"),
-    "diagnose.tasks": "a list of text",
+    "examined": "a list of text",
     "published": "text or null",
     "tracking.enabled": "true or false",
     "tracking.experiment": "text",

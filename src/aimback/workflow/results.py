@@ -34,7 +34,7 @@ class Results:
                 answers=outputs / name / "evaluate" / "answers.csv",
                 meters=outputs / "meters" / name,
                 results=outputs / name,
-                diagnosis=outputs / name / "evaluate" / "claims" if name in settings.diagnose.tasks else None,
+                diagnosis=outputs / name / "evaluate" / "claims" if settings.diagnose.enabled else None,
                 figures=outputs / name / "figures",
                 panels=outputs / name / "interactive",
                 published=[row for row in published if row.task == name],

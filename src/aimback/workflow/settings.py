@@ -160,6 +160,7 @@ class Settings(Section):
     solver: Annotated[Solver, _build_as(Solver)]
     starts: Starts
     smoothing: Smoothing
+    examined: list[str]
     diagnose: DiagnoseSettings
     hardware: Hardware
     tracking: TrackingSettings
@@ -216,10 +217,9 @@ class Settings(Section):
         check_together(whole.network, whole.training)
         return whole.network, whole.training
 
-    def replicas_of(self, route: str, task: str) -> int:
-        """How many further networks the claims about a route's network ask for."""
-        asked = task in self.diagnose.tasks and {"surrogate", "direct"} <= self.compared.keys()
-        return self.diagnose.replicas if asked and self.invert[self.compared["surrogate"]].network == route else 0
+    def replicas_of(self, network: str) -> int:
+        """How many further networks are trained beside a route's own: the claims are about the first one."""
+        return self.diagnose.replicas if network == next(iter(self.train)) else 0
 
     def turns_of(self, stage: str) -> list[str]:
         """The routes that a stage has a turn for: under `only.route`, that one."""
@@ -274,6 +274,8 @@ def _check_routes(settings: Settings) -> None:
     for stage, listed in settings.route_lists:
         if listed != list(getattr(settings, stage)):
             raise UserError(f"routes.{stage}: follows from the routes; choose by routes=[{','.join(names)}]")
+    if settings.examined != (list(settings.tree["tasks"]) if settings.diagnose.enabled else []):
+        raise UserError("examined: follows from tasks; without claims it is diagnose=none")
     for stage, maker in (("invert", "train"), ("refine", "amortise")):
         for name, route in getattr(settings, stage).items():
             if route.network not in getattr(settings, maker):

@@ -35,7 +35,7 @@ def set_up() -> None:
     for option in ("core.analytics=false", "hydra.enabled=true"):
         subprocess.run([*dvc, "config", *option.split("=")], cwd=ROOT, check=True)
     write_text(ROOT / "dvc.yaml", _rewrite((PACKED / "dvc.yaml").read_text(encoding="utf-8")))
-    print(f"a new project: {ROOT} has conf/ and dvc.yaml")
+    print(f"a new project: {ROOT} has conf/ and dvc.yaml", flush=True)
 
 
 def _rewrite(text: str) -> str:
