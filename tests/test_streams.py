@@ -25,7 +25,7 @@ COMMANDS = {
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A project whose pipeline has come to its end, as far as its records tell."""
     copy = Repository(tmp_path_factory.mktemp("streams"), git=False)
-    copy.edit("params.yaml", "  enabled: true\n", "  enabled: false\n")
+    copy.edit("params.yaml", "tracking:\n  enabled: true\n", "tracking:\n  enabled: false\n")
     tree = yaml.safe_load((copy.root / "params.yaml").read_text())
     stages = {f"generate@{task}": {"cmd": "python"} for task in tree["tasks"]}
     (copy.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
