@@ -24,7 +24,7 @@ def main(job: Job) -> None:
     hybrid, task, hardware = job.settings.amortise[job.route], job.task, job.settings.hardware
     device, dtype = hardware.device(), hardware.torch_dtype
     ledger = Ledger()
-    with job.meter(f"routes/networks/{job.route}/weights.safetensors"):
+    with job.meter(f"routes/proposers/{job.route}/weights.safetensors"):
         count = hybrid.targets + hybrid.validation_targets
         targets = draw_targets(task, count, job.generator("targets of the proposer"), device, dtype, ledger)
         ledger.training_examples = ledger.simulations
@@ -38,7 +38,7 @@ def main(job: Job) -> None:
             dtype,
             job.checkpoints,
         )
-    folder = job.outputs / "routes" / "networks" / job.route
+    folder = job.outputs / "routes" / "proposers" / job.route
     proposer.save(folder / "weights.safetensors", task)
     write_table(folder / "history.csv", Epoch._fields, history)
     write_text(folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")

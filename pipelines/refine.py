@@ -17,7 +17,7 @@ from aimback.workflow.stage import Job, stage
 @stage
 def main(job: Job) -> None:
     task, hardware, route = job.task, job.settings.hardware, job.settings.refine[job.route]
-    folder = f"routes/networks/{route.network}"
+    folder = f"routes/proposers/{route.network}"
     proposer = Proposer.load(job.find(f"{folder}/weights.safetensors"), task, hardware.device(), route.torch_dtype)
     ledger = Ledger(**json.loads(job.find(f"{folder}/ledger.json").read_text(encoding="utf-8")))
     if job.settings.amortise[route.network].refine == "outside_tolerance":

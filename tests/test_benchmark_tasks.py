@@ -279,6 +279,15 @@ def test_arm_draws_the_published_prior(kind: str) -> None:
     assert float(points.T.corrcoef().fill_diagonal_(0).abs().max()) < 0.025
 
 
+def test_an_exact_impact_scores_the_floor_on_the_grid() -> None:
+    """The mean square of what the published readout leaves out of the flight, over the task's own prior: about the
+    2e-5 that the results page explains."""
+    controls = Ballistics().draw_controls(20_000, torch.Generator().manual_seed(0))
+    conditions = controls.new_zeros(len(controls), 0)
+    lost = Ballistics(readout="exact")(controls, conditions) - Ballistics(readout="grid")(controls, conditions)
+    assert float(lost.square().mean()) == pytest.approx(2e-5, rel=0.1)
+
+
 # What constructors refuse
 
 

@@ -143,6 +143,7 @@ def test_presets_change_what_they_say(compose: Any) -> None:
         ("+optimise.networks={}", "optimise.networks"),
         ("+train.surrogate.by_task.cannon_drag.network.hiden_width=3", "hiden_width: unknown key"),
         ("+train.surrogate.by_task.cannon_drag.training.batch_size=0", "by_task.cannon_drag.training.batch_size"),
+        ("+train.surrogate.by_task.cannon_drag.netwrk={}", "train.surrogate.by_task.cannon_drag.netwrk"),
         ("published=ren", "published: must be 'neural_adjoint'"),
         ("only.route=nosuch", "only.route: no route 'nosuch' here; there is surrogate, direct, hybrid"),
         ("only.task=trebuchet", "task: there is no 'trebuchet', which only.task asks for"),
@@ -206,9 +207,8 @@ def test_what_no_memory_can_hold_is_refused_at_once(
     compose: Any, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], key: str
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=4 * 10**9))
-    settings = compose()
     check_memory(compose())
-    settings = read_settings(changed(settings, values))
+    settings = compose(*(f"{name}={value}" for name, value in values.items()))
     with pytest.raises(UserError, match=rf"^{key}: needs about \d[\d,]* GB of memory, here are 4; lower it$"):
         check_memory(settings)
 

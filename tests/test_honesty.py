@@ -23,5 +23,6 @@ def test_every_target_gets_its_true_status(name: str, count: int) -> None:
         return  # the task cannot tell what is out of reach, and says so
     assert answered.false == 0
     assert answered.named == 1.0
-    # Two more of a few hundred may be missed.
-    assert answered.solved >= LEAST_SOLVED.get(name, 0.995) - 2 / answered.reachable
+    least = LEAST_SOLVED.get(name, 0.995)
+    # So few are a sample: of 210 that can be hit, two more may be missed. The campaign holds the share itself.
+    assert answered.solved >= (least - 2 / answered.reachable if count == 300 else least)

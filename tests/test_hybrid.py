@@ -383,7 +383,7 @@ def test_the_stages_write_what_they_say_and_the_ledger_adds_up(tmp_path: Path) -
     repository.run("pipelines.amortise", *common, *few).ok()
     for refine in ("outside_tolerance", "always"):
         repository.run("pipelines.refine", *common, *few, f"hybrid.refine={refine}").ok()
-        network = made / "routes" / "networks" / "hybrid"
+        network = made / "routes" / "proposers" / "hybrid"
         before, after = (
             json.loads((folder / "ledger.json").read_text()) for folder in (network, made / "routes" / "hybrid")
         )

@@ -275,6 +275,15 @@ def test_every_usual_route_has_its_own_colour_and_line(looks):
     assert len({looks[route] for route in ("surrogate", "direct", "hybrid")}) == 3
 
 
+def test_routes_of_any_number_and_name_are_drawn(tmp_path):
+    """As many as there are looks, and one more."""
+    descents = {f"route_{number}": np.full((3, 2), 10.0**-number) for number in range(12)}
+    stills.plot_loss(tmp_path / "loss.png", "many", descents, descents, "m", 0.01)
+    believed, _ = interactive.draw_loss(descents, descents, "m", 0.01)
+    named = {line.get("name", "").partition(":")[0] for line in believed["data"]}
+    assert descents.keys() <= named
+
+
 def test_a_users_matplotlibrc_changes_nothing(tmp_path):
     import matplotlib as mpl
 

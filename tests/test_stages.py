@@ -250,7 +250,7 @@ def test_a_fault_of_the_program_is_none_of_that(ends: Any) -> None:
     [
         ("data/dataset.npz", "generate"),
         ("routes/networks/surrogate/weights.safetensors", "train"),
-        ("routes/networks/hybrid/ledger.json", "amortise"),
+        ("routes/proposers/hybrid/ledger.json", "amortise"),
         ("routes/surrogate/solution.npz", "invert"),
         ("evaluate/answers.csv", "evaluate"),
         ("evaluate/claims/pictures/C1.npz", "diagnose"),

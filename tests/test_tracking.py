@@ -262,7 +262,9 @@ def test_of_two_equal_runs_the_elder_stays(store, tmp_path):
 
 
 def watch(store, rows, patience=60.0):
-    with LiveTraining(store, "cannon_drag", "t1", {"batch_size": "64"}, period=0.05, patience=patience) as live:
+    with LiveTraining(
+        store, "cannon_drag", "training", "t1", {"batch_size": "64"}, period=0.05, patience=patience
+    ) as live:
         for step in range(rows):
             live(step, {"train_loss": 1 / (1 + step), "validation_loss": math.nan})
 
@@ -438,7 +440,7 @@ def test_a_training_watched_in_part_is_replaced(store, tmp_path):
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
 def test_a_training_that_ends_badly_says_so(store, error, status):
     def train():
-        with LiveTraining(store, "cannon_drag", "t1", {}, period=0.05, patience=60.0) as live:
+        with LiveTraining(store, "cannon_drag", "training", "t1", {}, period=0.05, patience=60.0) as live:
             live(0, {"train_loss": 1.0})
             raise error
 
@@ -505,7 +507,8 @@ def test_a_training_killed_outright_is_marked_by_its_logger(store, tmp_path):
     """The pipe ends without a word."""
     program = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom aimback.tracking import LiveTraining, Store\n"
-        "with LiveTraining(Store(sys.argv[1], 'aimback', Path(sys.argv[2])), 'cannon_drag', 't1', {}) as live:\n"
+        "store = Store(sys.argv[1], 'aimback', Path(sys.argv[2]))\n"
+        "with LiveTraining(store, 'cannon_drag', 'training', 't1', {}) as live:\n"
         "    live(0, {'train_loss': 1.0})\n    os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", program, store.uri, str(tmp_path)], check=False)
@@ -524,7 +527,7 @@ def test_a_damaged_database_is_a_clear_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_four_processes_open_a_fresh_store_at_once(tmp_path):
+def test_eight_processes_open_a_fresh_store_at_once(tmp_path):
     program = (
         "import sys; from pathlib import Path; from aimback.tracking import open_store\n"
         f"client, experiment = open_store(Path({str(tmp_path)!r})).connect()\n"
@@ -533,10 +536,10 @@ def test_four_processes_open_a_fresh_store_at_once(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     environment |= {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
     (tmp_path / ".mlflow-left.db").write_bytes(b"")  # by one that was killed
-    started = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(4)]
-    assert [process.wait() for process in started] == [0] * 4
+    started = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(8)]
+    assert [process.wait() for process in started] == [0] * 8
     with sqlite3.connect(tmp_path / "mlflow.db") as base:
-        assert base.execute("SELECT COUNT(*) FROM runs WHERE status = 'FINISHED'").fetchone() == (4,)
+        assert base.execute("SELECT COUNT(*) FROM runs WHERE status = 'FINISHED'").fetchone() == (8,)
         assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert not (tmp_path / ".mlflow-left.db").exists()
 

@@ -60,7 +60,8 @@ class BestAndHistory(Checkpoint):
         self.began = True  # whatever a checkpoint holds has been taken up by now
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        learner: Learner = pl_module  # type: ignore[assignment]
+        assert isinstance(pl_module, Learner)
+        learner = pl_module
         losses = zip(learner.train_loss.tolist(), learner.validation_loss.tolist(), strict=True)
         for place, (train_loss, validation_loss) in enumerate(losses):
             row = Epoch(

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from aimback.core.ledger import Counted, Ledger
 from aimback.data.identity import identify
@@ -113,13 +115,14 @@ class ProposerLearner(Learner):
 
     def training_step(self, portions: Sequence[Sequence[Tensor]]) -> None:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer) and isinstance(scheduler, LambdaLR)
         parts = self.propose(*portions[0])
         for batch in zip(*(part.split(self.batch_size) for part in parts), strict=True):
             loss = self.note_loss(self.foretell_loss(*batch)[None], len(batch[0]))
-            optimizer.zero_grad()  # type: ignore[union-attr]
+            optimizer.zero_grad()
             self.manual_backward(loss)
-            optimizer.step()  # type: ignore[union-attr]
-            scheduler.step()  # type: ignore[union-attr]
+            optimizer.step()
+            scheduler.step()
 
     def validation_step(self, batches: Sequence[Sequence[Tensor]]) -> None:
         ((inputs, targets, conditions),) = batches

@@ -50,7 +50,8 @@ class Descent(Section):
         beta2: memory of adam's and adamw's mean square of the gradient. Their published 0.999
             remembers a thousand steps, which is most of a training as short as these: 0.98 halves the error.
         weight_decay: as the optimizer defines it; 0 for none.
-        schedule: cosine falls to zero; one_cycle rises first, then falls to zero.
+        schedule: cosine falls to zero; one_cycle rises first, then falls to zero; plateau, for a surrogate only, falls
+            by a factor whenever the training loss has stopped falling.
         batch_size: examples an optimizer step; the last batch of an epoch may be smaller.
         max_epochs: passes over the training examples.
         patience: stop after this many epochs without a better validation loss; 0 never stops early.
@@ -62,7 +63,7 @@ class Descent(Section):
     learning_rate: float = Field(gt=0)
     beta2: _Share
     weight_decay: float = Field(ge=0)
-    schedule: Literal["constant", "cosine", "one_cycle"]
+    schedule: Literal["constant", "cosine", "one_cycle", "plateau"]
     batch_size: _Rows
     max_epochs: int = Field(ge=1, le=MOST_STEPS)
     patience: _Epochs
@@ -77,13 +78,11 @@ class TrainingSettings(Descent):
         optimizer: sgd has momentum 0.9. levenberg_marquardt solves for all weights at once, from all examples at
             once: an epoch is one step, and batch_size has no say. For smooth networks of some hundred weights. It
             starts from learning_rate, as the reciprocal of its damping, and goes on by what each step brought.
-        schedule: as in `Descent`; plateau falls by a factor whenever the training loss has stopped to fall.
         plateau_factor: what schedule plateau multiplies the learning rate by.
         plateau_patience: epochs without a better training loss that schedule plateau lets pass before.
     """
 
     optimizer: Literal["adam", "adamw", "sgd", "levenberg_marquardt"]
-    schedule: Literal["constant", "cosine", "one_cycle", "plateau"]  # type: ignore[assignment]
     plateau_factor: _Share
     plateau_patience: _Epochs
 
@@ -109,6 +108,7 @@ class HybridSettings(Architecture, Descent):
             has come that close; always goes on to the solver's own precision.
     """
 
+    schedule: Literal["constant", "cosine", "one_cycle"]
     targets: _Rows
     validation_targets: _Rows
     batches_a_simulation: int = Field(ge=1, le=CHUNK)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -38,7 +39,7 @@ def train_surrogates(
     """Train a network on each of some data sets; resumes by itself where an equal training was killed.
 
     They learn side by side where they walk in step, otherwise one after the other. Each comes out with the same bits
-    either way, so what else is trained makes no difference to it. Three default networks side by side take 1.8 to 2.1
+    either way, so what else is trained makes no difference to it. Three default networks side by side take 1.6 to 1.8
     times as long as one, and one after the other 3.
 
     Args:
@@ -189,11 +190,14 @@ class SecondOrderLearner(SurrogateLearner):
 
     def training_step(self, batches: Sequence[Sequence[Tensor]]) -> None:
         ((inputs, outcomes),) = batches
-        error: Tensor = self.optimizers().step(inputs=inputs, outcomes=outcomes)  # type: ignore[union-attr]
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        error: Tensor = optimizer.step(inputs=inputs, outcomes=outcomes)
         self.note_loss(error[None], len(inputs))
 
     def on_train_epoch_end(self) -> None:
-        optimizer: DampedLeastSquares = self.optimizers(use_pl_optimizer=False)  # type: ignore[assignment]
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, DampedLeastSquares)
         self.learning_rate = optimizer.learning_rate
         self.trainer.should_stop |= optimizer.stalled
 

@@ -33,7 +33,7 @@ from aimback.report.views import (
 
 Panel: TypeAlias = dict[str, Any]
 
-_DASHES = {"-": "solid", "--": "dash", "-.": "dashdot"}
+_DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
 _SEEN = 201  # points along a curve: more are not told apart on a screen
 _DECADES = (1, 2, 3, 5, 10, 20, 50, 100, 200)  # between two ticks
 _INK = "#808080"  # read on light and on dark paper

@@ -27,6 +27,7 @@ class LiveTraining:
     Args:
         store: where to.
         task: the task's name.
+        name: what stands for a route in the run's name, the same that `Run.route` gets.
         training: key of the training, the same that `Run.training` gets.
         params: flat params, the same that `Run.params` gets.
         patience: seconds to wait at the end for what is still on its way.
@@ -37,6 +38,7 @@ class LiveTraining:
         self,
         store: Store,
         task: str,
+        name: str,
         training: str,
         params: Mapping[str, str],
         *,
@@ -47,7 +49,7 @@ class LiveTraining:
             "store": {"uri": store.uri, "experiment": store.experiment, "root": str(store.root)},
             "task": task,
             "training": training,
-            "params": {"task": task, "route": "training", **params},
+            "params": {"task": task, "route": name, **params},
             "period": period,
         }
         self._patience = patience

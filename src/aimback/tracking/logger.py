@@ -36,13 +36,14 @@ def _log(client: "MlflowClient", experiment_id: str, store: Store, header: Mappi
 
     mark_killed(client, experiment_id)
     params = header["params"]
+    name = params["route"]
     tags = {
-        **tag_run("training", header["task"], "training", params),
+        **tag_run("training", header["task"], name, params),
         **source_tags(store.root),
         "training": header["training"],
         "process": this_process(),
     }
-    run_id = client.create_run(experiment_id, run_name=run_name(header["task"], "training"), tags=tags).info.run_id
+    run_id = client.create_run(experiment_id, run_name=run_name(header["task"], name), tags=tags).info.run_id
     client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
     rows = 0
     end: dict[str, Any] = {"status": "KILLED", "complete": False}

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from aimback.tracking import LiveTraining
-from aimback.workflow.runs import PUBLISHED, flatten_params, identify_training, open_project_store
+from aimback.workflow.runs import PUBLISHED, flatten_params, identify_training, open_project_store, title_training
 from aimback.workflow.stage import Job
 
 
@@ -17,4 +17,5 @@ def live_training(job: Job, dataset: Path) -> AbstractContextManager[LiveTrainin
     PUBLISHED.unlink(missing_ok=True)
     tree = job.settings.tree
     key, told = identify_training(tree, dataset, job.route), flatten_params(tree, job.name, "train", job.route)
-    return LiveTraining(open_project_store(tracking.experiment), job.name, key, told)
+    name = title_training(tree, job.route)
+    return LiveTraining(open_project_store(tracking.experiment), job.name, name, key, told)

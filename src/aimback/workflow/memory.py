@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 
 from aimback.core.errors import UserError
+from aimback.learn.settings import Architecture, Descent
 from aimback.workflow.settings import Settings
 
 _LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container; "max" where there is none
@@ -27,24 +28,27 @@ def check_memory(settings: Settings) -> None:
 
 def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
     """Bytes by the setting they follow from."""
-    data, hybrid = settings.data, settings.hybrid
-    for task in settings.tasks.values():
+    data = settings.data
+    for name, task in settings.tasks.items():
         # What is drawn, its random order, and what is kept.
         row = 3 * 8 * (len(task.box) + len(task.conditions) + len(task.outcomes))
-        yield "data.examples", row * data.examples
-        yield "hybrid.targets", row * (hybrid.targets + hybrid.validation_targets)
         targets = data.targets if settings.targets is None else 1
+        yield "data.examples", row * data.examples
         yield "data.targets", row * targets
-        # Random strata, their order, places within them, and their sum.
-        yield "starts.number", 4 * 8 * len(task.box) * targets * settings.starts.number
-    trained = (
-        ("surrogate", settings.surrogate, "training", settings.training, data.examples),
-        ("hybrid", hybrid, "hybrid", hybrid, hybrid.targets),
-    )
-    for name, network, place, training, rows in trained:
-        size = 4 if training.dtype == "float32" else 8
-        neurons = network.hidden_width * network.hidden_layers
-        # The weights, their gradient and what the optimizer remembers of it.
-        yield f"{name}.hidden_width", 3 * size * network.hidden_width * neurons
-        # The activations, and their gradients.
-        yield f"{place}.batch_size", 2 * size * min(training.batch_size, rows) * neurons
+        for starts in [route.starts for routes in (settings.invert, settings.optimise) for route in routes.values()]:
+            # Random strata, their order, places within them, and their sum.
+            yield "starts.number", 4 * 8 * len(task.box) * targets * starts.number
+        for route in settings.train:
+            yield from _needs_of("surrogate", "training", *settings.network_of(route, name), data.examples)
+        for hybrid in settings.amortise.values():
+            yield "hybrid.targets", row * (hybrid.targets + hybrid.validation_targets)
+            yield from _needs_of("hybrid", "hybrid", hybrid, hybrid, hybrid.targets)
+
+
+def _needs_of(name: str, place: str, network: Architecture, training: Descent, rows: int) -> Iterator[tuple[str, int]]:
+    size = 4 if training.dtype == "float32" else 8
+    neurons = network.hidden_width * network.hidden_layers
+    # The weights, their gradient and what the optimizer remembers of it.
+    yield f"{name}.hidden_width", 3 * size * network.hidden_width * neurons
+    # The activations, and their gradients.
+    yield f"{place}.batch_size", 2 * size * min(training.batch_size, rows) * neurons

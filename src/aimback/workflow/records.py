@@ -13,7 +13,7 @@ from aimback.report.costs import list_metrics
 from aimback.report.page import claims_note, note
 from aimback.report.result import TaskResult
 from aimback.tracking import Data, Model, Run
-from aimback.workflow.runs import flatten_params, identify_training
+from aimback.workflow.runs import flatten_params, identify_training, title_training
 from aimback.workflow.settings import Settings
 
 # What tells most at a glance; the run of the claims has every figure.
@@ -73,19 +73,21 @@ class Record:
 
     def _training(self, route: str) -> Run:
         task, tree = self.settings.tasks[self.name], self.settings.tree
-        file, network = self.folder / "data" / "dataset.npz", self._network(route)
+        file, network = self.folder / "data" / "dataset.npz", self.folder / "routes" / "networks" / route
         dataset = load_dataset(file, task)
+        shown = self.settings.compared.get("surrogate")
+        is_drawn = shown is not None and self.settings.invert[shown].network == route
         settings = tree["task"][self.name]
         return Run(
             state=self.state,
             kind="training",
             task=self.name,
-            route=_name_run("training", route, self.settings.compared.get("surrogate")),
+            route=title_training(tree, route),
             params=flatten_params(tree, self.name, "train", route),
-            metrics=self._read_metrics(route, "train"),
+            metrics=self._read_metrics(network, f"train-{route}"),
             series=_histories(network / "history.csv"),
             note=f"The training of the network of the route {route} on {self.name}.",
-            artifacts={"figures": [file for file in self.result.figures if file.stem == "training"]},
+            artifacts={"figures": [file for file in self.result.figures if file.stem == "training" and is_drawn]},
             data=[Data(f"{self.name} data", sha256(file), len(dataset), "training")],
             model=Model(
                 weights=network / "weights.safetensors",
@@ -100,23 +102,22 @@ class Record:
         )
 
     def _proposer(self, route: str) -> Run:
+        proposer = self.folder / "routes" / "proposers" / route
+        is_first = route == next(iter(self.settings.amortise))
         return Run(
             state=self.state,
             kind="training",
             task=self.name,
-            route=_name_run("proposer", route, self.settings.compared.get("hybrid")),
+            route="proposer" if is_first else f"proposer of {route}",
             params=flatten_params(self.settings.tree, self.name, "amortise", route),
-            metrics=self._read_metrics(route, "amortise"),
-            series=_histories(self._network(route) / "history.csv"),
+            metrics=self._read_metrics(proposer, f"amortise-{route}"),
+            series=_histories(proposer / "history.csv"),
             note=f"The training of the network of the route {route} for {self.name}, through the simulator.",
         )
 
-    def _network(self, route: str) -> Path:
-        return self.folder / "routes" / "networks" / route
-
-    def _read_metrics(self, route: str, stage: str) -> dict[str, float | None]:
-        metrics = json.loads((self._network(route) / "metrics.json").read_text(encoding="utf-8"))
-        return {**metrics, "seconds_train": self.result.meters.get(f"{stage}-{route}", {}).get("seconds")}
+    def _read_metrics(self, folder: Path, meter: str) -> dict[str, float | None]:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return {**metrics, "seconds_train": self.result.meters.get(meter, {}).get("seconds")}
 
     def _diagnosis(self) -> Run:
         claims = self.result.claims
@@ -137,10 +138,6 @@ class Record:
             artifacts={"figures": self.result.figures, "report": [self.report / "index.html"]},
             tags={claim.key: claim.verdict for claim in claims},
         )
-
-
-def _name_run(name: str, route: str, usual: str | None) -> str:
-    return name if route == usual else f"{name} of {route}"
 
 
 def _histories(path: Path) -> dict[str, list[tuple[int, float]]]:

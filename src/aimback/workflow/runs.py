@@ -38,6 +38,11 @@ def flatten_params(tree: Mapping[str, Any], task: str, stage: str | None = None,
     return flatten({**{name: tree[name] for name in _PARAMS}, "task": own, **of_route})
 
 
+def title_training(tree: Mapping[str, Any], route: str) -> str:
+    """What stands for a route in the name of the run of a network's training: the first network's has none."""
+    return "training" if route == next(iter(tree["train"])) else f"training of {route}"
+
+
 def identify_training(tree: Mapping[str, Any], dataset: Path, route: str) -> str:
     """A name for the training of a route's network: the data it learns from, and everything that is set about it."""
     hardware = {name: value for name, value in tree["hardware"].items() if name != "compile"}  # of solves, not of this

@@ -83,7 +83,7 @@ class NetworkSection(Section):
 
     network: NetworkSettings
     training: TrainingSettings
-    by_task: dict[str, dict[str, dict[str, Any]]]
+    by_task: dict[str, dict[Literal["network", "training"], dict[str, Any]]]
 
 
 class Search(Section):
@@ -207,9 +207,12 @@ class Settings(Section):
 
     def network_of(self, route: str, task: str) -> tuple[NetworkSettings, TrainingSettings]:
         """A route's network and its training on a task."""
-        differing = self.train[route].by_task.get(task, {})
-        section = self._tree["train"][route]
-        merged = {part: {**section[part], **differing.get(part, {})} for part in ("network", "training")}
+        section = self.train[route]
+        differing = section.by_task.get(task, {})
+        merged = {
+            "network": {**section.network.model_dump(), **differing.get("network", {})},
+            "training": {**section.training.model_dump(), **differing.get("training", {})},
+        }
         try:
             whole = NetworkSection.model_validate({**merged, "by_task": {}})
         except ValidationError as error:
@@ -230,9 +233,7 @@ class Settings(Section):
         first, *rest = Path(file).parts
         if first != "routes":
             return "generate" if first == "data" else "diagnose" if rest[0] == "claims" else first
-        if rest[0] == "networks":
-            return "train" if rest[1] in self.train else "amortise"
-        return self.routes[rest[0]]
+        return {"networks": "train", "proposers": "amortise"}.get(rest[0]) or self.routes[rest[0]]
 
     @property
     def tree(self) -> dict[str, Any]:
@@ -269,7 +270,7 @@ def _check_routes(settings: Settings) -> None:
     if not names:
         raise UserError("routes: choose at least one, e.g. routes=[direct]")
     for name in names:
-        if names.count(name) > 1 or name == "networks" or not name.isidentifier():  # it names a folder
+        if names.count(name) > 1 or name in ("networks", "proposers") or not name.isidentifier():  # it names a folder
             raise UserError(f"routes: {name!r} cannot be one: each has its own name, of letters, digits and _")
     for stage, listed in settings.route_lists:
         if listed != list(getattr(settings, stage)):
