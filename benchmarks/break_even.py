@@ -19,10 +19,10 @@ from aimback.data.targets import Targets, draw_targets
 from aimback.learn.surrogate import Surrogate
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.report.costs import break_even_targets
+from aimback.settings.tree import Settings, read_settings
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.base import Task
-from aimback.workflow.settings import Settings, read_settings
 from benchmarks.figures import plot_break_even
 from benchmarks.rounds import in_turns, one_core
 from benchmarks.tables import number, table

@@ -13,9 +13,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from aimback.data.dataset import Dataset, simulate_dataset
-from aimback.learn.settings import Architecture, NetworkSettings, TrainingSettings
 from aimback.learn.surrogate import Surrogate
 from aimback.learn.surrogate_training import train_surrogate
+from aimback.settings.learning import Architecture, NetworkSettings, TrainingSettings
 from aimback.tasks.cannon_drag import CannonDrag
 from benchmarks.break_even import settings_of
 from benchmarks.rounds import in_turns, ratio, spread

@@ -5,8 +5,8 @@ import sys
 from aimback.core.errors import UserError
 from aimback.core.files import check_writable, sha256
 from aimback.data.dataset import dataset_size, save_dataset, simulate_dataset
+from aimback.data.exactness import error_note, simulation_error
 from aimback.data.targets import Targets, draw_targets, read_targets, save_targets
-from aimback.evaluate.exactness import error_note, simulation_error
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
 

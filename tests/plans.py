@@ -4,8 +4,8 @@ from typing import Any
 
 import yaml
 
-from aimback.learn.settings import NetworkSettings, TrainingSettings
 from aimback.runtime.project import ROOT
+from aimback.settings.learning import NetworkSettings, TrainingSettings
 
 
 def plan_network(**changes: Any) -> NetworkSettings:

@@ -13,11 +13,11 @@ from aimback.core.box import Axis, Box, make_axis
 from aimback.core.errors import UserError
 from aimback.core.problem import ForwardMap
 from aimback.data.identity import identify
+from aimback.settings.build import build
 from aimback.tasks.accuracy import SAFETY, choose_steps, spread_points
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.trebuchet import Trebuchet
-from aimback.workflow.settings import build
 
 T = torch.float64
 

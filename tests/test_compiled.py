@@ -29,9 +29,9 @@ from aimback.core.files import sha256
 from aimback.core.hardware import Hardware
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem, Solution, StartStatus
-from aimback.learn.settings import ACTIVATIONS, Architecture
 from aimback.learn.surrogate import Surrogate
 from aimback.runtime.project import ROOT
+from aimback.settings.learning import ACTIVATIONS, Architecture
 from aimback.solve.adam import Adam
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.gauss_newton import GaussNewton

@@ -21,10 +21,11 @@ from pydantic import BaseModel
 
 from aimback.core.errors import UserError
 from aimback.runtime.project import ROOT
+from aimback.settings.build import build
+from aimback.settings.memory import check_memory
+from aimback.settings.tree import Settings, read_settings
 from aimback.solve.solver import Solver
 from aimback.tasks.base import Task
-from aimback.workflow.memory import check_memory
-from aimback.workflow.settings import Settings, build, read_settings
 
 CONF = ROOT / "conf"
 FILES = [file.relative_to(CONF).with_suffix("") for file in CONF.rglob("*.yaml")]
@@ -263,7 +264,7 @@ def test_refusing_a_target_imports_nothing(tmp_path: Path) -> None:
     (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
     program = (
         "from aimback.core.errors import UserError\nfrom aimback.tasks.base import Task\n"
-        "from aimback.workflow.settings import build\n"
+        "from aimback.settings.tree import build\n"
         "try: build({'_target_': 'trap.Trap'}, Task, 'task.x')\nexcept UserError as error: print(error)"
     )
     done = subprocess.run(

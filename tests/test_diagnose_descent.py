@@ -16,7 +16,7 @@ from aimback.core.problem import History, Linearised, Solution
 from aimback.data.targets import Targets, draw_targets
 from aimback.diagnose import basins, comparison, iterations, misbelief, warm_start
 from aimback.diagnose.case import Case
-from aimback.diagnose.settings import DiagnoseSettings
+from aimback.settings.claims import DiagnoseSettings
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.solver import Solver

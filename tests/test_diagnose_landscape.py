@@ -19,8 +19,9 @@ from aimback.data.targets import Targets, draw_targets
 from aimback.diagnose import conditioning, derivatives, examination, gradients, minima, roughness
 from aimback.diagnose.case import Case
 from aimback.diagnose.examination import Examination
-from aimback.diagnose.settings import DiagnoseSettings
 from aimback.diagnose.watershed import Mesh, find_basins
+from aimback.settings.build import build
+from aimback.settings.claims import DiagnoseSettings
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.starts import Starts
@@ -28,7 +29,6 @@ from aimback.tasks.base import Task
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm
 from aimback.tasks.sine_wave import SineWave
-from aimback.workflow.settings import build
 
 T = torch.float64
 TASKS = sorted((Path(__file__).parents[1] / "conf" / "task").glob("*.yaml"))

@@ -13,8 +13,8 @@ from torch import Tensor
 from aimback.core.errors import UserError
 from aimback.core.ledger import Ledger
 from aimback.core.problem import History, Solution, StartStatus, Status
+from aimback.data.exactness import Simulated
 from aimback.data.targets import Targets
-from aimback.evaluate.exactness import Simulated
 from aimback.evaluate.judge import CANDIDATES, find_reachable, judge, resimulate
 from aimback.evaluate.metrics import compute_r_t, measure, trace_descents
 from aimback.evaluate.tables import (

@@ -9,8 +9,8 @@ from problems import DEGREE, INTERCHANGED, OWN, dop853, oracle, pose
 from torch import Tensor
 
 from aimback.core.problem import Status
+from aimback.data.exactness import SMALL_ERROR, error_note, simulate_closely, simulation_error
 from aimback.data.targets import Targets, draw_targets
-from aimback.evaluate.exactness import SMALL_ERROR, error_note, simulate_closely, simulation_error
 from aimback.evaluate.judge import Answers, judge, resimulate
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve

@@ -22,7 +22,7 @@ from aimback.learn import proposer as network
 from aimback.learn.callbacks import Epoch
 from aimback.learn.proposer import Proposer
 from aimback.learn.proposer_training import ProposerLearner, train_proposer
-from aimback.learn.settings import Architecture, HybridSettings
+from aimback.settings.learning import Architecture, HybridSettings
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve

@@ -16,8 +16,8 @@ from aimback.core.files import sha256
 from aimback.data.dataset import Dataset, simulate_dataset
 from aimback.data.identity import identify
 from aimback.learn.perceptron import with_batch_norm, without_batch_norm
-from aimback.learn.settings import ACTIVATIONS
 from aimback.learn.surrogate import _WIDE, Surrogate
+from aimback.settings.learning import ACTIVATIONS
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 

@@ -14,7 +14,8 @@ import yaml
 from aimback.core.errors import UserError
 from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF, ROOT
-from aimback.workflow import compose, entry, params, settings, ui
+from aimback.settings import tree
+from aimback.workflow import compose, entry, params, ui
 from aimback.workflow.params import read_mapping, read_params
 from pipelines import publish
 
@@ -281,7 +282,7 @@ def test_a_wrong_command_line_is_one_line_that_gives_the_choices(
     ends: Any, monkeypatch: pytest.MonkeyPatch, choice: str, says: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["check", choice])
-    code, complaints = ends(entry.entry(lambda cfg: print(settings.read_settings(cfg))))
+    code, complaints = ends(entry.entry(lambda cfg: print(tree.read_settings(cfg))))
     assert code == 2
     assert complaints.startswith("error: ") and says in complaints and complaints.count("\n") == 1
 

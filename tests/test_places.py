@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 
 from aimback.runtime import project as places
 from aimback.runtime.project import CONF, ROOT
+from aimback.settings.tree import read_settings
 from aimback.workflow.entry import explain_composing, place
-from aimback.workflow.settings import read_settings
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -22,10 +22,10 @@ from aimback.data.dataset import save_dataset, simulate_dataset
 from aimback.runtime.exits import report_errors
 from aimback.runtime.locks import hold_lock
 from aimback.runtime.project import CONF, ROOT
+from aimback.settings.tree import read_settings
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.workflow import stage
 from aimback.workflow.progress import Bar
-from aimback.workflow.settings import read_settings
 from aimback.workflow.stage import Job, hold_job
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from aimback.autodiff.dual import linearise_by_autograd
 from aimback.core.errors import UserError
+from aimback.settings.build import build
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.reach import search_reach
-from aimback.workflow.settings import build
 
 T = torch.float64
 G = 9.80665

@@ -261,9 +261,10 @@ def test_of_two_equal_runs_the_elder_stays(store, tmp_path):
     assert [run.info.run_id for run in stored(store)[1]] == list(first.run_ids)
 
 
-def watch(store, rows, patience=60.0):
+def watch(store, rows, patience=60.0, delay=0.0):
+    params = {"batch_size": "64"}
     with LiveTraining(
-        store, "cannon_drag", "training", "t1", {"batch_size": "64"}, period=0.05, patience=patience
+        store, "cannon_drag", "training", "t1", params, period=0.05, patience=patience, delay=delay
     ) as live:
         for step in range(rows):
             live(step, {"train_loss": 1 / (1 + step), "validation_loss": math.nan})
@@ -429,6 +430,11 @@ def test_a_watched_training_is_taken_over_once(store, tmp_path):
     assert len(client.get_metric_history(second.run_ids[0], "train_loss")) == 30
 
 
+def test_a_training_that_is_over_soon_is_not_shown_live(store):
+    watch(store, 30, delay=60.0)
+    assert stored(store)[1] == []
+
+
 def test_a_training_watched_in_part_is_replaced(store, tmp_path):
     watch(store, 12)
     done = publish(store, ["s1"], lambda: [training(rows=30)], tmp_path / "marker.json")
@@ -440,7 +446,7 @@ def test_a_training_watched_in_part_is_replaced(store, tmp_path):
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
 def test_a_training_that_ends_badly_says_so(store, error, status):
     def train():
-        with LiveTraining(store, "cannon_drag", "training", "t1", {}, period=0.05, patience=60.0) as live:
+        with LiveTraining(store, "cannon_drag", "training", "t1", {}, period=0.05, patience=60.0, delay=0.0) as live:
             live(0, {"train_loss": 1.0})
             raise error
 
@@ -508,7 +514,7 @@ def test_a_training_killed_outright_is_marked_by_its_logger(store, tmp_path):
     program = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom aimback.tracking import LiveTraining, Store\n"
         "store = Store(sys.argv[1], 'aimback', Path(sys.argv[2]))\n"
-        "with LiveTraining(store, 'cannon_drag', 'training', 't1', {}) as live:\n"
+        "with LiveTraining(store, 'cannon_drag', 'training', 't1', {}, delay=0.0) as live:\n"
         "    live(0, {'train_loss': 1.0})\n    os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", program, store.uri, str(tmp_path)], check=False)

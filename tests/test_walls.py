@@ -12,14 +12,14 @@ OURS = {module_name(file): file for file in SOURCES}
 
 # From the ground up: a room imports itself and what stands before it.
 ROOMS = (
-    *("core", "runtime", "autodiff", "tasks", "solve", "compile", "data", "learn", "evaluate", "diagnose", "report"),
-    *("tracking", "workflow"),
+    *("core", "runtime", "autodiff", "tasks", "solve", "compile", "data", "settings"),
+    *("learn", "evaluate", "diagnose", "report", "tracking", "workflow"),
 )
 
 # What only these may import; a folder stands for everything in it.
 AT_THE_RIM = {
     "hydra": ["src/aimback/workflow"],
-    "omegaconf": ["src/aimback/workflow"],
+    "omegaconf": ["src/aimback/settings/tree.py", "src/aimback/workflow"],
     "yaml": ["src/aimback/workflow", "src/aimback/runtime/doctor.py"],
     "rich": ["src/aimback/workflow/progress.py"],
     "dvc": [],

@@ -120,7 +120,7 @@ from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
-from aimback.learn.settings import NetworkSettings, TrainingSettings
+from aimback.settings.learning import NetworkSettings, TrainingSettings
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
 import aimback.report.canvas

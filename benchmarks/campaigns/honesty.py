@@ -11,11 +11,11 @@ from aimback.core.problem import InverseProblem, Status
 from aimback.data.targets import Targets, draw_targets
 from aimback.evaluate.judge import judge, resimulate
 from aimback.runtime.project import CONF
+from aimback.settings.build import build
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.base import Task
-from aimback.workflow.settings import build
 
 _FEWER = {"trebuchet": 50}  # a simulation costs a hundred times as much there
 _DIFFERENT = 20  # conditions out of reach: each has its reach searched for

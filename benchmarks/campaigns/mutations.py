@@ -20,12 +20,12 @@ from aimback.data.dataset import Dataset, load_dataset, save_dataset, simulate_d
 from aimback.data.solution import load_solution, save_solution
 from aimback.data.targets import Targets, draw_targets, load_targets, read_targets, save_targets
 from aimback.runtime.project import CONF
+from aimback.settings.tree import read_settings
 from aimback.solve.gauss_newton import GaussNewton
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.workflow.entry import explain_composing
-from aimback.workflow.settings import read_settings
 
 _SOUND = [
     *("task=cannon_drag", "task=[cannon_vacuum,cannon_drag]", "solver=adam", "solver.max_steps=30", "seed=3"),

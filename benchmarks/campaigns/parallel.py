@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from aimback.tracking import LiveTraining, open_store
 number, folder = sys.argv[1], Path(sys.argv[2])
-with LiveTraining(open_store(folder), f"task{{number}}", "training", number, {{"seed": number}}, patience=600) as live:
+store, params = open_store(folder), {{"seed": number}}
+with LiveTraining(store, f"task{{number}}", "training", number, params, patience=600, delay=0) as live:
     for step in range({_POINTS}):
         live(step, {{"loss": 1.0 / (1 + step)}})
 """

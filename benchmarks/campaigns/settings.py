@@ -213,7 +213,7 @@ def _by_hand(*arguments: str) -> Callable[[], None]:
 
 
 def _check(cfg: Any) -> None:
-    from aimback.workflow.settings import read_settings
+    from aimback.settings.tree import read_settings
 
     read_settings(cfg)
 

@@ -8,7 +8,7 @@ class Section(BaseModel):
 
     Its fields are its keys; each has a type (`Sequence` for a list, never `tuple`), its bounds by
     `pydantic.Field`, and no default. Raises
-    `pydantic.ValidationError`, of which `aimback.workflow.settings` makes one line for people.
+    `pydantic.ValidationError`, of which `aimback.settings.tree` makes one line for people.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aimback.core.problem import InverseProblem, Linearised, Solution
 from aimback.data.targets import Targets
-from aimback.diagnose.settings import DiagnoseSettings
+from aimback.settings.claims import DiagnoseSettings
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.solve.starts import Starts, draw_starts

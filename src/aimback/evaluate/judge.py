@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from aimback.core.problem import Solution, StartStatus, Status
+from aimback.data.exactness import FACTORS, Simulated, simulate_closely
 from aimback.data.targets import Targets
-from aimback.evaluate.exactness import FACTORS, Simulated, simulate_closely
 from aimback.tasks.base import Task
 from aimback.tasks.reach import find_unreachable
 

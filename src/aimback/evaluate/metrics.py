@@ -8,8 +8,8 @@ from torch import Tensor
 
 from aimback.core.ledger import Ledger
 from aimback.core.problem import Solution, Status
+from aimback.data.exactness import FACTORS, Simulated, simulate_closely
 from aimback.data.targets import Targets
-from aimback.evaluate.exactness import FACTORS, Simulated, simulate_closely
 from aimback.evaluate.judge import Answers, find_reachable
 from aimback.tasks.base import Task
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from aimback.core.errors import UserError
 from aimback.learn.perceptron import Perceptron
-from aimback.learn.settings import Descent
+from aimback.settings.learning import Descent
 
 
 class TrainingDiverged(UserError):  # noqa: N818 - a state of affairs, as StopIteration

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_linear_bn_eval
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text, write_whole
 from aimback.data.identity import check_identity, identify
-from aimback.learn.settings import Architecture
+from aimback.settings.learning import Architecture
 from aimback.tasks.base import Task
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -62,12 +62,13 @@ class Perceptron(nn.Module):
         self.architecture = architecture
         layers: list[nn.Module] = []
         width = len(lower)
-        for _ in range(architecture.hidden_layers):
-            # skip_init: the default initialisation would draw from the global random state.
-            hidden = nn.utils.skip_init(nn.Linear, width, architecture.hidden_width)
-            layers += [hidden, _ACTIVATIONS[architecture.activation]()]
-            width = architecture.hidden_width
-        layers.append(nn.utils.skip_init(nn.Linear, width, outputs))
+        # Linear layers draw weights by themselves. `skip_init` would avoid that, and imports sympy for it.
+        with torch.random.fork_rng(devices=[]):
+            for _ in range(architecture.hidden_layers):
+                layers.append(nn.Linear(width, architecture.hidden_width))
+                layers.append(_ACTIVATIONS[architecture.activation]())
+                width = architecture.hidden_width
+            layers.append(nn.Linear(width, outputs))
         self.layers = nn.Sequential(*layers)
 
     @classmethod

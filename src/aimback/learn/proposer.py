@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aimback.learn.perceptron import Perceptron
-from aimback.learn.settings import Architecture
+from aimback.settings.learning import Architecture
 from aimback.tasks.base import Task
 
 # Of the box's width, beyond either wall: a bound is reached at a finite output of the last layer.

@@ -17,8 +17,8 @@ from aimback.learn.callbacks import Epoch, Live
 from aimback.learn.examples import Examples
 from aimback.learn.learner import Learner
 from aimback.learn.proposer import Proposer
-from aimback.learn.settings import HybridSettings
 from aimback.learn.trainer import fit, name_training
+from aimback.settings.learning import HybridSettings
 from aimback.solve.point import evaluate_point
 from aimback.solve.rowwise import dot, total
 from aimback.tasks.base import Task

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from aimback.autodiff import dual
 from aimback.data.dataset import Dataset
 from aimback.learn.perceptron import Perceptron
-from aimback.learn.settings import Architecture
+from aimback.settings.learning import Architecture
 from aimback.tasks.base import Task
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from aimback.learn.examples import VALIDATION_BATCH, Examples
 from aimback.learn.learner import Learner
 from aimback.learn.perceptron import LEAST_BATCH, with_batch_norm, without_batch_norm
 from aimback.learn.second_order import DampedLeastSquares
-from aimback.learn.settings import NetworkSettings, TrainingSettings, check_together
 from aimback.learn.surrogate import Surrogate
 from aimback.learn.trainer import fit, name_training
+from aimback.settings.learning import NetworkSettings, TrainingSettings, check_together
 from aimback.tasks.base import Task
 
 Trained = tuple[Surrogate, list[Epoch]]

@@ -32,7 +32,7 @@ from aimback.learn.callbacks import BestAndHistory, Epoch, EpochCheckpoints, Liv
 from aimback.learn.checkpoint import StateFiles
 from aimback.learn.examples import Examples
 from aimback.learn.learner import Learner, TrainingDiverged
-from aimback.learn.settings import Descent
+from aimback.settings.learning import Descent
 
 
 def fit(

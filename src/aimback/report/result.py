@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from aimback.core.errors import UserError
 from aimback.core.files import sha256
+from aimback.data.exactness import error_note
 from aimback.diagnose.claim import Claim, Estimate, Verdict
-from aimback.evaluate.exactness import error_note
 from aimback.evaluate.tables import read_answers
 from aimback.report.published import PublishedRow
 from aimback.report.text import number

@@ -1,7 +1,9 @@
 """A training that can be watched while it runs."""
 
+import collections
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -32,6 +34,8 @@ class LiveTraining:
         params: flat params, the same that `Run.params` gets.
         patience: seconds to wait at the end for what is still on its way.
         period: seconds from one batch to the next.
+        delay: seconds of training before any of it is shown. A shorter one would be over before anybody looks, and
+            importing MLflow would cost it more than the training itself.
     """
 
     def __init__(
@@ -44,42 +48,43 @@ class LiveTraining:
         *,
         patience: float = 10.0,
         period: float = 1.0,
+        delay: float = 5.0,
     ) -> None:
-        self._header = {
+        header = {
             "store": {"uri": store.uri, "experiment": store.experiment, "root": str(store.root)},
             "task": task,
             "training": training,
             "params": {"task": task, "route": name, **params},
             "period": period,
         }
-        self._patience = patience
-        self._dropped = False
+        self._waiting = collections.deque[Any]([header])
+        self._patience, self._delay = patience, delay
+        self._began = math.inf
+        self._logger: subprocess.Popen[bytes] | None = None
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         """Note the values of a step. Returns at once."""
-        self._write([int(time.time() * 1000), step, dict(values)])
+        now = time.time()
+        self._waiting.append([int(now * 1000), step, dict(values)])
+        self._began = min(self._began, now)
+        if self._logger is None and now - self._began >= self._delay:
+            self._logger = self._start_logger()
+        self._send()
 
     def __enter__(self) -> Self:
-        # A queued experiment runs in a copy of the repository: its logger shall import that copy too.
-        places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        self._logger = subprocess.Popen(
-            [sys.executable, "-m", "aimback.tracking.logger"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
-            start_new_session=True,  # Ctrl-C is the training's; the end of the pipe is the logger's
-        )
-        assert self._logger.stdin is not None
-        self._pipe = self._logger.stdin.fileno()
-        os.set_blocking(self._pipe, False)
-        self._write(self._header)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._logger is None:
+            return
+        self._send()
         status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
-        self._write({"status": status, "complete": not self._dropped})
+        last = {"status": status, "complete": not self._waiting}
+        self._waiting.clear()
+        self._waiting.append(last)
+        self._send()
         assert self._logger.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._logger.stdin.close()
@@ -90,8 +95,26 @@ class LiveTraining:
             self._logger.kill()
             self._logger.wait()
 
-    def _write(self, message: Any) -> None:
-        try:
-            os.write(self._pipe, json.dumps(message).encode() + b"\n")  # whole or not at all, being short
-        except (BlockingIOError, BrokenPipeError):
-            self._dropped = True
+    def _start_logger(self) -> "subprocess.Popen[bytes]":
+        # A queued experiment runs in a copy of the repository: its logger shall import that copy too.
+        places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        logger = subprocess.Popen(
+            [sys.executable, "-m", "aimback.tracking.logger"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
+            start_new_session=True,  # Ctrl-C is the training's; the end of the pipe is the logger's
+        )
+        assert logger.stdin is not None
+        os.set_blocking(logger.stdin.fileno(), False)
+        return logger
+
+    def _send(self) -> None:
+        """Write what the pipe takes; the rest waits for the next call."""
+        if self._logger is None or self._logger.stdin is None:
+            return
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            while self._waiting:
+                # Whole or not at all, being short.
+                os.write(self._logger.stdin.fileno(), json.dumps(self._waiting[0]).encode() + b"\n")
+                self._waiting.popleft()

@@ -55,8 +55,8 @@ def write_params(cfg: DictConfig) -> bool:
     if text is not None and PARAMS.is_file() and PARAMS.read_bytes() == text.encode():
         return False  # it was checked before it was written
     from aimback.data.targets import read_targets  # PyTorch takes seconds to import
-    from aimback.workflow.memory import check_memory
-    from aimback.workflow.settings import read_settings
+    from aimback.settings.memory import check_memory
+    from aimback.settings.tree import read_settings
 
     settings = read_settings(cfg)
     if settings.only.task or settings.only.route:

@@ -12,9 +12,9 @@ from aimback.evaluate.tables import CURVE_COLUMNS, R_T_COLUMNS, Array, read_by_r
 from aimback.report.costs import list_metrics
 from aimback.report.page import claims_note, note
 from aimback.report.result import TaskResult
+from aimback.settings.tree import Settings
 from aimback.tracking import Data, Model, Run
 from aimback.workflow.runs import flatten_params, identify_training, title_training
-from aimback.workflow.settings import Settings
 
 # What tells most at a glance; the run of the claims has every figure.
 _TELLING = ("surfaces", "loss", "miss", "trajectories")

@@ -8,9 +8,9 @@ from aimback.report.page import write_report
 from aimback.report.published import read_published
 from aimback.report.result import Route, read_result
 from aimback.report.verdict import name_rows, verdict
+from aimback.settings.tree import Settings, read_settings
 from aimback.tracking import Run
 from aimback.workflow.records import Record
-from aimback.workflow.settings import Settings, read_settings
 
 
 class Results:

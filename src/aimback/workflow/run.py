@@ -54,7 +54,7 @@ def _reproduce(cfg: DictConfig, is_new: bool) -> int:
     """
     turns = list_turns(ROOT, cfg)
     groups: list[list[tuple[str, ...]]] = [[("repro",)]]
-    if len(cfg.tasks) > 1 and (is_new or not _are_recorded(turns)) and (most := _count_free(cfg)) > 1:
+    if len(cfg.tasks) > 1 and (is_new or not _are_made(turns, cfg.tasks)) and (most := _count_free(cfg)) > 1:
         # Without the stage that writes params.yaml, which all read: DVC waits for nobody who may write a file.
         alone = ("--wait-for-lock", "repro", "--single-item")
         chains = [(*alone, *(turn for turn in turns if re.split("[@-]", f"{turn}@")[1] == task)) for task in cfg.tasks]
@@ -102,12 +102,16 @@ class _Counter:
                     print(line, end="", flush=True)
 
 
-def _are_recorded(turns: Sequence[str]) -> bool:
-    try:
-        lock = (ROOT / "dvc.lock").read_text(encoding="utf-8")
-    except FileNotFoundError:
+def _are_made(turns: Sequence[str], tasks: Sequence[str]) -> bool:
+    """Whether the last run made all of this with the code as it is; DVC knows better, and takes seconds to say so."""
+    lock = ROOT / "dvc.lock"
+    if not lock.is_file() or not all((ROOT / "outputs" / task / "interactive").exists() for task in tasks):
         return False
-    return all(f"\n  {turn}:\n" in lock for turn in turns if turn != "publish")
+    sources = [file for folder in ("src", "pipelines") for file in (ROOT / folder).rglob("*.py")]
+    if any(file.stat().st_mtime > lock.stat().st_mtime for file in sources):
+        return False
+    recorded = lock.read_text(encoding="utf-8")
+    return all(f"\n  {turn}:\n" in recorded for turn in turns if turn != "publish")
 
 
 def _count_free(cfg: DictConfig) -> int:

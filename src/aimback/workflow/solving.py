@@ -15,12 +15,12 @@ from aimback.core.problem import InverseProblem, Linearised, Solution
 from aimback.data.solution import save_solution
 from aimback.data.targets import Targets, load_targets
 from aimback.runtime.project import ROOT
+from aimback.settings.tree import Inversion, Optimisation, Refinement
 from aimback.solve.continuation import solve_by_continuation
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_starts
 from aimback.solve.step import NotCompilable
 from aimback.workflow.progress import progress_bar
-from aimback.workflow.settings import Inversion, Optimisation, Refinement
 from aimback.workflow.stage import Job
 
 log = logging.getLogger(__name__)

@@ -21,10 +21,10 @@ from aimback.core.errors import UserError
 from aimback.core.files import check_writable, sha256, write_text
 from aimback.core.hardware import device_name, peak_memory
 from aimback.runtime.locks import hold_lock
+from aimback.settings.memory import check_memory
+from aimback.settings.tree import Settings, read_settings
 from aimback.tasks.base import Task
 from aimback.workflow.entry import entry
-from aimback.workflow.memory import check_memory
-from aimback.workflow.settings import Settings, read_settings
 
 _SECONDS_FOR_AN_ORPHAN = 10.0
 # The stages with a turn for each of their routes.

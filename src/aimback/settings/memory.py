@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 
 from aimback.core.errors import UserError
-from aimback.learn.settings import Architecture, Descent
-from aimback.workflow.settings import Settings
+from aimback.settings.learning import Architecture, Descent
+from aimback.settings.tree import Settings
 
 _LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container; "max" where there is none
 
