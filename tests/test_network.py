@@ -1,6 +1,8 @@
 import json
 import logging
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,28 @@ def test_the_network_is_the_formula():
         hidden = torch.tanh(hidden @ layer.weight.T + layer.bias)
     wanted = (hidden @ linear[-1].weight.T + linear[-1].bias) * surrogate.outcome_scale + surrogate.outcome_mean
     torch.testing.assert_close(surrogate(controls, conditions), wanted)
+
+
+def test_the_first_call_imports_nothing():
+    """Whoever measures the first targets would measure the import too: torch's broadcast_shapes takes sympy."""
+    program = """
+import sys, torch
+from aimback.autodiff.dual import linearise
+from aimback.data.dataset import simulate_dataset
+from aimback.learn.surrogate import Surrogate
+from aimback.settings.learning import NetworkSettings
+from aimback.tasks.cannon_drag import CannonDrag
+task, generator = CannonDrag(), torch.Generator().manual_seed(0)
+network = NetworkSettings(hidden_width=4, hidden_layers=1, activation="tanh", normalisation="none")
+surrogate = Surrogate.for_dataset(simulate_dataset(task, 20, 0.2, generator), task, network, generator).double()
+given = task.box.sample(3, generator), task.conditions.sample(3, generator)
+before = set(sys.modules)
+surrogate.linearise(*given)
+linearise(task, *given)
+print(sorted({name.partition(".")[0] for name in set(sys.modules) - before} - {"aimback"}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_weights_come_from_the_generator_alone():

@@ -274,13 +274,13 @@ def _unary(function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor, T
 
 
 def _where(condition: Tensor, x: Operand, y: Operand) -> Dual:
-    shape = torch.broadcast_shapes(*(part.shape for part in (condition, x, y) if hasattr(part, "shape")))
+    value = torch.where(condition, _value(x), _value(y))
     directions = next(part.tangent.shape[0] for part in (x, y) if isinstance(part, Dual))
 
     def tangent(part: Operand) -> Any:
-        return part.tangent.expand(directions, *shape) if isinstance(part, Dual) else 0.0
+        return part.tangent.expand(directions, *value.shape) if isinstance(part, Dual) else 0.0
 
-    return Dual(torch.where(condition, _value(x), _value(y)), torch.where(condition, tangent(x), tangent(y)))
+    return Dual(value, torch.where(condition, tangent(x), tangent(y)))
 
 
 def _join(join: Callable[..., Tensor]) -> Callable[..., Dual]:

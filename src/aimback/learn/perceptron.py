@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file, save
@@ -97,7 +98,8 @@ class Perceptron(nn.Module):
         """
         if torch.compiler.is_compiling():  # a row is alone there
             return list(function(*parts))
-        leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        # Not torch's own, which imports sympy when it is first called.
+        leading = np.broadcast_shapes(*(part.shape[:-1] for part in parts))
         tile = _CPU_TILE if parts[0].device.type == "cpu" else _GPU_TILE
         count = math.prod(leading)
         tiles = []
