@@ -406,6 +406,7 @@ def test_no_place_to_compile_in_says_so(number: int, tmp_path: Path, monkeypatch
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_processes_that_compile_the_same_at_once_all_end_well() -> None:
     """Here some rounds of what `python -m benchmarks.campaigns races` does by the hundred."""
     code = "import tempfile, pathlib; from benchmarks.campaigns.races import races; print(*races(10, pathlib.Path(%r)))"

@@ -126,7 +126,7 @@ def checked(
     torch.testing.assert_close(program(columns_of(a, b)), expected, equal_nan=True, **close)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)])
 def test_operations(dtype: torch.dtype) -> None:
     pairs = torch.cartesian_prod(torch.tensor(ODD, dtype=torch.float64), torch.tensor(ODD, dtype=torch.float64))
     drawn = torch.randn(200, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import random
@@ -386,9 +387,14 @@ CHOSEN = {
 }
 
 
-@pytest.mark.parametrize("damage", [flip, Path.unlink])
-@pytest.mark.parametrize("where", CHOSEN)
-def test_the_command_that_is_named_mends(project: Project, damage: Callable[[Path], None], where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "damage"),
+    [
+        pytest.param(where, damage, marks=[] if (where, damage) == ("both", flip) else pytest.mark.slow)
+        for where, damage in itertools.product(CHOSEN, (flip, Path.unlink))
+    ],
+)
+def test_the_command_that_is_named_mends(project: Project, where: str, damage: Callable[[Path], None]) -> None:
     before = project.files()
     chosen = [path for path in Checked(project.root).files if CHOSEN[where](path)]
     for path in chosen:

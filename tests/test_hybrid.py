@@ -180,7 +180,7 @@ def test_weights_come_back_and_those_of_another_task_or_damaged_ones_are_refused
 # ---- the training
 
 
-@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("power", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_it_learns_an_inverse_of_a_map_that_has_many(tmp_path: Path, power: int) -> None:
     task = Made(power)
     learned = {"targets": 2000, "validation_targets": 200, "max_epochs": 60, "hidden_width": 16, "hidden_layers": 2}

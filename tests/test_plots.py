@@ -105,7 +105,7 @@ def slope(tmp_path_factory):
     return Drawn(Slope(), tmp_path_factory.mktemp("slope"))
 
 
-@pytest.fixture(scope="module", params=["cannon", "slope", "arm"])
+@pytest.fixture(scope="module", params=["cannon", "slope", pytest.param("arm", marks=pytest.mark.slow)])
 def drawn(request, tmp_path_factory):
     if request.param == "arm":
         return Drawn(RoboticArm(), tmp_path_factory.mktemp("arm"))
