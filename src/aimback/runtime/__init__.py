@@ -15,5 +15,8 @@ if sys.argv[0] == "-m" or Path(sys.argv[0]).name == "aimback":
 
 if "DVC_STAGE" in os.environ:  # here, because importing PyTorch takes longer than dvc needs to die
     from aimback.runtime.orphan import end_with_dvc
+    from aimback.runtime.preload import hand_over
 
     end_with_dvc()
+    if sys.argv[0] == "-m":
+        hand_over()

@@ -26,6 +26,16 @@ def _watch(child: psutil.Process, dvc: int) -> None:
     # Who has lost its parent gets another one at once, even while the dead one waits to be reaped.
     while child.is_running() and child.ppid() == dvc:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    end()
+
+
+def end(at_once: bool = False) -> None:
+    """End this process by SIGTERM, and soon after, if the main thread computes and does not get to its signals, by force.
+
+    Args:
+        at_once: without the signal, which it has got.
+    """
+    if not at_once:
+        os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_SECONDS_TO_END)
-    os._exit(128 + signal.SIGTERM)  # the main thread computes and does not get to its signals
+    os._exit(128 + signal.SIGTERM)

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from aimback.core.errors import UserError
 from aimback.core.repository import ask_git, head_commit
 from aimback.runtime.doctor import mend
+from aimback.runtime.preload import preload
 from aimback.runtime.project import ROOT
 from aimback.workflow.compose import write_params
 from aimback.workflow.entry import entry
@@ -53,23 +54,31 @@ def _reproduce(cfg: DictConfig, is_new: bool) -> int:
     stages; a last one finds them done.
     """
     turns = list_turns(ROOT, cfg)
+    counter = _Counter(len(turns))
+    if not is_new and _are_made(turns, cfg.tasks):
+        return _run_together([("repro",)], counter, {})
     groups: list[list[tuple[str, ...]]] = [[("repro",)]]
-    if len(cfg.tasks) > 1 and (is_new or not _are_made(turns, cfg.tasks)) and (most := _count_free(cfg)) > 1:
+    if len(cfg.tasks) > 1 and (most := _count_free(cfg)) > 1:
         # Without the stage that writes params.yaml, which all read: DVC waits for nobody who may write a file.
         alone = ("--wait-for-lock", "repro", "--single-item")
         chains = [(*alone, *(turn for turn in turns if re.split("[@-]", f"{turn}@")[1] == task)) for task in cfg.tasks]
         batches: list[list[tuple[str, ...]]] = [chains[first : first + most] for first in range(0, len(chains), most)]
         groups = [[("repro", "compose")], *batches, [("repro",)]]
-    counter = _Counter(len(turns))
-    return next((code for group in groups if (code := _run_together(group, counter)) != 0), 0)
+    with preload() as found:
+        return next((code for group in groups if (code := _run_together(group, counter, found)) != 0), 0)
 
 
-def _run_together(commands: Sequence[Sequence[str]], counter: "_Counter") -> int:
-    """Run some dvcs at once; the exit code of the first that fails, when all have ended."""
+def _run_together(commands: Sequence[Sequence[str]], counter: "_Counter", variables: Mapping[str, str]) -> int:
+    """Run some dvcs at once; the exit code of the first that fails, when all have ended.
+
+    Args:
+        variables: further ones of their environment.
+    """
+    environment = _environment() | variables
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(
-                subprocess.Popen(_dvc(*command), cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(_dvc(*command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
             )
             for command in commands
         ]
