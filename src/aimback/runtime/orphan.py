@@ -30,10 +30,10 @@ def _watch(child: psutil.Process, dvc: int) -> None:
 
 
 def end(at_once: bool = False) -> None:
-    """End this process by SIGTERM, and soon after, if the main thread computes and does not get to its signals, by force.
+    """End this process by SIGTERM, and soon after by force: a main thread that computes does not get to its signals.
 
     Args:
-        at_once: without the signal, which it has got.
+        at_once: without the signal, which it has got already.
     """
     if not at_once:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -6,6 +6,7 @@ that one, passes on the signals it gets, and ends as the fork ends. Where there 
 `dvc repro`, a stage does its work itself. No code of ours is imported beforehand: it may be edited meanwhile.
 """
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from aimback.runtime.orphan import end
 from aimback.runtime.project import ROOT
@@ -54,7 +56,13 @@ def hand_over() -> None:
         if not _is_ours(connection):
             return
         _, _, module, *arguments = sys.orig_argv[sys.orig_argv.index("-m") - 1 :]
-        order = {"module": module, "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+        order = {
+            "module": module,
+            "arguments": arguments,
+            "folder": str(Path.cwd()),
+            "path": sys.path,
+            "environment": dict(os.environ),
+        }
         content = json.dumps(order).encode()
         socket.send_fds(connection, [_HEADER.pack(len(content))], [0, 1, 2])
         connection.sendall(content)
@@ -110,18 +118,21 @@ def _work(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
-    sys.argv[1:] = order["arguments"]
-    over = threading.Event()
+    sys.path[:], sys.argv[1:] = order["path"], order["arguments"]
+    code, over = 1, threading.Event()
     threading.Thread(target=_follow, args=(connection, over), daemon=True).start()
-    code = 1
+
+    @atexit.register  # before all others, so it is called after them, when all has been printed
+    def tell() -> None:
+        over.set()
+        connection.sendall(bytes([code & 0xFF]))
+
     try:
         runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    finally:
-        over.set()
-        connection.sendall(bytes([code]))
+        raise
 
 
 def _follow(connection: socket.socket, over: threading.Event) -> None:

@@ -74,7 +74,7 @@ def _run_together(commands: Sequence[Sequence[str]], counter: "_Counter", variab
     Args:
         variables: further ones of their environment.
     """
-    environment = _environment() | variables
+    environment = {**_environment(), **variables}
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(
