@@ -15,7 +15,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from aimback.autodiff import ode
-from aimback.autodiff.dual import linearise_by_autograd, value_of
+from aimback.autodiff.any_torch import linearise_by_autograd
+from aimback.autodiff.dual import value_of
 from aimback.core.errors import UserError
 from aimback.core.hardware import peak_memory
 from aimback.report.canvas import COLOURS, new_figure

@@ -1,5 +1,6 @@
 """What tests share: the device to compute on, and small tools for scratch copies of the repository."""
 
+import contextlib
 import logging
 import os
 import re
@@ -72,6 +73,7 @@ class Repository:
 
     def __init__(self, root: Path, *, git: bool) -> None:
         self.root = root
+        self.given: dict[str, str] = {}
         shutil.copytree(ROOT, root, ignore=_LEFT_BEHIND, dirs_exist_ok=True)
         for left in (root / "outputs").iterdir():
             if left.is_dir():
@@ -89,7 +91,17 @@ class Repository:
             "PYTHONPATH": str(self.root / "src"),
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
+            **self.given,
         }
+
+    @contextlib.contextmanager
+    def preloaded(self) -> Iterator[None]:
+        """While the block runs, stages are forks, as those of `aimback` are, whoever starts them."""
+        name = f"aimback-test-{os.getpid()}"
+        command = [sys.executable, "-m", "aimback.runtime.preload", name]
+        with subprocess.Popen(command, cwd=self.root, env=self.environment(), stdin=subprocess.PIPE):
+            self.given = {"AIMBACK_PRELOADED": f"{name}:{self.root}"}
+            yield
 
     def run(self, *command: str, env: Mapping[str, str] | None = None, timeout: float = 900) -> "Finished":
         """Run `python -m ...`; what it printed and its exit code."""

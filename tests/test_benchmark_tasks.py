@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
 from torch import Tensor
 
-from aimback.autodiff.dual import linearise_by_autograd
+from aimback.autodiff.any_torch import linearise_by_autograd
 from aimback.core.errors import UserError
 from aimback.tasks.ballistics import Ballistics
 from aimback.tasks.linear_drag import landing_time, never_lands

@@ -12,7 +12,7 @@ import yaml
 from problems import pose
 from torch import Tensor
 
-from aimback.autodiff.dual import linearise_by_autograd
+from aimback.autodiff.any_torch import linearise_by_autograd
 from aimback.core.box import Axis, Box
 from aimback.core.problem import Linearised
 from aimback.data.targets import Targets, draw_targets

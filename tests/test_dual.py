@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aimback.autodiff.dual import Dual, linearise, linearise_by_autograd, seed
+from aimback.autodiff.any_torch import linearise_by_autograd
+from aimback.autodiff.dual import Dual, linearise, seed
 
 W = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3)
 B = torch.linspace(0.1, 0.7, 5, dtype=torch.float64)
@@ -65,7 +66,7 @@ def test_product_and_quotient_rule_by_hand() -> None:
 
 
 def test_what_has_no_rule_says_so() -> None:
-    with pytest.raises(TypeError, match="has no rule"):
+    with pytest.raises(TypeError, match="have no rule for erfinv"):
         torch.erfinv(seed(torch.tensor([0.1])))
 
 

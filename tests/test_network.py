@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from aimback.autodiff.dual import linearise_by_autograd
+from aimback.autodiff.any_torch import linearise_by_autograd
 from aimback.core.errors import UserError
 from aimback.core.files import sha256
 from aimback.data.dataset import Dataset, simulate_dataset

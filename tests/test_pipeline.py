@@ -44,14 +44,15 @@ def shrink(repository: Repository) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, Finished]:
-    """A repository whose pipeline has run once, and that run."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Repository, Finished]]:
+    """A repository whose pipeline has run once, and that run; its stages are forks, those elsewhere are not."""
     repository = Repository(tmp_path_factory.mktemp("aimback"), git=True)
     shrink(repository)
     repository.commit("small")
-    first = repository.run("dvc", "repro").ok()
-    repository.commit("run")
-    return repository, first
+    with repository.preloaded():
+        first = repository.run("dvc", "repro").ok()
+        repository.commit("run")
+        yield repository, first
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from made_up import published_bounce
 from torch import Tensor
 
-from aimback.autodiff.dual import linearise_by_autograd
+from aimback.autodiff.any_torch import linearise_by_autograd
 from aimback.core.errors import UserError
 from aimback.tasks.ball_with_wall import BallWithWall
 from aimback.tasks.base import Task

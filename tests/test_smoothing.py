@@ -13,7 +13,8 @@ from problems import pose, seeded
 from pydantic import ValidationError
 from torch import Tensor
 
-from aimback.autodiff.dual import linearise, linearise_by_autograd
+from aimback.autodiff.any_torch import linearise_by_autograd
+from aimback.autodiff.dual import linearise
 from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
 from aimback.core.ledger import Counted, Ledger

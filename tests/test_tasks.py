@@ -8,7 +8,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from aimback.autodiff.dual import linearise_by_autograd
+from aimback.autodiff.any_torch import linearise_by_autograd
 from aimback.core.errors import UserError
 from aimback.settings.build import build
 from aimback.tasks.base import Task

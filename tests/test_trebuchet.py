@@ -8,7 +8,7 @@ import torch
 from problems import DEGREE, INTERCHANGED, OWN, oracle
 from torch import Tensor
 
-from aimback.autodiff.dual import linearise_by_autograd
+from aimback.autodiff.any_torch import linearise_by_autograd
 from aimback.core.errors import UserError
 from aimback.tasks.trebuchet import Trebuchet
 from aimback.tasks.trebuchet_motion import (

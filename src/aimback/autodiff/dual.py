@@ -102,7 +102,7 @@ class Dual:
         rule = _RULES.get(function)
         if rule is None:
             name = getattr(function, "__name__", function)
-            raise TypeError(f"{name} has no rule in aimback.autodiff.dual; add it to _RULES")
+            raise TypeError(f"dual numbers have no rule for {name}")
         return rule(*args, **(kwargs or {}))
 
 
@@ -244,17 +244,6 @@ def linearise(forward: Callable[[Any, Tensor], Any], controls: Tensor, condition
     with record_nothing():
         outcome = forward(seed(controls), conditions)
     return outcome.value, outcome.tangent.movedim(0, -1)
-
-
-def linearise_by_autograd(
-    forward: Callable[[Tensor, Tensor], Tensor], controls: Tensor, conditions: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The same for any differentiable map, by one backward pass an outcome."""
-    with torch.enable_grad():
-        leaf = controls.detach().requires_grad_()
-        outcome = forward(leaf, conditions)
-        rows = [torch.autograd.grad(component.sum(), leaf, retain_graph=True)[0] for component in outcome.unbind(-1)]
-    return outcome.detach(), torch.stack(rows, dim=-2)
 
 
 def _from_end(dim: int) -> int:

@@ -1,21 +1,25 @@
 """What a task is: a simulator with its box of controls, its conditions and its outcome."""
 
+import logging
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from aimback.autodiff import dual
+from aimback.autodiff import any_torch, dual
 from aimback.core.box import Box
+from aimback.core.errors import is_out_of_memory
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
 class Task(Protocol):
     """A differentiable simulator and what is to be known of it. Calling it simulates.
 
-    A task that says no more is exact, has exact Jacobians by dual numbers, a uniform prior, no known reach and no path
-    to draw.
+    A task that says no more is exact, has the Jacobians that its operations give, a uniform prior, no known reach and
+    no path to draw.
 
     Attributes:
         box: bounds of the controls.
@@ -34,8 +38,23 @@ class Task(Protocol):
         ...
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Outcome and its Jacobian by the controls, `(..., n_outcomes, n_controls)`, in one pass."""
-        return dual.linearise(self, controls, conditions)
+        """Outcome and its Jacobian by the controls, `(..., n_outcomes, n_controls)`.
+
+        By dual numbers in one pass; a simulator that they do not know all operations of is differentiated by torch.
+
+        Raises:
+            UserError: torch cannot do so either.
+        """
+        way: any_torch.Linearise = vars(self).get("_way", dual.linearise)
+        try:
+            return way(self, controls, conditions)
+        except Exception as error:
+            if way is not dual.linearise or torch.compiler.is_compiling() or is_out_of_memory(error):
+                raise
+            reason = error
+        way = vars(self)["_way"] = any_torch.find_way(self, controls, conditions)
+        log.warning("%s: is differentiated by torch, since %s", type(self).__name__, str(reason).partition("\n")[0])
+        return way(self, controls, conditions)
 
     def finer(self, factor: int) -> "Task | None":
         """The same task with so many times as many steps, so that what both make of an answer tells the error.
