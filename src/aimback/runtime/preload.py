@@ -70,7 +70,9 @@ def hand_over() -> None:
         return  # it has ended, or one of our streams is closed
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
-    code = connection.recv(1)
+    code = b""
+    with contextlib.suppress(OSError):  # a fork that was killed
+        code = connection.recv(1)
     os._exit(code[0] if code else 128 + signal.SIGKILL)
 
 
@@ -125,7 +127,8 @@ def _work(connection: socket.socket) -> None:
     @atexit.register  # before all others, so it is called after them, when all has been printed
     def tell() -> None:
         over.set()
-        connection.sendall(bytes([code & 0xFF]))
+        with contextlib.suppress(OSError):  # a stage that was killed
+            connection.sendall(bytes([code & 0xFF]))
 
     try:
         runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
