@@ -86,13 +86,13 @@ def test_ordinary_code_runs_as_written(name: str) -> None:
         torch.testing.assert_close(jacobian[..., place], difference, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 def test_the_two_ways_agree_with_dual_numbers() -> None:
     def forward(c, k):
         return torch.stack([torch.sin(c[..., 0]) * k[..., 0], c[..., 0] / c[..., 1]], dim=-1)
 
     points = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
     outcome, jacobian = dual.linearise(forward, points, points[..., :1])
-    assert any_torch.find_way(forward, points, points[..., :1]) is any_torch.linearise_by_jvp
     for way in (any_torch.linearise_by_jvp, any_torch.linearise_by_autograd):
         value, found = way(forward, points, points[..., :1])
         torch.testing.assert_close(value, outcome, rtol=0, atol=0)
@@ -124,6 +124,37 @@ def test_it_is_found_out_once_and_said(caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
+def test_few_outcomes_are_followed_backwards_and_many_forwards() -> None:
+    points = torch.rand(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for repeated, way in ((8, any_torch.linearise_by_autograd), (9, any_torch.linearise_by_jvp)):
+        task = Simulator(lambda c, repeated=repeated: c.abs().repeat(1, repeated))
+        assert any_torch.find_way(task, points, points[:, :0]) is way
+
+
+def test_forward_mode_where_there_is_no_reverse_mode() -> None:
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x * x
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_forward(*inputs)
+
+        @staticmethod
+        def vmap(info, in_dims, x):
+            return Square.apply(x), in_dims[0]
+
+        @staticmethod
+        def jvp(ctx, tangent):
+            return 2 * ctx.saved_tensors[0] * tangent
+
+    task = Simulator(Square.apply)
+    _, jacobian = task.linearise(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 0))
+    assert vars(task)["_way"] is any_torch.linearise_by_jvp
+    assert jacobian.tolist() == [[[6.0, 0.0], [0.0, 8.0]]]
+
+
 def test_reverse_mode_where_there_is_no_forward_mode() -> None:
     class Square(torch.autograd.Function):
         @staticmethod
@@ -135,9 +166,10 @@ def test_reverse_mode_where_there_is_no_forward_mode() -> None:
         def backward(ctx, gradient):
             return 2 * ctx.saved_tensors[0] * gradient
 
-    task = Simulator(Square.apply)
+    task = Simulator(lambda c: Square.apply(c).repeat(1, 9))
     _, jacobian = task.linearise(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 0))
-    assert jacobian.tolist() == [[[6.0, 0.0], [0.0, 8.0]]]
+    assert vars(task)["_way"] is any_torch.linearise_by_autograd
+    assert jacobian[:, :2].tolist() == [[[6.0, 0.0], [0.0, 8.0]]]
 
 
 def test_what_cannot_be_differentiated_says_what_can_be_done() -> None:
