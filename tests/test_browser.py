@@ -113,6 +113,7 @@ def test_figures_are_drawn_when_they_come_into_view(visit):
     assert page.locator("#first-iterations path.js-line").count() == 4
 
 
+@pytest.mark.slow
 def test_the_surfaces_are_three_dimensional_and_turn_together(visit):
     page = visit()
     place = look(page, "first", "surfaces")
@@ -164,7 +165,7 @@ def test_figures_follow_the_theme_at_once(visit):
     assert all(one != other for one, other in zip(light, dark, strict=True))
 
 
-@pytest.mark.parametrize("width", [360, pytest.param(420, marks=pytest.mark.slow), 1200])
+@pytest.mark.parametrize("width", [360, *(pytest.param(width, marks=pytest.mark.slow) for width in (420, 1200))])
 def test_the_page_does_not_scroll_sideways(visit, width):
     page = visit(viewport={"width": width, "height": 800}, has_touch=width < 1000)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
@@ -193,6 +194,7 @@ def test_the_rule_of_a_claim_is_there_on_demand(visit):
     assert "holds where" in rule.inner_text()
 
 
+@pytest.mark.slow
 def test_print_and_a_browser_without_scripts_show_the_still_figures(visit):
     page = visit()
     look(page, "first", "basins")

@@ -166,7 +166,9 @@ def written(place: Path) -> list[Path]:
     return sorted(file for file in place.rglob("*") if not {"__pycache__", "outputs"} & {*file.parts})
 
 
-@pytest.mark.parametrize("words", [*HARMLESS, *SHOWN])
+@pytest.mark.parametrize(
+    "words", [HARMLESS[0], *(pytest.param(words, marks=pytest.mark.slow) for words in (*HARMLESS[1:], *SHOWN))]
+)
 def test_what_only_chooses_works(words: str, place: Path) -> None:
     program = place / "test_hydra_section.py"
     program.write_text(f"""

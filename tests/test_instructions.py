@@ -62,9 +62,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, torch
     return made(tmp_path_factory.mktemp("here"), {})
 
 
-@pytest.mark.parametrize(
-    "name", ["AVX2", *(pytest.param(name, marks=pytest.mark.slow) for name in INSTRUCTIONS if name != "AVX2")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INSTRUCTIONS)
 def test_the_numbers_agree(name: str, here: tuple[str, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     used, ours = here
     restricted, theirs = made(tmp_path, INSTRUCTIONS[name])

@@ -70,7 +70,9 @@ def test_a_full_disk_under_standard_output(repository: Repository, command: tupl
     assert (errors.count(b"\n"), process.returncode) == (1, 2)
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", ["<&- >&- 2>&-", *(pytest.param(one, marks=pytest.mark.slow) for one in ("<&-", ">&-", "2>&-"))]
+)
 @pytest.mark.parametrize("command", [COMMANDS["verify"], COMMANDS["help of a stage"]], ids=["verify", "help"])
 def test_closed_streams(repository: Repository, command: tuple[str, ...], closed: str) -> None:
     call = ["/bin/sh", "-c", f'exec "$0" -m {" ".join(command)} {closed}', sys.executable]

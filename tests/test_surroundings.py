@@ -29,6 +29,7 @@ def test_what_must_be_obeyed_stays(name: str) -> None:
     assert clean({name: "x"})[name] == "x"
 
 
+@pytest.mark.slow
 def test_under_all_of_them_at_once_come_the_same_bytes(tmp_path: Path) -> None:
     plain = made(tmp_path / "plain", {})
     assert len(plain) == 64, plain  # a hash, not a complaint
