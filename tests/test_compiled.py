@@ -409,15 +409,15 @@ def test_no_place_to_compile_in_says_so(number: int, tmp_path: Path, monkeypatch
 @pytest.mark.slow
 def test_processes_that_compile_the_same_at_once_all_end_well() -> None:
     """Here some rounds of what `python -m benchmarks.campaigns races` does by the hundred."""
-    code = "import tempfile, pathlib; from benchmarks.campaigns.races import races; print(*races(10, pathlib.Path(%r)))"
+    code = "import tempfile, pathlib; from benchmarks.campaigns.races import races; print(*races(5, pathlib.Path(%r)))"
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", code % folder], cwd=ROOT, capture_output=True, text=True, check=True
         )
     counted = re.fullmatch(
-        r"10 rounds of 4 processes: (\d+) ended with the right answers(, \d were killed by us)?\n", done.stdout
+        r"5 rounds of 4 processes: (\d+) ended with the right answers(, \d were killed by us)?\n", done.stdout
     )
-    assert counted and int(counted[1]) >= 35, done.stdout
+    assert counted and int(counted[1]) >= 17, done.stdout
 
 
 @needs_compiler
