@@ -27,6 +27,7 @@ _LEFT_BEHIND = shutil.ignore_patterns(
 _LONGEST_FIRST = (
     *("test_pipeline", "test_training", "test_compiled", "test_browser", "test_mlflow_ui", "test_tracking"),
     *("test_honesty", "test_experiments", "test_faults", "test_campaigns", "test_hybrid", "test_diagnose_landscape"),
+    *("test_tasks", "test_plots", "test_stages", "test_ode", "test_cpp", "test_streams", "test_hydra_section"),
 )
 
 
