@@ -93,8 +93,8 @@ def test_the_two_ways_agree_with_dual_numbers() -> None:
 
     points = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
     outcome, jacobian = dual.linearise(forward, points, points[..., :1])
-    for way in (any_torch.linearise_by_jvp, any_torch.linearise_by_autograd):
-        value, found = way(forward, points, points[..., :1])
+    for mode in (any_torch.linearise_by_jvp, any_torch.linearise_by_autograd):
+        value, found = mode(forward, points, points[..., :1])
         torch.testing.assert_close(value, outcome, rtol=0, atol=0)
         torch.testing.assert_close(found, jacobian, rtol=1e-14, atol=1e-15)
 
@@ -102,7 +102,7 @@ def test_the_two_ways_agree_with_dual_numbers() -> None:
 def test_what_dual_numbers_know_is_left_to_them(caplog: pytest.LogCaptureFixture) -> None:
     task = Simulator(torch.sin)
     task.linearise(*(task.box.sample(2, torch.Generator().manual_seed(0)), torch.zeros(2, 0)))
-    assert "_way" not in vars(task) and caplog.records == []
+    assert "_mode" not in vars(task) and caplog.records == []
 
 
 def test_it_is_found_out_once_and_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -126,9 +126,9 @@ def test_it_is_found_out_once_and_said(caplog: pytest.LogCaptureFixture) -> None
 
 def test_few_outcomes_are_followed_backwards_and_many_forwards() -> None:
     points = torch.rand(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for repeated, way in ((8, any_torch.linearise_by_autograd), (9, any_torch.linearise_by_jvp)):
+    for repeated, mode in ((8, any_torch.linearise_by_autograd), (9, any_torch.linearise_by_jvp)):
         task = Simulator(lambda c, repeated=repeated: c.abs().repeat(1, repeated))
-        assert any_torch.find_way(task, points, points[:, :0]) is way
+        assert any_torch.choose_mode(task, points, points[:, :0]) is mode
 
 
 def test_forward_mode_where_there_is_no_reverse_mode() -> None:
@@ -151,7 +151,7 @@ def test_forward_mode_where_there_is_no_reverse_mode() -> None:
 
     task = Simulator(Square.apply)
     _, jacobian = task.linearise(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 0))
-    assert vars(task)["_way"] is any_torch.linearise_by_jvp
+    assert vars(task)["_mode"] is any_torch.linearise_by_jvp
     assert jacobian.tolist() == [[[6.0, 0.0], [0.0, 8.0]]]
 
 
@@ -168,7 +168,7 @@ def test_reverse_mode_where_there_is_no_forward_mode() -> None:
 
     task = Simulator(lambda c: Square.apply(c).repeat(1, 9))
     _, jacobian = task.linearise(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 0))
-    assert vars(task)["_way"] is any_torch.linearise_by_autograd
+    assert vars(task)["_mode"] is any_torch.linearise_by_autograd
     assert jacobian[:, :2].tolist() == [[[6.0, 0.0], [0.0, 8.0]]]
 
 
@@ -188,7 +188,7 @@ def test_a_simulators_own_error_stays_its_own(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         task.linearise(torch.ones(1, 2), torch.zeros(1, 0))
     assert caught.value is error
-    assert "_way" not in vars(task)
+    assert "_mode" not in vars(task)
 
 
 def transmit(thicknesses: Tensor) -> Tensor:

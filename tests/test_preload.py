@@ -125,10 +125,10 @@ def test_a_stage_ends_with_its_fork(probe, served):
 
 def test_it_ends_with_whoever_keeps_it():
     program = """
-import os, signal
+import os, signal, psutil
 from aimback.runtime.preload import preload
 with preload():
-    print(os.popen(f"pgrep -P {os.getpid()} -f preload").read(), flush=True)
+    print(*[child.pid for child in psutil.Process().children()], flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -86,7 +86,7 @@ def test_one_pass_agrees_with_autograd_and_with_a_call(task: Task, device: torch
     value, gradient = linearise_by_autograd(task, controls, conditions)
     torch.testing.assert_close(outcome, value, rtol=0, atol=0)
     torch.testing.assert_close(jacobian, gradient, rtol=1e-10, atol=1e-10)
-    assert "_way" not in vars(task)  # by dual numbers
+    assert "_mode" not in vars(task)  # by dual numbers
 
 
 def test_a_sample_alone_is_its_row_in_a_batch(task: Task) -> None:

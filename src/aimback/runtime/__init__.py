@@ -1,6 +1,5 @@
 """How a process of ours starts, ends, dies and is mended after."""
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -10,8 +9,6 @@ from aimback.runtime.surroundings import start_clean
 # Only a command of ours, not whoever imports this; Python calls itself "-m" while it looks for a module to run.
 if sys.argv[0] == "-m" or Path(sys.argv[0]).name == "aimback":
     start_clean()
-    # At its default the collector looks through all there is again and again while libraries load.
-    gc.set_threshold(100_000)
 
 if "DVC_STAGE" in os.environ:  # here, because importing PyTorch takes longer than dvc needs to die
     from aimback.runtime.orphan import end_with_dvc

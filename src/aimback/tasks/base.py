@@ -45,16 +45,16 @@ class Task(Protocol):
         Raises:
             UserError: torch cannot do so either.
         """
-        way: any_torch.Linearise = vars(self).get("_way", dual.linearise)
+        mode: any_torch.Linearise = vars(self).get("_mode", dual.linearise)
         try:
-            return way(self, controls, conditions)
-        except Exception as error:
-            if way is not dual.linearise or torch.compiler.is_compiling() or is_out_of_memory(error):
+            return mode(self, controls, conditions)
+        except Exception as error:  # code that was not written for dual numbers can fail in any way
+            if mode is not dual.linearise or torch.compiler.is_compiling() or is_out_of_memory(error):
                 raise
             reason = error
-        way = vars(self)["_way"] = any_torch.find_way(self, controls, conditions)
+        mode = vars(self)["_mode"] = any_torch.choose_mode(self, controls, conditions)
         log.warning("%s: is differentiated by torch, since %s", type(self).__name__, str(reason).partition("\n")[0])
-        return way(self, controls, conditions)
+        return mode(self, controls, conditions)
 
     def finer(self, factor: int) -> "Task | None":
         """The same task with so many times as many steps, so that what both make of an answer tells the error.

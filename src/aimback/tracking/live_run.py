@@ -113,8 +113,12 @@ class LiveTraining:
         """Write what the pipe takes; the rest waits for the next call."""
         if self._logger is None or self._logger.stdin is None:
             return
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+        try:
             while self._waiting:
                 # Whole or not at all, being short.
                 os.write(self._logger.stdin.fileno(), json.dumps(self._waiting[0]).encode() + b"\n")
                 self._waiting.popleft()
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:  # nobody reads any more
+            self._waiting.clear()
