@@ -628,8 +628,7 @@ def test_the_surrogate_is_a_model_that_loads_back_in_another_process(store, tmp_
     model = Model(
         weights=weights,
         checksum=weights.with_suffix(".sha256"),
-        task_class="aimback.tasks.cannon_drag.CannonDrag",
-        task_arguments={"drag": 0.05},
+        task={"_target_": "aimback.tasks.cannon_drag.CannonDrag", "drag": 0.05},
         inputs=["speed", "angle", "wind"],
         outputs=["distance"],
         example=[5.0, 0.5, 1.0],

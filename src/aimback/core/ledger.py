@@ -12,7 +12,7 @@ class Ledger:
     """Counts of one route; a row of a batch is one.
 
     Attributes:
-        simulations: runs of the simulator, be it to make a data set or to solve.
+        simulations: runs of the simulator, be it to make a data set, to solve, or for differences.
         evaluations: of the route's own forward map (simulator or network) inside the solver, and inside a
             training that goes through it.
         gradients: Jacobians of that map; each came with an evaluation, counted beside it.
@@ -53,4 +53,6 @@ class Counted:
         if gradients:
             self._ledger.gradients += rows
         if self._simulates:
-            self._ledger.simulations += rows
+            # Differences take more simulations than the one whose outcome they come with.
+            each = getattr(self.forward, "simulations_a_jacobian", 1) if gradients else 1
+            self._ledger.simulations += rows * each

@@ -1,8 +1,13 @@
 """What makes two tasks the same, so that a file made for one is never used for another."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from aimback.core.box import Box
 from aimback.core.errors import UserError
@@ -54,6 +59,11 @@ def _plain(value: Any) -> Any:
         return [[axis.name, axis.unit, axis.lower, axis.upper] for axis in value.axes]
     if isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, list | tuple) and all(isinstance(part, bool | int | float | str) for part in value):
-        return list(value)
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray | Tensor):
+        array = np.asarray(value)
+        return [str(array.dtype), *array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()]
     return None

@@ -5,7 +5,7 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -15,7 +15,9 @@ import aimback
 from aimback.core.checks import quote
 from aimback.core.errors import UserError
 from aimback.core.section import Section
+from aimback.simulators.source import CODE
 from aimback.solve.solver import Solver
+from aimback.tasks.base import Task
 
 T = TypeVar("T")
 _PACKAGE = Path(aimback.__file__).parent
@@ -23,27 +25,31 @@ _FAMILIES = (Solver,)
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-def build(node: Any, kind: type[T], path: str = "") -> T:
+def build(node: Any, kind: type[T], path: str = "", trusted: Sequence[str] = ()) -> T:
     """Make the object that a config node describes.
 
     Args:
         node: a mapping of constructor keywords; `_target_` names the class where `kind` leaves a choice.
         kind: the class, or a protocol that the class must implement, or the base of a family of classes.
         path: where the node stands in the config, for messages.
+        trusted: packages beside aimback that may hold the class.
 
     Raises:
-        UserError: a target that is no class of this kind inside aimback, an unknown or missing key,
+        UserError: a target that is no class of this kind inside aimback or what is trusted, an unknown or missing key,
             a value of another type, out of range, or not finite.
     """
     if not isinstance(node, Mapping):
         raise UserError(_place(path, f"must be a group of settings, got {quote(node)}"))
     values = {str(name): value for name, value in node.items()}
-    has_choice = getattr(kind, "_is_protocol", False) or kind in _FAMILIES
-    made = _find_class(values.pop("_target_", None), kind, path) if has_choice else kind
-    schema = _describe(made)  # type: ignore[arg-type]
+    code = values.pop(CODE, None)
+    made = _choose_class(values, kind, path, trusted)
+    schema = _describe(made)
     try:
         checked = schema.model_validate(values)
-        return made(**{name: getattr(checked, name) for name in values})
+        built: T = made(**{name: getattr(checked, name) for name in values})
+        if code is not None:
+            vars(built)["code"] = code  # so that files are known to be made by other code; see `identify`
+        return built
     except ValidationError as error:
         raise UserError(_place(path, explain(error, schema))) from None
     except ValueError as error:
@@ -61,16 +67,36 @@ def _describe(made: type) -> type[Section]:
     return create_model(made.__name__, __base__=Section, **fields)
 
 
-def _find_class(target: Any, kind: type[T], path: str) -> type[T]:
-    """The class that `target` names, once it is known to be one of ours: importing and calling run code."""
+def _choose_class(values: dict[str, Any], kind: type[T], path: str, trusted: Sequence[str]) -> type:
+    """The class to make, where `kind` leaves a choice by what is said of it; `_target_` is taken out."""
+    if not (getattr(kind, "_is_protocol", False) or kind in _FAMILIES):
+        return kind
+    if kind is Task and "_target_" not in values and "simulator" in values:
+        from aimback.tasks.described import DescribedTask
+
+        return DescribedTask
+    return _find_class(values.pop("_target_", None), kind, path, trusted)
+
+
+def _find_class(target: Any, kind: type[T], path: str, trusted: Sequence[str]) -> type[T]:
+    """The class that `target` names, once it is known to be ours or trusted: importing and calling run code."""
     wanted = _place(path, f"_target_: must name a {kind.__name__} of aimback, got {quote(target)}")
-    if not isinstance(target, str) or re.fullmatch(r"aimback(\.[A-Za-z]\w*)+", target) is None:
+    if not isinstance(target, str) or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z]\w*)+", target) is None:
         raise UserError(wanted)
     module_name, _, name = target.rpartition(".")
-    file = _PACKAGE.joinpath(*module_name.split(".")[1:])
-    if not (file.with_suffix(".py").is_file() or file.joinpath("__init__.py").is_file()):
-        raise UserError(wanted)
-    found = getattr(importlib.import_module(module_name), name, None)
+    if (package := module_name.partition(".")[0]) != "aimback":
+        if package not in trusted:
+            raise UserError(wanted)
+    else:
+        file = _PACKAGE.joinpath(*module_name.split(".")[1:])
+        if not (file.with_suffix(".py").is_file() or file.joinpath("__init__.py").is_file()):
+            raise UserError(wanted)
+    try:
+        found = getattr(importlib.import_module(module_name), name, None)
+    except Exception as error:  # whatever stands in a module of the user's is run
+        if package == "aimback":
+            raise
+        raise UserError(_place(path, f"_target_: {module_name} cannot be imported ({error})")) from error
     if not isinstance(found, type) or found.__module__ != module_name or not _implements(found, kind):
         raise UserError(wanted)
     return found

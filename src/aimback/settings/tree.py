@@ -28,6 +28,7 @@ from aimback.data.dataset import LEAST_EXAMPLES
 from aimback.runtime.project import locate, locate_untracked
 from aimback.settings.build import build, explain
 from aimback.settings.claims import DiagnoseSettings
+from aimback.settings.foreign import check_trust, find_out
 from aimback.settings.learning import HybridSettings, NetworkSettings, TrainingSettings, check_together
 from aimback.solve.smoothing_settings import Smoothing
 from aimback.solve.solver import Solver
@@ -133,10 +134,12 @@ class Settings(Section):
     """All that is configured, see conf/config.yaml.
 
     Attributes:
+        trust: what conf/config.yaml allows to be run beside aimback: packages; commands, files, addresses as a whole.
         tasks: the simulators by name; under `only.task`, that one.
         targets_sha256: of the file of targets, as it was when the pipeline was composed.
     """
 
+    trust: list[str]
     only: Only
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
     task_names: list[str] = Field(alias="tasks")
@@ -176,7 +179,8 @@ class Settings(Section):
         if only not in (None, *nodes):
             raise UserError(f"there is no {only!r}, which only.task asks for; there is {', '.join(map(str, nodes))}")
         chosen = nodes if only is None else {only: nodes[only]}
-        return {name: build(node, Task, name) for name, node in chosen.items()}  # type: ignore[type-abstract]
+        trusted = before.data.get("trust", ())
+        return {name: build(node, Task, name, trusted) for name, node in chosen.items()}  # type: ignore[type-abstract]
 
     @property
     def routes(self) -> dict[str, str]:
@@ -242,6 +246,8 @@ def read_settings(tree: Mapping[str, Any]) -> Settings:
     except (OmegaConfBaseException, RecursionError) as error:  # an unknown name in ${...}, or a circle
         key = getattr(error, "full_key", None) or "config"
         raise UserError(f"{key}: {str(error).partition(chr(10))[0]}") from error
+    if isinstance(plain["task"], Mapping):
+        plain["task"] = find_out(plain["task"], check_trust(plain))
     try:
         settings = Settings.model_validate(plain)
     except ValidationError as error:

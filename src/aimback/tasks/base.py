@@ -33,6 +33,16 @@ class Task(Protocol):
     outcomes: Box
     tolerance: float
 
+    @property
+    def simulations_a_jacobian(self) -> int:
+        """How many simulations an outcome with its Jacobian takes: 1, but where it comes of differences."""
+        return 1
+
+    @property
+    def compiles(self) -> bool:
+        """Whether its arithmetic is torch's, so that a solve through it may be compiled."""
+        return True
+
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """Simulate: `(..., n_controls)`, `(..., n_conditions)` -> `(..., n_outcomes)`."""
         ...

@@ -38,8 +38,7 @@ def log_model(uri: str, run_id: str, model: Model) -> None:
                 # The package travels with the model, so that it loads where aimback is not installed.
                 code_paths=[str(_PACKAGE)],
                 model_config={
-                    "task_class": model.task_class,
-                    "task_arguments": dict(model.task_arguments),
+                    "task": dict(model.task),
                     "inputs": list(model.inputs),
                     "outputs": list(model.outputs),
                 },

@@ -39,8 +39,7 @@ class Model:
     Args:
         weights: the safetensors file; its checksum file lies beside it.
         checksum: the checksum file.
-        task_class: "module.Class" of the task that the weights belong to.
-        task_arguments: the keywords that the task is made with.
+        task: the section of the config that describes the task which the weights belong to.
         inputs: names of the columns that go in: controls, then conditions.
         outputs: names of the outcomes.
         example: one row of inputs.
@@ -48,8 +47,7 @@ class Model:
 
     weights: Path
     checksum: Path
-    task_class: str
-    task_arguments: Mapping[str, object]
+    task: Mapping[str, object]
     inputs: Sequence[str]
     outputs: Sequence[str]
     example: Sequence[float]

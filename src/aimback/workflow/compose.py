@@ -7,7 +7,7 @@ which conf/ it was composed from, and is written only once everything in it was 
 
 import hashlib
 import os
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +17,7 @@ from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text
 from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF, locate_untracked, name_below_root
+from aimback.settings.foreign import check_trust, reuse_findings
 from aimback.workflow.entry import explain_composing
 from aimback.workflow.params import ANEW, PARAMS, check_conf, read_mapping
 
@@ -42,14 +43,15 @@ def write_params(cfg: DictConfig) -> bool:
     targets = locate_untracked(cfg.targets) if isinstance(cfg.get("targets"), str) else None
     if targets is not None and not targets.is_file():
         raise UserError(f"targets: there is no file {str(targets)!r}")
-    text = None
+    text, tree = None, None
     try:
-        tree = OmegaConf.to_container(cfg, resolve=True)
-        assert isinstance(tree, dict)
+        tree = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
         if targets is not None:
             tree["targets"] = name_below_root(tree["targets"])
         tree["targets_sha256"] = targets and sha256(targets)
-        text = f"{HEADER}{hash_conf()}\n{OmegaConf.to_yaml(OmegaConf.create(tree))}"
+        if isinstance(tree["task"], dict):
+            tree["task"] = reuse_findings(tree["task"], _read_tasks(), check_trust(tree))
+        text = _write_out(tree)
     except (OmegaConfBaseException, RecursionError):
         pass  # the settings do not resolve, of which `read_settings` says more
     if text is not None and PARAMS.is_file() and PARAMS.read_bytes() == text.encode():
@@ -58,16 +60,28 @@ def write_params(cfg: DictConfig) -> bool:
     from aimback.settings.memory import check_memory
     from aimback.settings.tree import read_settings
 
-    settings = read_settings(cfg)
+    settings = read_settings(cfg if tree is None else tree)
     if settings.only.task or settings.only.route:
         raise UserError("only: is told to stages one by one; what a run shall do is chosen by task=[...]")
     check_memory(settings)
     if targets is not None:
         for task in settings.tasks.values():
             read_targets(targets, task)
-    assert text is not None
-    write_text(PARAMS, text)
+    write_text(PARAMS, _write_out(settings.tree))
     return True
+
+
+def _read_tasks() -> dict[str, Any]:
+    """The tasks of the params.yaml that is there, if they can be read."""
+    try:
+        tasks = read_mapping(PARAMS, ANEW)["task"]
+    except (UserError, KeyError):
+        return {}
+    return tasks if isinstance(tasks, dict) else {}
+
+
+def _write_out(tree: dict[Any, Any]) -> str:
+    return f"{HEADER}{hash_conf()}\n{OmegaConf.to_yaml(OmegaConf.create(tree))}"
 
 
 def _find_lists(tree: Any) -> Any:

@@ -77,7 +77,6 @@ class Record:
         dataset = load_dataset(file, task)
         shown = self.settings.compared.get("surrogate")
         is_drawn = shown is not None and self.settings.invert[shown].network == route
-        settings = tree["task"][self.name]
         return Run(
             state=self.state,
             kind="training",
@@ -92,8 +91,7 @@ class Record:
             model=Model(
                 weights=network / "weights.safetensors",
                 checksum=network / "weights.sha256",
-                task_class=settings["_target_"],
-                task_arguments={key: value for key, value in settings.items() if key != "_target_"},
+                task=tree["task"][self.name],
                 inputs=[*task.box.names, *task.conditions.names],
                 outputs=task.outcomes.names,
                 example=[*dataset.controls[0].tolist(), *dataset.conditions[0].tolist()],

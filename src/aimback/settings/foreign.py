@@ -1,0 +1,162 @@
+"""Simulators that config names: which may be run at all, of which code they are, and what is found out about them."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from aimback.core.checks import quote
+from aimback.core.errors import UserError
+from aimback.runtime.project import CONF, ROOT
+from aimback.simulators.apart import run_apart
+from aimback.simulators.description import NAMED_BY
+from aimback.simulators.source import CODE, hash_files, hash_package, hash_place
+
+_FOUND = ("arrays", "cases", "derivatives", "step")
+
+
+def read_trust() -> list[str]:
+    """What conf/config.yaml itself trusts; no preset and no override has a say in it."""
+    file = CONF / "config.yaml"
+    listed: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else {}
+    return [str(entry) for entry in listed.get("trust") or []]
+
+
+def check_trust(tree: Mapping[str, Any]) -> list[str]:
+    """Compare the trust that was composed with that of conf/config.yaml.
+
+    Raises:
+        UserError: something has been added, or taken away.
+    """
+    trusted = read_trust()
+    if list(tree.get("trust") or []) != trusted:
+        raise UserError(f"trust: is what conf/config.yaml lists there, {quote(trusted)}; edit that file")
+    return trusted
+
+
+def is_trusted(target: str, trusted: list[str]) -> bool:
+    """Whether a module, or a command, file, folder or address as a whole, may be run."""
+    return target in trusted or target.partition(":")[0].partition(".")[0] in trusted
+
+
+def _find_target(node: Mapping[str, Any]) -> tuple[str, str] | None:
+    """By what a task names code that is not ours, and that name; None where it names none."""
+    if "_target_" in node:
+        target = str(node["_target_"])
+        return None if target.partition(".")[0] == "aimback" else ("_target_", target)
+    simulator = node.get("simulator")
+    if not isinstance(simulator, Mapping):
+        return None
+    return next(((kind, str(simulator[kind])) for kind in NAMED_BY if simulator.get(kind) is not None), None)
+
+
+def hash_code(node: Mapping[str, Any], place: str, trusted: list[str]) -> str | None:
+    """The hash of the code that a task names; None where that is ours.
+
+    Args:
+        place: where the task stands in the config, for messages.
+
+    Raises:
+        UserError: it is not trusted, or not there.
+    """
+    found = _find_target(node)
+    if found is None:
+        return None
+    kind, target = found
+    where = f"{place}.{kind}" if kind == "_target_" else f"{place}.simulator.{kind}"
+    if not is_trusted(target, trusted):
+        wanted = quote(target.partition(":")[0].partition(".")[0] if kind in ("call", "_target_") else target)
+        raise UserError(f"{where}: {quote(target)} is not trusted; list it in conf/config.yaml, trust: [{wanted}]")
+    try:
+        if kind in ("call", "_target_"):
+            module = target.partition(":")[0] if kind == "call" else target.rpartition(".")[0]
+            return hash_package(module)
+        if kind == "umbridge":
+            return ""
+        if kind == "command":
+            words = [ROOT / word for word in shlex.split(target)]
+            template = node["simulator"].get("template")
+            files = [word for word in [*words, *([ROOT / template] if template else [])] if word.is_file()]
+            return hash_files(sorted(files), ROOT)
+        return hash_place(ROOT / target)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def reuse_findings(tasks: Mapping[str, Any], known: Mapping[str, Any], trusted: list[str]) -> dict[str, Any]:
+    """Write the hash of its code beside each task, and what was found out about the same simulator before into it.
+
+    Args:
+        tasks: the sections as configured, by name.
+        known: those of an earlier composition.
+    """
+    return {name: _reuse(name, node, known.get(name) or {}, trusted) for name, node in tasks.items()}
+
+
+def _reuse(name: str, node: Mapping[str, Any], known: Mapping[str, Any], trusted: list[str]) -> Any:
+    code = hash_code(node, f"task.{name}", trusted) if isinstance(node, Mapping) else None
+    if code is None:
+        return node
+    marked = {**node, CODE: code}
+    if "_target_" in node or known.get(CODE) != code:
+        return marked
+    try:
+        simulator = dict(marked["simulator"])
+        for key in _FOUND:
+            if simulator.get(key, "auto") in ("auto", None) and key in known["simulator"]:
+                simulator[key] = known["simulator"][key]
+        outcomes = {
+            outcome: {"range": known["outcomes"][outcome]["range"], **section}
+            for outcome, section in marked["outcomes"].items()
+        }
+    except (KeyError, TypeError, AttributeError):
+        return marked
+    filled = {**marked, "simulator": simulator, "outcomes": outcomes}
+    return filled if filled == known else marked
+
+
+def find_out(tasks: Mapping[str, Any], trusted: list[str]) -> dict[str, Any]:
+    """Fill in what the sections of described simulators leave open, by calling these.
+
+    Raises:
+        UserError: names the task and what is wrong.
+    """
+    return {name: _find_out(name, node, trusted) for name, node in tasks.items()}
+
+
+def _find_out(name: str, node: Any, trusted: list[str]) -> Any:
+    code = hash_code(node, f"task.{name}", trusted) if isinstance(node, Mapping) else None
+    if code is None:
+        return node
+    if node.get(CODE, code) != code:
+        raise UserError(f"task.{name}: its code was edited after params.yaml was composed; run it again")
+    marked = {**node, CODE: code}
+    if "_target_" in node or _is_known(node):
+        return marked
+    try:
+        found, said = run_apart(_probe, marked, who=f"task.{name}")
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith("task.") else f"task.{name}.{error}") from None
+    print(f"{name}: {said}", flush=True)
+    return found
+
+
+def _is_known(node: Mapping[str, Any]) -> bool:
+    simulator, outcomes = node.get("simulator"), node.get("outcomes")
+    if not isinstance(simulator, Mapping) or not isinstance(outcomes, Mapping):
+        return True  # who builds the task says what is wrong
+    has_ranges = all(isinstance(one, Mapping) and one.get("range") is not None for one in outcomes.values())
+    return has_ranges and all(simulator.get(key, "auto") != "auto" for key in ("arrays", "cases", "derivatives"))
+
+
+def _probe(node: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The section filled in, and a sentence about it."""
+    from aimback.settings.build import build  # imports PyTorch
+    from aimback.tasks.base import Task
+    from aimback.tasks.described import DescribedTask, complete
+
+    task = build(node, Task)  # type: ignore[type-abstract]
+    assert isinstance(task, DescribedTask)
+    found = task.probe()
+    return complete(node, found), found.tell()

@@ -1,0 +1,252 @@
+"""What is found out about a simulator before the first stage: what it takes, what derivatives it has, what it spans."""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimback.core.box import Box
+from aimback.core.errors import UserError, is_out_of_memory
+from aimback.simulators.maps import DifferenceRows, RowMap
+from aimback.simulators.noise import MOST_NOISE, choose_step, estimate_noise
+
+# Cases that are simulated for the range of the outcomes; the first of them tell what the function takes.
+SAMPLES = 32
+_TRIED = 5
+# Between a simulation in company and the same alone; more than rounding, and less than any mistake.
+_ALIKE = 1e-6
+# Of a derivative, against differences, beyond what these are uncertain by.
+_RIGHT = 1e-3
+_STEP = 1e-4
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found out, as it stands in a config.
+
+    Attributes:
+        arrays, cases, derivatives, step: see `Description`.
+        ranges: the least and the greatest of each outcome, `(2, n_outcomes)`, over a sample of the box.
+        calls: simulations that finding out has taken.
+        reasons: why derivatives that were tried before are not used.
+    """
+
+    arrays: str
+    cases: str
+    derivatives: str
+    step: float | None
+    ranges: Tensor
+    calls: int
+    reasons: tuple[str, ...] = ()
+
+    def tell(self) -> str:
+        """What was found out, in words."""
+        called = {"batch": "is called with all cases at once", "vmap": "is mapped over cases by torch.func.vmap"}
+        derivatives = {
+            "none": "it has no derivatives that can be used",
+            "finite_differences": f"differences give its derivatives, in steps of {self.step or 0:.1g} of a range",
+            "own": "it brings its derivatives along",
+        }
+        how = derivatives.get(
+            self.derivatives, f"its derivatives come by {self.derivatives}, and agree with differences"
+        )
+        why = (
+            f" ({'; '.join(self.reasons)})"
+            if self.reasons and self.derivatives in ("none", "finite_differences")
+            else ""
+        )
+        return (
+            f"{called.get(self.cases, 'is called case by case')} ({self.arrays}); {how}{why}; {self.calls} runs told so"
+        )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to call a simulator.
+
+    Attributes:
+        arrays, cases: see `Description`.
+        modes: how it can be differentiated when it is called so, best first.
+        make: of a mode, "" for none, the map of rows.
+    """
+
+    arrays: str
+    cases: str
+    modes: Sequence[str]
+    make: Callable[[str], RowMap]
+
+
+class _Tally:
+    """A map of rows that counts them."""
+
+    def __init__(self, rows: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._rows, self.calls = rows, 0
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        self.calls += len(controls)
+        return self._rows(controls, conditions)
+
+    def tell_failures(self) -> str:
+        """The most frequent reason why runs have failed, to be put behind a sentence."""
+        failed: Counter[str] = getattr(self._rows, "failed", None) or Counter()
+        return "".join(f"; {count} failed: {reason}" for reason, count in failed.most_common(1))
+
+
+@dataclass(frozen=True)
+class Prober:
+    """Finds out how a simulator is to be called and differentiated.
+
+    Args:
+        who: what to call it in messages.
+        box, conditions: where it is tried.
+        candidates: ways to call it, best first.
+        wanted: the derivatives that the config asks for; "auto" for the best.
+    """
+
+    who: str
+    box: Box
+    conditions: Box
+    candidates: Sequence[Candidate]
+    wanted: str
+
+    def find(self) -> Findings:
+        """Try it.
+
+        Raises:
+            UserError: no way to call it works, or not the derivatives that are asked for.
+        """
+        generator = torch.Generator().manual_seed(0)
+        controls, conditions = self.box.sample(SAMPLES, generator), self.conditions.sample(SAMPLES, generator)
+        calls, plain, failures = 0, None, None
+        reasons: list[str] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is tried and then not used
+            for candidate in self.candidates:
+                rows = _Tally(candidate.make(""))
+                reason = self._try_calling(rows, candidate, controls[:_TRIED], conditions[:_TRIED])
+                if reason is None:
+                    found = self._examine(candidate, rows, controls, conditions)
+                    calls += rows.calls
+                    if found is None:
+                        failures = rows.tell_failures()
+                        continue
+                    found = replace(found, calls=calls, reasons=(*reasons, *found.reasons))
+                    if found.derivatives in candidate.modes:
+                        return found
+                    if not candidate.modes:
+                        plain = found if plain is None or found.derivatives != "none" else plain
+                        break
+                    # Tensors of which the gradient is of no use are only slower than arrays.
+                    plain, reasons = plain or found, list(found.reasons)
+                else:
+                    calls += rows.calls
+                    reasons.append(f"{candidate.arrays}, {candidate.cases}: {reason}")
+        if plain is None and failures is not None:
+            raise UserError(f"{self.who}: none of {SAMPLES} runs gave a finite outcome{failures}")
+        if plain is None:
+            raise UserError(f"{self.who}: cannot be called with {self._show(controls[0])}: {reasons[-1]}")
+        if self.wanted not in ("auto", "none", plain.derivatives):
+            raise UserError(f"{self.who}: derivatives: {'; '.join(plain.reasons)}")
+        return replace(plain, calls=calls)
+
+    def _try_calling(self, rows: "_Tally", candidate: Candidate, controls: Tensor, conditions: Tensor) -> str | None:
+        """Why it cannot be called so; None where it can."""
+        try:
+            together = rows(controls, conditions)
+            if together.shape[:1] != controls.shape[:1] or together.ndim != 2:
+                return f"{len(controls)} cases at once gave numbers of shape {tuple(together.shape)}"
+            if candidate.cases == "one":
+                return None
+            alone = torch.cat([rows(*one) for one in zip(controls.split(1), conditions.split(1), strict=True)])
+        except Exception as error:  # code that was not written for these arrays can fail in any way
+            if is_out_of_memory(error):
+                raise
+            return _first_line(error)
+        scale = together.nan_to_num().abs().amax(0)
+        alike = ((together - alone).abs() <= _ALIKE * scale) | (together.isnan() & alone.isnan())
+        return None if bool(alike.all()) else "a case depends on those beside it"
+
+    def _examine(self, candidate: Candidate, rows: "_Tally", controls: Tensor, conditions: Tensor) -> Findings | None:
+        """What it is like when it is called so; None where no run gives a finite outcome."""
+        outcomes = rows(controls, conditions)
+        (finite,) = torch.isfinite(outcomes).all(-1).nonzero(as_tuple=True)
+        if len(finite) == 0:
+            return None
+        low, high = outcomes[finite].amin(0), outcomes[finite].amax(0)
+        span = torch.where(high > low, high - low, torch.ones_like(low))
+        found = Findings(candidate.arrays, candidate.cases, "none", None, torch.stack([low, high]), 0)
+        if self.wanted == "none":
+            return found
+        tried, given = controls[finite[:3]], conditions[finite[:3]]
+        reasons: list[str] = []
+        for mode in candidate.modes if self.wanted == "auto" else [self.wanted]:
+            if mode == "finite_differences":
+                break
+            if mode not in candidate.modes:
+                return replace(found, reasons=(f"{mode}: does not fit {candidate.arrays}, {candidate.cases}",))
+            reason = self._compare(candidate.make(mode), rows, tried, given, span)
+            if reason is None:
+                return replace(found, derivatives=mode, reasons=tuple(reasons))
+            reasons.append(f"{mode}: {reason}")
+        if self.wanted in ("auto", "finite_differences"):
+            noise = float((self._measure_noise(rows, tried[0], given[0]) / span.numpy()).max())
+            if noise <= MOST_NOISE:
+                found = replace(found, derivatives="finite_differences", step=choose_step(noise))
+            else:
+                reasons.append(f"finite_differences: its noise is {noise:.1%} of the range of an outcome")
+        return replace(found, reasons=tuple(reasons))
+
+    def _compare(
+        self, differentiated: RowMap, rows: _Tally, controls: Tensor, conditions: Tensor, span: Tensor
+    ) -> str | None:
+        """Why a derivative is not right; None where differences agree with it."""
+        try:
+            _, jacobian = differentiated.linearise(controls, conditions)
+        except Exception as error:  # torch fails in many ways on what it cannot differentiate
+            if is_out_of_memory(error):
+                raise
+            return _first_line(error)
+        finally:
+            rows.calls += len(controls) * differentiated.calls_a_jacobian
+        width = self.box.upper - self.box.lower
+        coarse, fine = (
+            DifferenceRows(rows, self.box.lower, self.box.upper, step).linearise(controls, conditions)[1]
+            for step in (_STEP, _STEP / 4)
+        )
+        # Halving a one-sided step halves its error: so much may be left of it.
+        scaled, doubt = (part * width / span[:, None] for part in (jacobian - fine, coarse - fine))
+        size = (fine * width / span[:, None]).abs().amax()
+        wrong = scaled.abs() > _RIGHT * (1 + size) + 2 * doubt.abs()
+        if not bool(torch.isfinite(jacobian).all()):
+            return "it is not finite where the outcome is"
+        # At a kink differences disagree with themselves; most of the places are none.
+        if wrong.flatten(1).any(1).sum() * 2 > len(controls):
+            row, outcome, control = (int(index) for index in wrong.nonzero()[0])
+            mine, theirs = float(jacobian[row, outcome, control]), float(fine[row, outcome, control])
+            return f"by {self.box.names[control]} it is {mine:.4g}, differences say {theirs:.4g}"
+        return None
+
+    def _measure_noise(self, rows: _Tally, controls: Tensor, conditions: Tensor) -> Any:
+        width = self.box.upper - self.box.lower
+        inwards = torch.where(controls > (self.box.lower + self.box.upper) / 2, -1.0, 1.0)
+
+        def along(places: Tensor) -> Tensor:
+            points = controls + places[:, None] * inwards * width
+            return rows(points.clamp(self.box.lower, self.box.upper), conditions.expand(len(places), -1))
+
+        again = rows(controls.expand(2, -1), conditions.expand(2, -1))
+        return np.maximum(estimate_noise(along), (again[0] - again[1]).abs().numpy())
+
+    def _show(self, controls: Tensor) -> str:
+        pairs = [f"{name}={value:.6g}" for name, value in zip(self.box.names, controls.tolist(), strict=True)]
+        return ", ".join(pairs[:4] + ["..."] * (len(pairs) > 4))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

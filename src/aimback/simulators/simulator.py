@@ -1,0 +1,170 @@
+"""A simulator as a config describes it, made callable."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aimback.core.box import Box
+from aimback.core.errors import UserError
+from aimback.runtime.project import ROOT
+from aimback.simulators.cases import CaseRows, OwnRows
+from aimback.simulators.description import Description
+from aimback.simulators.function import Function, check_arguments, find_function
+from aimback.simulators.maps import ArrayRows, DifferenceRows, JaxRows, Named, RowMap, TensorRows, WithoutDerivatives
+from aimback.simulators.probe import Candidate, Findings, Prober
+from aimback.simulators.quantity import Quantity
+
+# Reverse mode takes a pass an outcome, forward mode a batch of passes, one a control; see any_torch.
+_MANY_OUTCOMES = 16
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """What a `Description` names.
+
+    Args:
+        description: where it is, and how it is called.
+        inputs: the controls, then the conditions, with those that are pinned.
+        outcomes: what it returns.
+        box: of the controls that vary.
+        function: in the place of what `description.call` names; None: that is imported.
+    """
+
+    description: Description
+    inputs: Sequence[Quantity]
+    outcomes: Sequence[Quantity]
+    box: Box
+    function: Callable[..., Any] | None = None
+
+    def make(self) -> RowMap:
+        """Make the map of rows that the description fixes.
+
+        Raises:
+            UserError: the description leaves open how it is called, or it cannot be.
+        """
+        description = self.description
+        if "auto" in (description.arrays, description.cases, description.derivatives):
+            raise UserError(f"{description.place}: how it is called was not found out yet")
+        fitting = [
+            one for one in self._list_candidates() if (one.arrays, one.cases) == (description.arrays, description.cases)
+        ]
+        if not fitting:
+            raise UserError(f"{description.place}: cannot be called as {description.arrays}, {description.cases}")
+        if description.derivatives == "none":
+            return WithoutDerivatives(fitting[-1].make(""), description.place)
+        if description.derivatives == "finite_differences":
+            if description.step is None:
+                raise UserError("simulator.step: is missing; finite differences need one, e.g. 1e-6")
+            return DifferenceRows(fitting[-1].make(""), self.box.lower, self.box.upper, description.step)
+        return fitting[0].make(description.derivatives)
+
+    def probe(self, conditions: Box) -> Findings:
+        """Find out what the description leaves open; see `Prober`."""
+        description = self.description
+        candidates = [
+            candidate
+            for candidate in self._list_candidates(probing=True)
+            if description.arrays in ("auto", candidate.arrays) and description.cases in ("auto", candidate.cases)
+        ]
+        if not candidates:
+            raise UserError(f"{description.place}: cannot be called as {description.arrays}, {description.cases}")
+        found = Prober(description.place, self.box, conditions, candidates, description.derivatives).find()
+        return found if description.step is None else replace(found, step=description.step)
+
+    def _list_candidates(self, *, probing: bool = False) -> list[Candidate]:
+        if self.description.kind == "call":
+            return self._list_calls(probing)
+        if self.description.kind == "module":
+            return [self._call_tensors(_load_module(ROOT / self.description.place), "batch", probing)]
+        return [Candidate("numpy", "one", ["own"] if self._runner.has_jacobian else [], self._make_cases)]
+
+    def _list_calls(self, probing: bool) -> list[Candidate]:
+        function = self.function or find_function(self.description.place)
+        if isinstance(function, type) and issubclass(function, torch.nn.Module):
+            function = function()
+        if isinstance(function, torch.nn.Module):
+            return [self._call_tensors(function.eval().requires_grad_(False), "batch", probing)]
+        check_arguments(function, [quantity.name for quantity in self.inputs], self.description.place)
+        module = vars(sys.modules.get(getattr(function, "__module__", None) or "", None) or torch)
+        knows = (
+            {name for name in ("torch", "jax") if _imports(module, name)} if module is not vars(torch) else {"torch"}
+        )
+        named = Named(function, self.inputs, self.outcomes, self.description.place)
+        calls = [self._call_tensors(function, cases, probing) for cases in ("batch", "vmap")]
+        if "torch" in knows:
+            calls.append(self._call_tensors(function, "one", probing))
+        if "jax" in knows:
+            calls.insert(0, Candidate("jax", "one", ["jax"], lambda _: JaxRows(named)))
+        calls.append(Candidate("numpy", "batch", [], lambda _: ArrayRows(named)))  # type: ignore[arg-type, return-value]
+        calls.append(Candidate("numpy", "one", [], self._make_cases))
+        if "torch" in knows:  # tensors without a gradient
+            calls += [self._call_tensors(function, cases, False, modes=[]) for cases in ("batch", "one")]
+        return calls
+
+    def _call_tensors(self, function: Any, cases: str, probing: bool, modes: Sequence[str] | None = None) -> Candidate:
+        named = Named(function, self.inputs, self.outcomes, self.description.place, torch.tensor)
+        many = sum(outcome.columns for outcome in self.outcomes) > _MANY_OUTCOMES
+        by_torch = ["jvp", "autograd"] if many else ["autograd", "jvp"]
+        own = ["dual", *by_torch] if cases == "batch" and not isinstance(function, torch.nn.Module) else by_torch
+
+        def make(mode: str) -> RowMap:
+            rows = TensorRows(named, cases, mode)
+            return _Demanding(rows) if probing and not mode else rows  # type: ignore[return-value]
+
+        return Candidate("torch", cases, own if modes is None else modes, make)
+
+    def _make_cases(self, mode: str) -> RowMap:
+        rows = CaseRows(self._runner, self.inputs, self.outcomes, self.description)
+        return OwnRows(rows) if mode else rows  # type: ignore[return-value]
+
+    @property
+    def _runner(self) -> Any:
+        return make_runner(self.description, self.function)
+
+
+@dataclass(frozen=True)
+class _Demanding:
+    """Rows of tensors that must carry a gradient: code of NumPy takes tensors too, and loses it without a word."""
+
+    rows: TensorRows
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        with torch.enable_grad():
+            outcomes = self.rows(controls.detach().requires_grad_(), conditions)
+        if not outcomes.requires_grad:
+            raise UserError("what it returns carries no gradient")
+        detached: Tensor = outcomes.detach()
+        return detached
+
+
+def make_runner(description: Description, function: Callable[..., Any] | None = None) -> Any:
+    """What runs one case in a worker process."""
+    if description.kind == "call":
+        return Function(description.place) if function is None else Function(description.place, function)
+    raise UserError(f"simulator.{description.kind}: not yet")
+
+
+def _imports(module: Any, package: str) -> bool:
+    """Whether a module has imported something of a package, by name."""
+    homes = [getattr(value, "__name__", "") or "" for value in module.values() if hasattr(value, "__spec__")]
+    homes += [getattr(value, "__module__", "") or "" for value in module.values() if callable(value)]
+    return any(str(home).partition(".")[0] == package for home in homes)
+
+
+def _load_module(path: Path) -> Any:
+    """A file of `torch.export` (.pt2) or of TorchScript.
+
+    Raises:
+        UserError: it is neither.
+    """
+    try:
+        loaded = torch.export.load(path).module() if path.suffix == ".pt2" else torch.jit.load(path).eval()
+    except Exception as error:  # of a file that it does not know, torch raises many kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path}: is no file of torch.export (.pt2) or TorchScript ({reason})") from error
+    return loaded

@@ -1,0 +1,133 @@
+"""A task that a config describes: a simulator that we did not write, with names, units, ranges and tolerances."""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from aimback.core.box import Box
+from aimback.core.errors import UserError
+from aimback.simulators.description import Description
+from aimback.simulators.maps import RowMap
+from aimback.simulators.probe import SAMPLES, Findings
+from aimback.simulators.quantity import Quantity, read_outcomes, read_quantities
+from aimback.simulators.simulator import Simulator
+from aimback.tasks.base import Task
+
+# What says how runs are managed and differentiated, and nothing of what comes out.
+_NOT_SIMULATED = {"workers", "timeout", "retries", "failures", "derivatives", "step"}
+
+
+class DescribedTask(Task):
+    """A described simulator as a task. Nothing of the simulator is imported before the first call.
+
+    Args:
+        simulator: where it is, and how it is called.
+        controls: by name `[lower, upper, unit]`, `{range: [lower, upper], unit: ..., size: ...}` for an array, or a
+            number that the control is pinned to.
+        outcomes: by name `{unit: ..., tolerance: ..., range: [lower, upper], size: ...}`; the range is the one that
+            misses are compared with.
+        conditions: as controls.
+        function: in the place of what `simulator.call` names.
+
+    Raises:
+        UserError: names the key that is wrong.
+    """
+
+    def __init__(
+        self,
+        simulator: Description,
+        controls: dict[str, Any],
+        outcomes: dict[str, Any],
+        conditions: dict[str, Any] | None = None,
+        function: Callable[..., Any] | None = None,
+    ) -> None:
+        simulator = Description.model_validate(simulator)  # MLflow keeps it as a mapping
+        inputs = [read_quantities(controls, "controls"), read_quantities(conditions or {}, "conditions")]
+        results = read_outcomes(outcomes)
+        self.box, self.conditions = (_make_box(quantities) for quantities in inputs)
+        if len(self.box) == 0:
+            raise UserError("controls: name at least one with a range, e.g. speed: [0, 10, m/s]")
+        both = [*inputs[0], *inputs[1]]
+        names = [one.name for one in both]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"conditions.{twice}: is a control too")
+        self.outcomes = _make_box([_span(one.quantity) for one in results])
+        self.tolerances = tuple(one.tolerance for one in results for _ in range(one.quantity.columns))
+        alike = len({(one.quantity.unit, one.tolerance) for one in results}) == 1
+        self.tolerance = self.tolerances[0] if alike else 1.0
+        # Public, so that a file that was made for another simulator is known by them; see `identify`.
+        self.simulator = simulator.model_dump(exclude=_NOT_SIMULATED, exclude_defaults=True)
+        self.pinned = {one.name: one.value for one in both if one.value is not None}
+        self._simulator = Simulator(simulator, both, [one.quantity for one in results], self.box, function)
+
+    @functools.cached_property
+    def _rows(self) -> RowMap:
+        if unknown := next((one.name for one in self._simulator.outcomes if one.bounds is None), None):
+            raise UserError(f"outcomes.{unknown}.range: was not found out yet; give it, [lower, upper]")
+        return self._simulator.make()
+
+    @property
+    def simulations_a_jacobian(self) -> int:
+        return self._rows.calls_a_jacobian
+
+    @property
+    def compiles(self) -> bool:
+        return self._simulator.description.derivatives == "dual"
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        leading, rows = _flatten(controls, conditions)
+        return self._rows(*rows).reshape(*leading, len(self.outcomes))
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        leading, rows = _flatten(controls, conditions)
+        outcomes, jacobians = self._rows.linearise(*rows)
+        shape = (*leading, len(self.outcomes))
+        return outcomes.reshape(shape), jacobians.reshape(*shape, len(self.box))
+
+    def probe(self) -> Findings:
+        """Find out what the description leaves open, with some simulations."""
+        return self._simulator.probe(self.conditions)
+
+
+def complete(node: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
+    """A task's section of the config with what was found out about its simulator filled in."""
+    simulator = {
+        **node["simulator"],
+        "arrays": findings.arrays,
+        "cases": findings.cases,
+        "derivatives": findings.derivatives,
+    }
+    if findings.step is not None:
+        simulator["step"] = findings.step
+    outcomes, column = {}, 0
+    for one in read_outcomes(node["outcomes"]):
+        last = column + one.quantity.columns
+        # All numbers of an array share a range, as they share a unit.
+        low, high = float(findings.ranges[0, column:last].min()), float(findings.ranges[1, column:last].max())
+        name = one.quantity.name
+        if one.quantity.bounds is None and not low < high:
+            raise UserError(f"outcomes.{name}: is {low:g} in all of {SAMPLES} runs; no control or condition changes it")
+        outcomes[name] = {"range": [low, high], **node["outcomes"][name]}
+        column = last
+    return {**node, "simulator": simulator, "outcomes": outcomes}
+
+
+def _make_box(quantities: Iterable[Quantity]) -> Box:
+    return Box(axis for one in quantities if one.value is None for axis in one.make_axes())
+
+
+def _span(outcome: Quantity) -> Quantity:
+    # A range that is still to be found out.
+    return outcome if outcome.bounds is not None else replace(outcome, bounds=(0.0, 1.0))
+
+
+def _flatten(controls: Tensor, conditions: Tensor) -> tuple[tuple[int, ...], list[Tensor]]:
+    """The common leading shape, and both as rows."""
+    leading = np.broadcast_shapes(controls.shape[:-1], conditions.shape[:-1])  # torch's own imports SymPy
+    rows = math.prod(leading)
+    return leading, [part.expand(*leading, -1).reshape(rows, part.shape[-1]) for part in (controls, conditions)]
