@@ -32,6 +32,7 @@ AT_THE_RIM = {
     "PIL": ["src/aimback/report/sweep.py"],
     "plotly": [],  # its JavaScript is what is used
     "pickle": [],
+    "multiprocessing": ["src/aimback/simulators"],
     "scipy": [],
     "jax": ["src/aimback/simulators/maps.py"],
     "cmaes": ["src/aimback/solve/cma_es.py"],

@@ -47,6 +47,7 @@ _WANTED = {
     "tracking.experiment": "text",
     "seed": "a whole number",
     "tasks": "a list of names",
+    "trust": "a list of text",
     "targets": "text or null",
     "targets_sha256": "text or null",
 }
