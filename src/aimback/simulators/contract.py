@@ -26,7 +26,3 @@ class CaseSimulator(Protocol):
             Exception: whatever it is, this case has failed, and the message says why.
         """
         ...
-
-
-class FailedRunError(Exception):
-    """A run of a foreign simulator has failed; the message is the whole reason, on one line."""

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import numpy as np
 
 from aimback.core.errors import UserError
 from aimback.simulators.contract import CaseSimulator
+from aimback.simulators.reasons import describe_exit
 from aimback.simulators.worker import END, START
 
 LEAST_RUNS = 20  # so many before a share of failures says anything
@@ -234,8 +234,7 @@ class _Worker:
         told, _ = self._order(END)
         if not has_answered:
             return False, f"timed out after {self._seconds:g} s"
-        code = os.waitstatus_to_exitcode(told["status"])
-        how = f"ended with exit code {code}" if code >= 0 else f"killed by {_name(-code)}"
+        how = describe_exit(os.waitstatus_to_exitcode(told["status"]))
         return False, f"{how}: {told['last']}" if told["last"] else how
 
     def _order(self, order: bytes) -> tuple[dict[str, Any], list[int]]:
@@ -265,10 +264,3 @@ class _Worker:
         if self._keeper is not None:
             self._keeper.wait()
             self._keeper = None
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal has none
-        return f"signal {number}"

@@ -20,10 +20,9 @@ from typing import Any
 
 import psutil
 
-from aimback.simulators.contract import FailedRunError
+from aimback.simulators.reasons import LONGEST_REASON, FailedRunError, describe_error
 
 START, END = b"s", b"e"  # the orders that a keeper knows
-_LONGEST_REASON = 300  # characters
 _TAIL = 4000  # bytes of what a runner printed that are remembered
 _SECONDS_TO_END = 0.5
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -105,7 +104,7 @@ class _Keeper:
         lines = self._tail.decode(errors="replace").split("\n")
         last = next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")
         self._output, self._tail = -1, b""
-        self._control.sendall(json.dumps({"status": status, "last": last[:_LONGEST_REASON]}).encode() + b"\n")
+        self._control.sendall(json.dumps({"status": status, "last": last[:LONGEST_REASON]}).encode() + b"\n")
 
     def _listen(self) -> None:
         printed = os.read(self._output, 65536)
@@ -149,7 +148,7 @@ def _serve(connection: Connection, home: str) -> None:
         except EOFError:
             raise
         except BaseException as error:  # noqa: BLE001 - the user's modules are imported here
-            reason = describe(error)
+            reason = describe_error(error)
         connection.send((reason is None, reason))
         while True:
             method, case = connection.recv()
@@ -163,7 +162,7 @@ def _run(simulator: Any, method: str, case: Mapping[str, Any], home: str) -> tup
         os.chdir(home)  # the case before may have gone elsewhere
         return True, _make_plain(getattr(simulator, method)(case))
     except BaseException as error:  # noqa: BLE001 - sys.exit() in the user's code is a failed case too
-        return False, describe(error)
+        return False, describe_error(error)
 
 
 def _make_plain(value: object) -> object:
@@ -183,15 +182,3 @@ def _make_plain(value: object) -> object:
         raise FailedRunError(f"it returned a {type(value).__name__}, not numbers")
     # A subclass of arrays would need the user's modules on the other side.
     return array.item() if array.ndim == 0 else np.ascontiguousarray(array)
-
-
-def describe(error: BaseException) -> str:
-    """The reason that an exception gives, on one line; it need not even have a message that can be read."""
-    name = type(error).__name__
-    try:
-        words = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - the user's class
-        words = ""
-    if words and not isinstance(error, FailedRunError):
-        words = f"{name}: {words}"
-    return (words or name)[:_LONGEST_REASON]
