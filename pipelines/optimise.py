@@ -15,7 +15,7 @@ def main(job: Job) -> None:
     smoothed = [
         Smoothed(forward, task.box, sigma, smoothing.samples, smoothing.order, generator) for sigma in smoothing.sigmas
     ]
-    solve_targets(job, route, forward, ledger, identify(task), before=smoothed)
+    solve_targets(job, route, forward, ledger, identify(task) if task.compiles else None, before=smoothed)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def main(job: Job) -> None:
         # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
         solver = dataclasses.replace(route.solver, precision=task.tolerance / task.outcomes.span)
         route = route.model_copy(update={"solver": solver})
-    solve_targets(job, route, Counted(task, ledger, simulates=True), ledger, identify(task), propose=proposer)
+    about = identify(task) if task.compiles else None
+    solve_targets(job, route, Counted(task, ledger, simulates=True), ledger, about, propose=proposer)
 
 
 if __name__ == "__main__":

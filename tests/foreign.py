@@ -71,8 +71,8 @@ def failing(speed: float, angle: float) -> float:
     raise RuntimeError("no convergence")
 
 
-def failing_above_five(speed: float, angle: float) -> float:
-    if speed > 5:
+def failing_above_eight(speed: float, angle: float) -> float:
+    if speed > 8:
         raise RuntimeError("no convergence")
     return speed * math.sin(angle)
 

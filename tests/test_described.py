@@ -115,9 +115,9 @@ def test_the_ledger_counts_every_case_that_differences_take() -> None:
 
 
 def test_one_that_fails_marks_its_row_alone() -> None:
-    task = make("failing_above_five", simulator={"workers": 0})
-    assert task.outcomes.upper[0] < 5
-    points = torch.tensor([[4.0, 1.0], [6.0, 1.0]], dtype=torch.float64)
+    task = make("failing_above_eight", simulator={"workers": 0})
+    assert task.outcomes.upper[0] < 8
+    points = torch.tensor([[4.0, 1.0], [9.0, 1.0]], dtype=torch.float64)
     outcome = task(points, points[:, :0])
     assert torch.isfinite(outcome[0]).all() and outcome[1].isnan().all()
 
@@ -129,7 +129,7 @@ def test_one_that_fails_marks_its_row_alone() -> None:
         (describe("none"), "none of 32 runs gave a finite outcome; 37 failed: foreign:none returned None; it must "),
         (describe("text"), "foreign:text returned 'far'; it must return distance, as a number or an array each"),
         (describe("pair"), "foreign:pair returned 2 numbers as distance, it should be 1"),
-        (describe("failing"), "none of 32 runs gave a finite outcome; 37 failed: RuntimeError: no convergence"),
+        (describe("failing"), "20 of 20 runs failed: 20 RuntimeError: no convergence; more than are allowed"),
         (describe("count", {"speed": [1, 10]}), "foreign:count takes (speed, angle); angle is no control"),
         (describe("count", {**SPEED_AND_ANGLE, "drag": [0, 1]}), "and no drag, which is listed as a control"),
         (describe("of_arrays", conditions={"wind": 1.0}, simulator={"derivatives": "dual"}), "derivatives: "),

@@ -71,6 +71,7 @@ def simulate(
     """
     outcomes: list[Tensor] = []
     first = 0
+    chunk = min(chunk, getattr(task, "rows_at_once", None) or chunk)
     with torch.no_grad():
         while first < len(controls) or not outcomes:
             some, given = (part[first : first + chunk].to(device, dtype) for part in (controls, conditions))

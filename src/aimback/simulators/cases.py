@@ -1,51 +1,149 @@
 """Simulators of one case as maps of rows: worker processes run the cases, and a case that fails is one marked row."""
 
-import logging
+import functools
 import math
-from collections import Counter
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aimback.core.errors import UserError
+from aimback.simulators.contract import CaseSimulator
 from aimback.simulators.description import Description
+from aimback.simulators.journal import Journal
+from aimback.simulators.pool import LEAST_RUNS, Pool, Result, summarise_failures
 from aimback.simulators.quantity import Quantity, name_cases, read_outcome
+from aimback.simulators.reasons import describe_error
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that gave no outcome, and why."""
+
+    case: Mapping[str, Any]
+    reason: str
 
 
 class CaseRows:
-    """Rows of cases that are run one by one.
+    """Rows of cases that are run one by one, by worker processes or by this one.
 
     Args:
-        simulate: runs a case, see `aimback.simulators.pool`.
-        inputs: the controls, then the conditions, with those that are pinned.
+        simulate: runs a case.
+        controls, conditions: with those that are pinned.
 
     Attributes:
-        failed: how many runs have failed so far, by reason.
+        failures: the runs that have failed so far.
     """
 
     calls_a_jacobian = 1
 
     def __init__(
-        self, simulate: Any, inputs: Sequence[Quantity], outcomes: Sequence[Quantity], description: Description
+        self,
+        simulate: CaseSimulator,
+        controls: Sequence[Quantity],
+        conditions: Sequence[Quantity],
+        outcomes: Sequence[Quantity],
+        description: Description,
     ) -> None:
-        self.simulate, self._inputs, self._outcomes, self._description = simulate, inputs, outcomes, description
+        self._simulate, self._description = simulate, description
+        self._inputs, self._outcomes = [*controls, *conditions], outcomes
+        self._controls = [control for control in controls if control.value is None]
         self._columns = sum(outcome.columns for outcome in outcomes)
-        self.failed: Counter[str] = Counter()
+        self._journal: Journal | None = None
+        self.failures: list[Failure] = []
+
+    def keep(self, path: Path, identity: str) -> None:
+        """Enter finished runs in a journal, and take from it those that a process before this one has finished."""
+        self._journal = Journal(path, identity)
+        weakref.finalize(self, self._journal.close)
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        rows = np.full((len(controls), self._columns), math.nan)
+        rows = self._run(controls, conditions, "__call__", self._columns)
+        outcomes: Tensor = torch.from_numpy(rows).to(controls.device, controls.dtype)
+        return outcomes
+
+    def differentiate(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        """The Jacobians that the simulator itself gives, `(n, n_outcomes, n_controls)`."""
+        shape = self._columns, controls.shape[-1]
+        rows = self._run(controls, conditions, "jacobian", math.prod(shape))
+        return torch.from_numpy(rows).to(controls.device, controls.dtype).unflatten(-1, shape)
+
+    def _run(self, controls: Tensor, conditions: Tensor, method: str, columns: int) -> NDArray[np.float64]:
+        """What the cases give, `(n, columns)`; NaN where they fail."""
         cases = name_cases(self._inputs, torch.cat([controls, conditions], dim=-1).to("cpu", torch.float64).numpy())
-        for row, case in enumerate(cases):
+        rows = np.full((len(cases), columns), math.nan)
+        journal = self._journal if method == "__call__" else None
+        known = {} if journal is None else {row: done for row, case in enumerate(cases) if (done := journal.find(case))}
+        waiting = [row for row in range(len(cases)) if row not in known]
+
+        def note(place: int, result: Result) -> None:
+            outcome = self._read(result, method)
+            if journal is not None:
+                journal.enter(cases[waiting[place]], outcome)
+            known[waiting[place]] = outcome
+
+        self._run_cases([cases[row] for row in waiting], note, method)
+        for row, outcome in known.items():
+            if isinstance(outcome, str):
+                self.failures.append(Failure(cases[row], outcome))
+            else:
+                rows[row] = outcome
+        return rows
+
+    def _run_cases(self, cases: Sequence[Mapping[str, Any]], note: Any, method: str) -> None:
+        if self._description.workers:
+            if cases:
+                self._pool.run(cases, note, method)
+            return
+        results = []
+        for place, case in enumerate(cases):
             try:
-                rows[row] = read_outcome(self.simulate(case), self._outcomes, self._description.place)
+                result = Result(getattr(self._simulate, method)(case))
             except Exception as error:  # noqa: BLE001 - a run that fails is a row that is marked
-                self.failed[str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"] += 1
-        return torch.from_numpy(rows).to(controls)
+                result = Result(reason=describe_error(error))
+            results.append(result)
+            note(place, result)
+        failed = sum(result.reason is not None for result in results)
+        if len(results) >= LEAST_RUNS and failed > self._description.failures * len(results):
+            raise UserError(f"{summarise_failures(results)}; more than are allowed")
+
+    def _read(self, result: Result, method: str) -> Any:
+        """The numbers of an answer, or the reason why there are none."""
+        if result.reason is not None:
+            return result.reason
+        try:
+            if method == "__call__":
+                return read_outcome(result.value, self._outcomes, self._description.place)
+            return self._read_jacobian(result.value)
+        except UserError as error:
+            return str(error)
+        except (KeyError, TypeError, ValueError) as error:
+            return f"its Jacobian cannot be read: {describe_error(error)}"
+
+    def _read_jacobian(self, value: Any) -> NDArray[np.float64]:
+        """A Jacobian that was given as a block for each outcome and, below it, each control; all in one row."""
+
+        def read_block(outcome: Quantity, control: Quantity) -> NDArray[np.float64]:
+            block = np.asarray(value[outcome.name][control.name], dtype=np.float64)
+            return block.reshape(outcome.columns, control.columns)
+
+        blocks = [[read_block(outcome, control) for control in self._controls] for outcome in self._outcomes]
+        return np.block(blocks).reshape(-1)
+
+    @functools.cached_property
+    def _pool(self) -> Pool:
+        about = self._description
+        # A command watches its runs itself, and ends all that they have started.
+        timeout = math.inf if about.timeout is None or about.kind == "command" else about.timeout
+        pool = Pool(self._simulate, about.workers, timeout, about.retries, about.failures)
+        weakref.finalize(self, pool.close)
+        return pool
 
 
 class OwnRows:
@@ -53,11 +151,18 @@ class OwnRows:
 
     calls_a_jacobian = 1
 
-    def __init__(self, rows: CaseRows) -> None:
-        self._rows = rows
+    def __init__(self, inner: CaseRows) -> None:
+        self.inner = inner
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        return self._rows(controls, conditions)
+        return self.inner(controls, conditions)
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        raise UserError("not yet")
+        return self.inner(controls, conditions), self.inner.differentiate(controls, conditions)
+
+
+def find_cases(rows: Any) -> CaseRows | None:
+    """The map of cases that others are made around; None where there is none."""
+    while rows is not None and not isinstance(rows, CaseRows):
+        rows = getattr(rows, "inner", None)
+    return rows

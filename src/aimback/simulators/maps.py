@@ -159,17 +159,17 @@ class DifferenceRows:
     half of a central one. Its error is about the square root of the noise's, which the descent corrects as it goes on.
 
     Args:
-        rows: what simulates.
+        inner: what simulates.
         lower, upper: bounds of the controls, `(n_controls,)`.
         step: a share of each control's range.
     """
 
-    def __init__(self, rows: Callable[[Tensor, Tensor], Tensor], lower: Tensor, upper: Tensor, step: float) -> None:
-        self._rows, self._lower, self._upper, self._step = rows, lower, upper, step
+    def __init__(self, inner: Callable[[Tensor, Tensor], Tensor], lower: Tensor, upper: Tensor, step: float) -> None:
+        self.inner, self._lower, self._upper, self._step = inner, lower, upper, step
         self.calls_a_jacobian = 1 + len(lower)
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        return self._rows(controls, conditions)
+        return self.inner(controls, conditions)
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = self._lower.to(controls), self._upper.to(controls)
@@ -180,7 +180,7 @@ class DifferenceRows:
         step = (moved - controls[:, None]).diagonal(dim1=-2, dim2=-1)
         everything = torch.cat([controls[:, None], moved], dim=1)
         given = conditions[:, None].expand(-1, everything.shape[1], -1)
-        outcomes = self._rows(everything.flatten(0, 1), given.flatten(0, 1)).unflatten(0, everything.shape[:2])
+        outcomes = self.inner(everything.flatten(0, 1), given.flatten(0, 1)).unflatten(0, everything.shape[:2])
         jacobian = (outcomes[:, 1:] - outcomes[:, :1]) / step[..., None]
         return outcomes[:, 0], jacobian.transpose(-2, -1)
 
@@ -194,11 +194,11 @@ class WithoutDerivatives:
 
     calls_a_jacobian = 1
 
-    def __init__(self, rows: Callable[[Tensor, Tensor], Tensor], who: str) -> None:
-        self._rows, self._who = rows, who
+    def __init__(self, inner: Callable[[Tensor, Tensor], Tensor], who: str) -> None:
+        self.inner, self._who = inner, who
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        return self._rows(controls, conditions)
+        return self.inner(controls, conditions)
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         raise UserError(f"{self._who}: has no derivatives; choose routes=[surrogate,cma_es], or solver=cma_es")

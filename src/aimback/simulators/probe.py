@@ -93,7 +93,7 @@ class _Tally:
 
     def tell_failures(self) -> str:
         """The most frequent reason why runs have failed, to be put behind a sentence."""
-        failed: Counter[str] = getattr(self._rows, "failed", None) or Counter()
+        failed = Counter(failure.reason for failure in getattr(self._rows, "failures", ()))
         return "".join(f"; {count} failed: {reason}" for reason, count in failed.most_common(1))
 
 
@@ -122,7 +122,7 @@ class Prober:
         """
         generator = torch.Generator().manual_seed(0)
         controls, conditions = self.box.sample(SAMPLES, generator), self.conditions.sample(SAMPLES, generator)
-        calls, plain, failures = 0, None, None
+        calls, plain, failure = 0, None, None
         reasons: list[str] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is tried and then not used
@@ -130,11 +130,13 @@ class Prober:
                 rows = _Tally(candidate.make(""))
                 reason = self._try_calling(rows, candidate, controls[:_TRIED], conditions[:_TRIED])
                 if reason is None:
-                    found = self._examine(candidate, rows, controls, conditions)
-                    calls += rows.calls
-                    if found is None:
-                        failures = rows.tell_failures()
+                    try:
+                        found = self._examine(candidate, rows, controls, conditions)
+                    except UserError as error:  # no run gives an outcome
+                        failure = error
                         continue
+                    finally:
+                        calls += rows.calls
                     found = replace(found, calls=calls, reasons=(*reasons, *found.reasons))
                     if found.derivatives in candidate.modes:
                         return found
@@ -146,8 +148,8 @@ class Prober:
                 else:
                     calls += rows.calls
                     reasons.append(f"{candidate.arrays}, {candidate.cases}: {reason}")
-        if plain is None and failures is not None:
-            raise UserError(f"{self.who}: none of {SAMPLES} runs gave a finite outcome{failures}")
+        if plain is None and failure is not None:
+            raise UserError(f"{self.who}: {failure}")
         if plain is None:
             raise UserError(f"{self.who}: cannot be called with {self._show(controls[0])}: {reasons[-1]}")
         if self.wanted not in ("auto", "none", plain.derivatives):
@@ -171,12 +173,16 @@ class Prober:
         alike = ((together - alone).abs() <= _ALIKE * scale) | (together.isnan() & alone.isnan())
         return None if bool(alike.all()) else "a case depends on those beside it"
 
-    def _examine(self, candidate: Candidate, rows: "_Tally", controls: Tensor, conditions: Tensor) -> Findings | None:
-        """What it is like when it is called so; None where no run gives a finite outcome."""
+    def _examine(self, candidate: Candidate, rows: "_Tally", controls: Tensor, conditions: Tensor) -> Findings:
+        """What it is like when it is called so.
+
+        Raises:
+            UserError: no run gives a finite outcome.
+        """
         outcomes = rows(controls, conditions)
         (finite,) = torch.isfinite(outcomes).all(-1).nonzero(as_tuple=True)
         if len(finite) == 0:
-            return None
+            raise UserError(f"none of {len(controls)} runs gave a finite outcome{rows.tell_failures()}")
         low, high = outcomes[finite].amin(0), outcomes[finite].amax(0)
         span = torch.where(high > low, high - low, torch.ones_like(low))
         found = Findings(candidate.arrays, candidate.cases, "none", None, torch.stack([low, high]), 0)

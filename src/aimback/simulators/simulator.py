@@ -1,5 +1,6 @@
 """A simulator as a config describes it, made callable."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from aimback.core.box import Box
 from aimback.core.errors import UserError
 from aimback.runtime.project import ROOT
 from aimback.simulators.cases import CaseRows, OwnRows
+from aimback.simulators.command import Command
 from aimback.simulators.description import Description
 from aimback.simulators.function import Function, check_arguments, find_function
 from aimback.simulators.maps import ArrayRows, DifferenceRows, JaxRows, Named, RowMap, TensorRows, WithoutDerivatives
@@ -21,6 +23,7 @@ from aimback.simulators.quantity import Quantity
 
 # Reverse mode takes a pass an outcome, forward mode a batch of passes, one a control; see any_torch.
 _MANY_OUTCOMES = 16
+_RUNS = "outputs/runs"  # of commands, a folder each
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,15 @@ class Simulator:
 
     Args:
         description: where it is, and how it is called.
-        inputs: the controls, then the conditions, with those that are pinned.
+        controls, conditions: with those that are pinned.
         outcomes: what it returns.
         box: of the controls that vary.
         function: in the place of what `description.call` names; None: that is imported.
     """
 
     description: Description
-    inputs: Sequence[Quantity]
+    controls: Sequence[Quantity]
+    conditions: Sequence[Quantity]
     outcomes: Sequence[Quantity]
     box: Box
     function: Callable[..., Any] | None = None
@@ -81,7 +85,7 @@ class Simulator:
             return self._list_calls(probing)
         if self.description.kind == "module":
             return [self._call_tensors(_load_module(ROOT / self.description.place), "batch", probing)]
-        return [Candidate("numpy", "one", ["own"] if self._runner.has_jacobian else [], self._make_cases)]
+        return [Candidate("numpy", "one", ["own"] if hasattr(self._runner, "jacobian") else [], self._make_cases)]
 
     def _list_calls(self, probing: bool) -> list[Candidate]:
         function = self.function or find_function(self.description.place)
@@ -119,12 +123,28 @@ class Simulator:
         return Candidate("torch", cases, own if modes is None else modes, make)
 
     def _make_cases(self, mode: str) -> RowMap:
-        rows = CaseRows(self._runner, self.inputs, self.outcomes, self.description)
+        rows = CaseRows(self._runner, self.controls, self.conditions, self.outcomes, self.description)
         return OwnRows(rows) if mode else rows  # type: ignore[return-value]
 
     @property
+    def inputs(self) -> list[Quantity]:
+        """The controls, then the conditions, with those that are pinned."""
+        return [*self.controls, *self.conditions]
+
+    @property
     def _runner(self) -> Any:
-        return make_runner(self.description, self.function)
+        """What runs one case in a worker process."""
+        about = self.description
+        if about.kind == "call":
+            return Function(about.place, self.function)
+        names = [one.name for one in self.inputs]
+        if about.kind == "command":
+            timeout = math.inf if about.timeout is None else about.timeout
+            template = None if about.template is None else Path(about.template)
+            command = Command(about.place, ROOT, ROOT / _RUNS, timeout, template, about.answer)
+            command.check_names(names)
+            return command
+        raise UserError(f"simulator.{about.kind}: not yet")
 
 
 @dataclass(frozen=True)
@@ -140,13 +160,6 @@ class _Demanding:
             raise UserError("what it returns carries no gradient")
         detached: Tensor = outcomes.detach()
         return detached
-
-
-def make_runner(description: Description, function: Callable[..., Any] | None = None) -> Any:
-    """What runs one case in a worker process."""
-    if description.kind == "call":
-        return Function(description.place) if function is None else Function(description.place, function)
-    raise UserError(f"simulator.{description.kind}: not yet")
 
 
 def _imports(module: Any, package: str) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -42,6 +43,18 @@ class Task(Protocol):
     def compiles(self) -> bool:
         """Whether its arithmetic is torch's, so that a solve through it may be compiled."""
         return True
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """How many rows are to be simulated in one call where many are wanted; None where it makes no difference."""
+        return None
+
+    def keep_runs(self, path: Path, identity: str) -> None:
+        """Keep what is simulated in a file from which a killed stage goes on, if a simulation is worth that.
+
+        Args:
+            identity: of the task; what the file holds of another one is not used.
+        """
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """Simulate: `(..., n_controls)`, `(..., n_conditions)` -> `(..., n_outcomes)`."""

@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from aimback.core.box import Box
 from aimback.core.errors import UserError
+from aimback.simulators.cases import Failure, find_cases
 from aimback.simulators.description import Description
 from aimback.simulators.maps import RowMap
 from aimback.simulators.probe import SAMPLES, Findings
@@ -18,6 +20,7 @@ from aimback.simulators.quantity import Quantity, read_outcomes, read_quantities
 from aimback.simulators.simulator import Simulator
 from aimback.tasks.base import Task
 
+_CASES_AT_ONCE = 256  # so that whoever waits sees how far they have come
 # What says how runs are managed and differentiated, and nothing of what comes out.
 _NOT_SIMULATED = {"workers", "timeout", "retries", "failures", "derivatives", "step"}
 
@@ -63,7 +66,9 @@ class DescribedTask(Task):
         # Public, so that a file that was made for another simulator is known by them; see `identify`.
         self.simulator = simulator.model_dump(exclude=_NOT_SIMULATED, exclude_defaults=True)
         self.pinned = {one.name: one.value for one in both if one.value is not None}
-        self._simulator = Simulator(simulator, both, [one.quantity for one in results], self.box, function)
+        self._simulator = Simulator(
+            simulator, inputs[0], inputs[1], [one.quantity for one in results], self.box, function
+        )
 
     @functools.cached_property
     def _rows(self) -> RowMap:
@@ -88,6 +93,20 @@ class DescribedTask(Task):
         outcomes, jacobians = self._rows.linearise(*rows)
         shape = (*leading, len(self.outcomes))
         return outcomes.reshape(shape), jacobians.reshape(*shape, len(self.box))
+
+    @property
+    def rows_at_once(self) -> int | None:
+        return None if self._simulator.description.cases != "one" else _CASES_AT_ONCE
+
+    def keep_runs(self, path: Path, identity: str) -> None:
+        if (rows := find_cases(self._rows)) is not None:
+            rows.keep(path, identity)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The runs that have failed so far."""
+        rows = find_cases(self._rows)
+        return [] if rows is None else rows.failures
 
     def probe(self) -> Findings:
         """Find out what the description leaves open, with some simulations."""

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from aimback.core.errors import UserError
 from aimback.core.files import check_writable, sha256, write_text
 from aimback.core.hardware import device_name, peak_memory
+from aimback.data.identity import identify
 from aimback.runtime.locks import hold_lock
 from aimback.settings.memory import check_memory
 from aimback.settings.tree import Settings, read_settings
@@ -146,6 +147,7 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
         for task, route in itertools.product(settings.tasks, turns):
             job = Job(task, route, settings, name, root)
             with hold_job(job):
+                job.task.keep_runs(job.checkpoints / "simulations", identify(job.task))
                 work(job)
                 job.write_meters()
                 shutil.rmtree(job.checkpoints, ignore_errors=True)
