@@ -5,11 +5,10 @@ import json
 
 import torch
 
-from aimback.core.files import write_text
+from aimback.core.files import write_table, write_text
 from aimback.core.ledger import Ledger
 from aimback.data.dataset import simulate
 from aimback.data.targets import Targets, draw_targets
-from aimback.evaluate.tables import write_table
 from aimback.learn.proposer import Proposer
 from aimback.tasks.base import Task
 from aimback.workflow.stage import Job, stage

@@ -2,13 +2,13 @@
 
 import json
 
-from aimback.core.files import write_text
+from aimback.core.files import write_table, write_text
 from aimback.core.ledger import Ledger
 from aimback.data.solution import load_solution
 from aimback.data.targets import load_targets
 from aimback.evaluate.judge import find_reachable, judge, resimulate
 from aimback.evaluate.metrics import compute_r_t, measure, trace_descents
-from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_r_t, write_table
+from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_r_t
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
 

@@ -1,9 +1,10 @@
 """Simulate the data set that networks learn from; draw the targets, or read a user's."""
 
 import sys
+from collections import Counter
 
 from aimback.core.errors import UserError
-from aimback.core.files import check_writable, sha256
+from aimback.core.files import check_writable, sha256, write_table
 from aimback.data.dataset import dataset_size, save_dataset, simulate_dataset
 from aimback.data.exactness import error_note, simulation_error
 from aimback.data.targets import Targets, draw_targets, read_targets, save_targets
@@ -34,6 +35,7 @@ def main(job: Job) -> None:
                 progress=bar.advance,
             )
         save_dataset(folder / "dataset.npz", dataset, task)
+        _name_failures(job)
     else:  # nothing learns from examples
         folder.joinpath("dataset.npz").unlink(missing_ok=True)
     if settings.targets is None:
@@ -54,6 +56,17 @@ def _name_invalid(job: Job, targets: Targets) -> None:
             f"{job.name}: {job.settings.targets}: {len(problems)} of {len(targets)} rows are invalid and left out: "
             + "; ".join(problems[:_NAMED] + more)
         )
+
+
+def _name_failures(job: Job) -> None:
+    """Say how many runs have failed and why; all of them stand in data/failures.csv."""
+    failures, file = job.task.failures, job.outputs / "data" / "failures.csv"
+    file.unlink(missing_ok=True)
+    if failures:
+        reasons = Counter(failure.reason for failure in failures).most_common(_NAMED)
+        write_table(file, [*failures[0].case, "reason"], [[*one.case.values(), one.reason] for one in failures])
+        told = "; ".join(f"{count} {reason}" for reason, count in reasons)
+        print(f"{job.name}: {len(failures)} runs failed and are left out, see {file}: {told}")
 
 
 def _check_error(job: Job) -> None:

@@ -5,9 +5,8 @@ The replicas tell how much of a claim hangs on one training.
 
 import json
 
-from aimback.core.files import write_text
+from aimback.core.files import write_table, write_text
 from aimback.data.dataset import load_dataset, simulate_dataset
-from aimback.evaluate.tables import write_table
 from aimback.workflow.live import live_training
 from aimback.workflow.stage import Job, stage
 

@@ -1,9 +1,8 @@
 """The tables of results, written and read in one place: answers.csv, curves.csv, r_t.csv and history.csv."""
 
 import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aimback.core.errors import UserError
-from aimback.core.files import write_text
+from aimback.core.files import write_table
 from aimback.core.problem import Status
 from aimback.data.targets import Targets
 from aimback.evaluate.judge import Answers
@@ -44,15 +43,6 @@ class AnswerRow:
     status: str
     miss: float
     problem: str
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV table, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def write_answers(path: Path, task: Task, targets: Targets, answers: Mapping[str, Answers]) -> None:

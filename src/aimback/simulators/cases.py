@@ -64,15 +64,15 @@ class CaseRows:
         weakref.finalize(self, self._journal.close)
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        rows = self._run(controls, conditions, "__call__", self._columns)
-        outcomes: Tensor = torch.from_numpy(rows).to(controls.device, controls.dtype)
+        outcomes: Tensor = torch.from_numpy(self._run(controls, conditions, "__call__", self._columns)).to(controls)
         return outcomes
 
     def differentiate(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """The Jacobians that the simulator itself gives, `(n, n_outcomes, n_controls)`."""
         shape = self._columns, controls.shape[-1]
         rows = self._run(controls, conditions, "jacobian", math.prod(shape))
-        return torch.from_numpy(rows).to(controls.device, controls.dtype).unflatten(-1, shape)
+        jacobians: Tensor = torch.from_numpy(rows).to(controls)
+        return jacobians.unflatten(-1, shape)
 
     def _run(self, controls: Tensor, conditions: Tensor, method: str, columns: int) -> NDArray[np.float64]:
         """What the cases give, `(n, columns)`; NaN where they fail."""

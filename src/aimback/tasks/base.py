@@ -1,7 +1,7 @@
 """What a task is: a simulator with its box of controls, its conditions and its outcome."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from aimback.autodiff import any_torch, dual
 from aimback.core.box import Box
 from aimback.core.errors import is_out_of_memory
+from aimback.simulators.cases import Failure
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,11 @@ class Task(Protocol):
     def rows_at_once(self) -> int | None:
         """How many rows are to be simulated in one call where many are wanted; None where it makes no difference."""
         return None
+
+    @property
+    def failures(self) -> Sequence[Failure]:
+        """The runs of the simulator that have failed so far, where it tells of them one by one."""
+        return ()
 
     def keep_runs(self, path: Path, identity: str) -> None:
         """Keep what is simulated in a file from which a killed stage goes on, if a simulation is worth that.

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,9 @@ class DescribedTask(Task):
             rows.keep(path, identity)
 
     @property
-    def failures(self) -> list[Failure]:
-        """The runs that have failed so far."""
+    def failures(self) -> Sequence[Failure]:
         rows = find_cases(self._rows)
-        return [] if rows is None else rows.failures
+        return () if rows is None else rows.failures
 
     def probe(self) -> Findings:
         """Find out what the description leaves open, with some simulations."""
