@@ -158,14 +158,14 @@ def trained(task: Task, examples: Any, settings: Settings, rounds: int) -> Kind:
 
 def _solve(forward: Linearised, task: Task, targets: Targets, settings: Settings) -> Solution:
     starts = draw_evenly(len(targets), settings.starts.number, len(task.box), torch.Generator().manual_seed(2))
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, task.outcomes.span, starts)
+    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.distance, starts)
     return solve(forward, problem, settings.solver, torch.Generator().manual_seed(2))
 
 
 def _solved_share(task: Task, targets: Targets, solution: Solution) -> float:
     answers = solution.controls[torch.arange(len(targets)), solution.best()]
     with torch.no_grad():
-        miss = (task(answers, targets.conditions) - targets.targets).norm(dim=-1)
+        miss = task.distance.measure(task(answers, targets.conditions) - targets.targets)
     return float((miss <= task.tolerance).double().mean())
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aimback.compile.compiler import Compiler
+from aimback.core.distance import Distance
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
@@ -60,7 +61,8 @@ class _Work:
         targets, wind = self.targets[:count], self.wind[:count]
         box = self.forward.box
         starts = draw_evenly(count, 1, len(box), torch.Generator().manual_seed(1))
-        return InverseProblem(targets, wind, box, 2 * PRECISION * self.span, self.span, starts)
+        tolerance = 2 * PRECISION * self.span
+        return InverseProblem(targets, wind, box, Distance((tolerance,), tolerance, self.span), starts)
 
     def solve(self, count: int, compiler: Any = None, ledger: Ledger | None = None) -> None:
         forward = self.forward if ledger is None else Counted(self.forward, ledger, simulates=True)

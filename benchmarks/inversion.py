@@ -37,9 +37,8 @@ def second_order_against_adam() -> str:
     )
     network = trained(task, examples, settings, 1).surrogate
     wanted = draw_targets(task, _TARGETS, torch.Generator().manual_seed(1))
-    span = task.outcomes.span
     starts = draw_evenly(_TARGETS, _STARTS, len(task.box), torch.Generator().manual_seed(2))
-    problem = InverseProblem(wanted.targets, wanted.conditions, task.box, task.tolerance, span, starts)
+    problem = InverseProblem(wanted.targets, wanted.conditions, task.box, task.distance, starts)
 
     def inverted(solver: Solver, compiler: Compiler | None = None) -> float:
         """The median over targets of the best start's miss, by the network's own word."""
@@ -49,7 +48,7 @@ def second_order_against_adam() -> str:
     with one_core(), tempfile.TemporaryDirectory() as folder:
         adam = Adam(max_steps=_STEPS, precision=_FINEST)
         reached = inverted(adam)
-        second = LevenbergMarquardt(precision=max(_FINEST, reached / span))
+        second = LevenbergMarquardt(precision=max(_FINEST, reached / task.distance.span))
         compiler = Compiler(Path(folder), "mlp")
         ways = {
             f"Adam, {_STEPS} steps": partial(inverted, adam),

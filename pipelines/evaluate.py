@@ -37,7 +37,7 @@ def main(job: Job) -> None:
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     write_answers(folder / "answers.csv", task, targets, answers)
     write_table(folder / "curves.csv", CURVE_COLUMNS, steps)
-    write_r_t(folder / "r_t.csv", {route: compute_r_t(truth) for route, truth in truths.items()})
+    write_r_t(folder / "r_t.csv", {route: compute_r_t(task, targets, truth) for route, truth in truths.items()})
 
 
 def _read_ledger(job: Job, route: str) -> Ledger:

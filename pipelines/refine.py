@@ -22,7 +22,7 @@ def main(job: Job) -> None:
     ledger = Ledger(**json.loads(job.find(f"{folder}/ledger.json").read_text(encoding="utf-8")))
     if job.settings.amortise[route.network].refine == "outside_tolerance":
         # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
-        solver = dataclasses.replace(route.solver, precision=task.tolerance / task.outcomes.span)
+        solver = dataclasses.replace(route.solver, precision=task.distance.share)
         route = route.model_copy(update={"solver": solver})
     about = identify(task) if task.compiles else None
     solve_targets(job, route, Counted(task, ledger, simulates=True), ledger, about, propose=proposer)

@@ -10,6 +10,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from aimback.core.box import Box
+from aimback.core.distance import Distance
 from aimback.core.problem import InverseProblem, Linearised
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
@@ -82,16 +83,17 @@ def pose(
     conditions: Tensor,
     box: Box,
     tolerance: float,
-    scale: float,
+    span: float,
     starts: Tensor | int = 8,
     seed: int = 0,
 ) -> InverseProblem:
-    """A problem with starts in the units of the box, or with so many a target, drawn evenly."""
+    """A problem of one tolerance for all outcomes, with starts in the units of the box, or so many a target."""
     number = starts if isinstance(starts, int) else 0
     unit = (
         box.to_unit(starts) if isinstance(starts, Tensor) else draw_evenly(len(targets), number, len(box), seeded(seed))
     )
-    return InverseProblem(targets, conditions, box, tolerance, scale, unit)
+    distance = Distance((tolerance,) * targets.shape[-1], tolerance, span)
+    return InverseProblem(targets, conditions, box, distance, unit)
 
 
 # ---- references, by SciPy

@@ -210,7 +210,7 @@ def test_a_stack_of_layers_is_solved_for_its_spectrum() -> None:
     task = Simulator(transmit, 21, box)
     wanted = task(box.sample(3, torch.Generator().manual_seed(1)), torch.zeros(3, 0))
     starts = draw_evenly(3, 8, 4, torch.Generator().manual_seed(2))
-    problem = InverseProblem(wanted, torch.zeros(3, 0, dtype=torch.float64), box, 1e-6, 1.0, starts)
+    problem = InverseProblem(wanted, torch.zeros(3, 0, dtype=torch.float64), box, task.distance, starts)
     solution = solve(task, problem, LevenbergMarquardt(), torch.Generator().manual_seed(3))
     best = solution.believed_miss.amin(1)
     assert (best < 1e-6).sum() >= 2, best

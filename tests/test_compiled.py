@@ -110,7 +110,7 @@ def asked(task: Any, count: int, starts: int = 3) -> InverseProblem:
     generator = torch.Generator().manual_seed(3)
     conditions = task.conditions.sample(count, generator)
     targets = 1.5 * task(task.box.sample(count, generator), conditions)
-    return pose(targets, conditions, task.box, task.tolerance, task.outcomes.span, starts, 5)
+    return pose(targets, conditions, task.box, task.tolerance, task.distance.span, starts, 5)
 
 
 def solved(task: Any, problem: InverseProblem, solver: Solver, compiler: Compiler | None) -> tuple[Solution, Ledger]:

@@ -48,7 +48,7 @@ SETTINGS = DiagnoseSettings(
 Curve = Callable[[Tensor], Tensor]
 
 
-class OfX:
+class OfX(Task):
     """A map of the first control alone, with one outcome of span 1; the box is the unit cube."""
 
     def __init__(self, value: Curve, slope: Curve, controls: int = 1) -> None:
@@ -91,7 +91,7 @@ def generator(purpose: str) -> torch.Generator:
 
 
 def made(
-    task: Task | OfX,
+    task: Task,
     networks: Sequence[Linearised],
     wanted: Sequence[float] | Targets,
     solver: Solver | None = None,

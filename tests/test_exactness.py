@@ -24,7 +24,7 @@ T = torch.float64
 
 def answered(task: Task, targets: Targets) -> Answers:
     """What becomes of the targets by the direct route."""
-    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, task.outcomes.span, 4, 1)
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, task.distance.span, 4, 1)
     solution = solve(task, problem, LevenbergMarquardt(), torch.Generator().manual_seed(1))
     return judge(task, targets, solution, resimulate(task, targets, solution))
 

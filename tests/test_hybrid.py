@@ -88,8 +88,8 @@ def train(work_dir: Path, task=None, ledger=None, seed=0, live=None, **settings)
 def refined(task, targets: Targets, starts: Tensor, solver: Solver, ledger: Ledger, tolerated=True) -> Solution:
     """As the stage `refine` does it."""
     if tolerated:
-        solver = dataclasses.replace(solver, precision=task.tolerance / task.outcomes.span)
-    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, task.outcomes.span, starts[:, None])
+        solver = dataclasses.replace(solver, precision=task.distance.share)
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, task.distance.span, starts[:, None])
     return solve(Counted(task, ledger, simulates=True), problem, solver, seeded())
 
 

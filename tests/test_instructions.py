@@ -32,7 +32,7 @@ task, folder = CannonDrag(), Path(sys.argv[1])
 data = simulate_dataset(task, 2000, 0.1, torch.Generator().manual_seed(0))
 targets, given = data.outcomes[:200], data.conditions[:200]
 starts = draw_evenly(200, 8, 2, torch.Generator().manual_seed(1))
-problem = InverseProblem(targets, given, task.box, 0.01, 9.0, starts)
+problem = InverseProblem(targets, given, task.box, task.distance, starts)
 direct = solve(task, problem, LevenbergMarquardt(), torch.Generator().manual_seed(1))
 settings = plan(hidden_width=16, hidden_layers=2, batch_size=256, max_epochs=30)
 network, history = train_surrogate(data, task, *settings, 0, "cpu", folder / "work")

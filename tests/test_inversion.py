@@ -22,10 +22,10 @@ def answered(task: Task, targets: Targets, starts: int = 16) -> tuple[Answers, f
     """The answers by the direct route from the task's own guesses, and their r_1."""
     generator = torch.Generator().manual_seed(1)
     guesses = task.draw_starts(len(targets) * starts, generator).unflatten(0, (len(targets), starts))
-    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, task.outcomes.span, guesses)
+    problem = pose(targets.targets, targets.conditions, task.box, task.tolerance, task.distance.span, guesses)
     solution = solve(task, problem, LevenbergMarquardt(), generator)
     truth = resimulate(task, targets, solution)
-    return judge(task, targets, solution, truth), float(compute_r_t(truth)[0, 0])
+    return judge(task, targets, solution, truth), float(compute_r_t(task, targets, truth)[0, 0])
 
 
 @pytest.mark.parametrize("task", [SineWave(), RoboticArm(), RoboticArm(convention="kruse2021"), Ballistics()])

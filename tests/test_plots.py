@@ -60,7 +60,7 @@ class Drawn:
         self.task, self.folder = task, folder
         self.targets = draw_targets(task, 12, torch.Generator().manual_seed(0))
         problem = pose(
-            self.targets.targets, self.targets.conditions, task.box, task.tolerance, task.outcomes.span, 4, 1
+            self.targets.targets, self.targets.conditions, task.box, task.tolerance, task.distance.span, 4, 1
         )
         forwards = {"surrogate": Off(task, 0.02, 1.01), "direct": task, "hybrid": task}
         self.solutions = {
@@ -198,7 +198,7 @@ def test_the_interactive_surface_is_the_loss_and_the_descents_lie_on_it(cannon):
     there = np.isfinite(x)
     assert not there.all(), "the starts are not joined with each other"
     controls = torch.tensor(np.stack([x[there], y[there]], -1))
-    loss = ((task(controls, torch.empty(len(controls), 0)) - landscape.target) / task.outcomes.span).square()
+    loss = ((task(controls, torch.empty(len(controls), 0)) - landscape.target) / task.distance.span).square()
     lift = 0.008 * float(np.nanmax(landscape.surfaces[0].loss))
     np.testing.assert_allclose(z[there] - lift, loss[:, 0], atol=5e-3)
     assert descent["line"]["color"] == COLOURS["direct"]

@@ -145,7 +145,7 @@ training = TrainingSettings(
 )
 network, history = train_surrogate(data, task, shape, training, 0, "cpu", folder / "work")
 starts = draw_evenly(100, 2, 2, torch.Generator().manual_seed(1))
-problem = InverseProblem(data.outcomes[:100], data.conditions[:100], task.box, 0.01, 9.0, starts)
+problem = InverseProblem(data.outcomes[:100], data.conditions[:100], task.box, task.distance, starts)
 made = {f"weight of {name}": weight.contiguous() for name, weight in network.state_dict().items()}
 made["losses"] = torch.tensor([row[2:] for row in history], dtype=torch.float64)
 for name, forward in (("direct", task), ("surrogate", network.double())):

@@ -78,12 +78,10 @@ def answers(name: str, count: int) -> Answered | None:
     if targets is None:
         return None
     starts = draw_evenly(len(targets), 8, len(task.box), torch.Generator().manual_seed(1))
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, task.outcomes.span, starts)
+    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.distance, starts)
     solution = solve(task, problem, solver, torch.Generator().manual_seed(1))
     judged = judge(task, targets, solution, resimulate(task, targets, solution))
-    again = torch.linalg.vector_norm(
-        (task.finer(64) or task)(judged.controls, targets.conditions) - targets.targets, dim=-1
-    )
+    again = task.distance.measure((task.finer(64) or task)(judged.controls, targets.conditions) - targets.targets)
     again = torch.where(task.box.contains(judged.controls), again, torch.inf)
     return Answered(judged.status, again, task.tolerance, reachable)
 

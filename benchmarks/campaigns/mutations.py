@@ -228,7 +228,7 @@ def _sound_files(folder: Path) -> list[tuple[Path, Callable[..., Any], Callable[
     save_dataset(data, simulate_dataset(task, 20, 0.2, generator), task)
     save_targets(folder / "targets.npz", targets, task)
     starts = draw_evenly(6, 2, len(task.box), generator)
-    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.tolerance, 10.0, starts)
+    problem = InverseProblem(targets.targets, targets.conditions, task.box, task.distance, starts)
     save_solution(folder / "solution.npz", solve(task, problem, GaussNewton(max_steps=3), generator), task)
 
     def whole_dataset(loaded: Dataset) -> bool:

@@ -46,7 +46,7 @@ def tried(name: str, number: int) -> Counter[str]:
     asked = _asked(task, targets, number)
     generator = torch.Generator().manual_seed(number)
     starts = draw_evenly(len(asked), 4, len(task.box), generator)
-    problem = InverseProblem(asked.targets, asked.conditions, task.box, task.tolerance, task.outcomes.span, starts)
+    problem = InverseProblem(asked.targets, asked.conditions, task.box, task.distance, starts)
     solution = solve(task, problem, LevenbergMarquardt(), generator)
     answers = judge(task, asked, solution, resimulate(task, asked, solution))
     by_own_steps = (task(answers.controls, asked.conditions) - asked.targets)[:, 0].abs() <= task.tolerance

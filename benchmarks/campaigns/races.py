@@ -56,7 +56,7 @@ def _iteration() -> Iteration:
     controls = task.box.sample(_ROWS, torch.Generator().manual_seed(0))
     targets = task(controls, controls[:, :0])
     starts = task.box.to_unit(controls)[:, None]
-    problem = InverseProblem(targets, controls[:, :0], task.box, task.tolerance, 1.0, starts)
+    problem = InverseProblem(targets, controls[:, :0], task.box, task.distance, starts)
     return Iteration(task, problem, LevenbergMarquardt())
 
 

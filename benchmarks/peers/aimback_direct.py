@@ -13,6 +13,7 @@ from torch import Tensor
 from aimback.autodiff import dual
 from aimback.compile.compiler import Compiler
 from aimback.core.box import Box
+from aimback.core.distance import Distance
 from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
@@ -116,7 +117,8 @@ def _solved(
 ) -> Array:
     span = float(task.outcomes.upper - task.outcomes.lower)
     wanted, given = torch.from_numpy(targets)[:, None], torch.from_numpy(wind)[:, None]
-    problem = InverseProblem(wanted, given, forward.box, 2 * PRECISION * span, span, starts)
+    tolerance = 2 * PRECISION * span
+    problem = InverseProblem(wanted, given, forward.box, Distance((tolerance,), tolerance, span), starts)
     solution = solve(forward, problem, solver, torch.Generator().manual_seed(1), compiler=compiler)
     answers = solution.controls[torch.arange(len(wanted)), solution.best()].numpy()
     return np.asarray(answers[:, 0] if answers.shape[1] == 1 else answers)

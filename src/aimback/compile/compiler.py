@@ -30,7 +30,7 @@ from aimback.compile.cpp import write_step
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_whole
 from aimback.core.ledger import Counted
-from aimback.solve.rowwise import total
+from aimback.solve.point import compute_miss
 from aimback.solve.step import Finish, Front, Iteration, NotCompilable, Program
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ _LONG = 10_000  # lines: at -O3 GCC takes minutes over more of them, or gives up
 class Compiler:
     """Compiles solves, or loads what an earlier process has compiled.
 
-    A program depends on the code, the forward map, the solver, the box and the scales of the problem,
+    A program depends on the code, the forward map, the solver, the box and the distance of the problem,
     the dtype, torch, the processor and the compiler: on each of them hangs its file's name.
 
     Args:
@@ -115,8 +115,8 @@ class Compiler:
         problem = iteration.problem
         like = problem.targets
         bounds = tuple((axis.lower, axis.upper) for axis in problem.box.axes)
-        scales = (problem.tolerance, problem.scale, like.shape[1], problem.conditions.shape[1], str(like.dtype))
-        return _hash(self.about, self.optimise, repr(iteration.solver), bounds, scales)
+        kinds = (problem.conditions.shape[1], str(like.dtype))
+        return _hash(self.about, self.optimise, repr(iteration.solver), bounds, repr(problem.distance), kinds)
 
 
 @functools.cache
@@ -166,7 +166,7 @@ class _Program:
             steps=steps.to(torch.int32),
             status=status.to(torch.int8),
             path=units,
-            misses=total(residuals.square()).sqrt(),
+            misses=compute_miss(residuals),
         )
 
 

@@ -72,11 +72,6 @@ class Box:
     def names(self) -> tuple[str, ...]:
         return tuple(axis.name for axis in self.axes)
 
-    @property
-    def span(self) -> float:
-        """The length of its diagonal. A miss is compared with that of the outcomes."""
-        return float(torch.linalg.vector_norm(self.upper - self.lower))
-
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper corner, `(len(box),)`, in the dtype and on the device of `like`."""
         return self.lower.to(like), self.upper.to(like)

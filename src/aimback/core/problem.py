@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.box import Box
+from aimback.core.distance import Distance
 from aimback.core.errors import UserError
 
 
@@ -62,8 +63,7 @@ class InverseProblem:
         targets: wanted outcomes, `(n_targets, n_outcomes)`, finite.
         conditions: what is given, `(n_targets, n_conditions)`, finite, same dtype and device.
         box: bounds of the controls.
-        tolerance: the distance, in the outcome's unit, at which a target counts as hit.
-        scale: a typical outcome span, in the outcome's unit; makes losses of different tasks comparable.
+        distance: what is a hit, and how far from one an outcome is; it has as many tolerances as there are outcomes.
         starts: initial guesses, `(n_targets, n_starts, n_controls)`, in the unit cube that stands for the box.
             They may lie outside; where a solver keeps to the box, it begins at the nearest wall.
 
@@ -74,8 +74,7 @@ class InverseProblem:
     targets: Tensor
     conditions: Tensor
     box: Box
-    tolerance: float
-    scale: float
+    distance: Distance
     starts: Tensor
 
     def __post_init__(self) -> None:
@@ -96,8 +95,10 @@ class InverseProblem:
             raise UserError("targets and conditions must be finite; leave invalid rows out")
         if len(self.box) == 0:
             raise UserError("there is no control to solve for")
-        if not (self.tolerance > 0 and self.scale > 0):
-            raise UserError(f"tolerance and scale must be positive, got {self.tolerance:g} and {self.scale:g}")
+        if len(self.distance.tolerances) != targets.shape[1]:
+            raise UserError(
+                f"there must be a tolerance for each of the {targets.shape[1]} outcomes, got {self.distance.tolerances}"
+            )
         shape, expected = tuple(self.starts.shape), (len(targets), len(self.box))
         if len(shape) != 3 or (shape[0], shape[2]) != expected or shape[1] == 0:
             raise UserError(
@@ -115,7 +116,7 @@ class History:
     Attributes:
         controls: `(n_steps + 1, n_kept, n_starts, n_controls)`, the start itself first; a start that
             has stopped stays where it is.
-        believed_miss: `(n_steps + 1, n_kept, n_starts)`, in the outcome's unit.
+        believed_miss: `(n_steps + 1, n_kept, n_starts)`, as in `Solution`.
     """
 
     controls: Tensor
@@ -128,7 +129,7 @@ class Solution:
 
     Attributes:
         controls: `(n_targets, n_starts, n_controls)`, inside the box, unless the solver's walls are soft.
-        believed_miss: `(n_targets, n_starts)`, Euclidean distance to the target, outcome's unit.
+        believed_miss: `(n_targets, n_starts)`, the miss by `Distance`, in its unit.
         start_status: `(n_targets, n_starts)`, int8 codes of `StartStatus`.
         steps: `(n_targets, n_starts)`, solver steps taken.
         steps_to_tolerance: `(n_targets, n_starts)`, the first step at which the believed miss was

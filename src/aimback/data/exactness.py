@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimback.core.distance import Distance
 from aimback.data.dataset import simulate
 from aimback.tasks.base import Task
 
@@ -21,10 +22,10 @@ class Simulated:
 
     Attributes:
         outcome: with the most steps that were taken, `(..., n_outcomes)`.
-        miss: its distance to what was wanted, `(...)`; NaN or infinite where the simulation is.
-        error: how far the task, in its own steps, is from that outcome, `(...)`; 0 of an exact task.
-        doubt: by how much the last refinement moved the outcome, `(...)`, which is more than what is left of the
-            error; 0 of an exact task.
+        miss: how far it is from what was wanted, `(...)`; NaN or infinite where the simulation is.
+        error: how far the task, in its own steps, is from that outcome, as a miss, `(...)`; 0 of an exact task.
+        doubt: by how much the last refinement moved the outcome, as a miss, `(...)`, which is more than what is left of
+            the error; 0 of an exact task.
     """
 
     outcome: Tensor
@@ -41,6 +42,7 @@ def simulate_closely(
     task: Task, controls: Tensor, conditions: Tensor, wanted: Tensor, device: torch.device | str = "cpu"
 ) -> Simulated:
     """Simulate `(n, ...)` rows in ever more steps, until the simulator's own error no longer decides about a hit."""
+    distance = task.distance
     own = simulate(task, controls, conditions, device)
     outcome, doubt = own.clone(), own.new_zeros(len(own))
     rows = torch.arange(len(own))
@@ -49,12 +51,12 @@ def simulate_closely(
         if finer is None or len(rows) == 0:
             break
         again = simulate(finer, controls[rows], conditions[rows], device)
-        doubt[rows] = change = _change(outcome[rows], again)
+        doubt[rows] = change = _change(distance, outcome[rows], again)
         outcome[rows] = again
-        miss = torch.linalg.vector_norm(again - wanted[rows], dim=-1)
+        miss = distance.measure(again - wanted[rows])
         hits = (miss + change <= task.tolerance) & (change <= SMALL_ERROR * task.tolerance)
         rows = rows[~(hits | (miss - change > task.tolerance))]
-    return Simulated(outcome, torch.linalg.vector_norm(outcome - wanted, dim=-1), _change(own, outcome), doubt)
+    return Simulated(outcome, distance.measure(outcome - wanted), _change(distance, own, outcome), doubt)
 
 
 def simulation_error(
@@ -64,7 +66,7 @@ def simulation_error(
     finer = task.finer(FACTORS[0])
     if finer is None:
         return None
-    return _change(*(simulate(simulator, controls, conditions, device) for simulator in (task, finer)))
+    return _change(task.distance, *(simulate(simulator, controls, conditions, device) for simulator in (task, finer)))
 
 
 def error_note(name: str, task: Task, middle: float | None, greatest: float | None) -> str:
@@ -76,10 +78,9 @@ def error_note(name: str, task: Task, middle: float | None, greatest: float | No
     """
     if greatest is not None and greatest <= SMALL_ERROR * task.tolerance:
         return ""
-    unit = task.outcomes.axes[0].unit
 
     def told(size: float | None) -> str:
-        return "unknown" if size is None or not math.isfinite(size) else f"{size:.2g} {unit}".rstrip()
+        return "unknown" if size is None or not math.isfinite(size) else f"{size:.2g} {task.miss_unit}".rstrip()
 
     settings = " ".join(f"task.{name}.{key}={value}" for key, value in task.settings_of_accuracy().items())
     return (
@@ -88,8 +89,7 @@ def error_note(name: str, task: Task, middle: float | None, greatest: float | No
     )
 
 
-def _change(before: Tensor, after: Tensor) -> Tensor:
-    """The distance between outcomes, `(n,)`: 0 where both fail in the same way, infinite where only one does."""
+def _change(distance: Distance, before: Tensor, after: Tensor) -> Tensor:
+    """How far outcomes are apart, as a miss, `(n,)`: 0 where both fail alike, infinite where only one does."""
     apart = torch.where((before == after) | (before.isnan() & after.isnan()), 0.0, after - before)
-    distance: Tensor = torch.linalg.vector_norm(apart, dim=-1)
-    return distance.nan_to_num(nan=torch.inf)
+    return distance.measure(apart).nan_to_num(nan=torch.inf)

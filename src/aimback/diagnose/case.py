@@ -63,8 +63,7 @@ class Case:
             targets.targets.to(self.device),
             targets.conditions.to(self.device),
             box,
-            self.task.tolerance,
-            self.task.outcomes.span,
+            self.task.distance,
             unit,
         )
         return solve(forward, problem, solver, generator)

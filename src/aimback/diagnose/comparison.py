@@ -78,7 +78,7 @@ def draw_even_starts(case: Case, count: int) -> Tensor:
 
 def limit_steps(case: Case, solver: Solver) -> Solver:
     """Give the solver as many steps as a descent has here, and no more precision than a hit needs."""
-    precision = max(solver.precision, _DONE * case.task.tolerance / case.task.outcomes.span)
+    precision = max(solver.precision, _DONE * case.task.tolerance / case.task.distance.span)
     return replace(solver, max_steps=case.settings.max_steps, precision=precision)
 
 
@@ -154,5 +154,5 @@ def _miss(case: Case, controls: Tensor, wanted: Tensor, conditions: Tensor) -> T
     """Row by row, `(n,)`."""
     controls = controls.to("cpu", torch.float64)
     outcome = simulate(case.task, controls, conditions, case.device)
-    miss: Tensor = torch.linalg.vector_norm(outcome - wanted, dim=-1)
+    miss = case.task.distance.measure(outcome - wanted)
     return torch.where(case.task.box.is_outside(controls) | miss.isnan(), torch.inf, miss)

@@ -146,7 +146,7 @@ def _curvature(case: Case, forward: Linearised) -> Curvature:
     starts = Starts(number=case.settings.starts, drawn_from="box")
     solution = case.solve(forward, targets, _SOLVER, "conditioning: starts", starts)
     # Off the solution by a tolerance, what is singular would not look so.
-    exact = (solution.believed_miss <= _SOLVER.precision * case.task.outcomes.span).cpu()
+    exact = (solution.believed_miss <= _SOLVER.precision * case.task.distance.span).cpu()
     rows, _ = torch.nonzero(exact, as_tuple=True)
     values, singular, effective = _spectra(case, forward, box.to_unit(solution.controls.cpu().double())[exact], rows)
 

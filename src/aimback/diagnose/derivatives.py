@@ -14,24 +14,24 @@ _STEP = 1e-4
 
 
 def compute_outcomes(case: Case, forward: ForwardMap, unit: Tensor, conditions: Tensor) -> Tensor:
-    """`(n, n_controls)` in the unit box, `(n, n_conditions)` -> `(n, n_outcomes)` in outcome spans, on the CPU."""
+    """`(n, n_controls)` in the unit box, `(n, n_conditions)` -> `(n, n_outcomes)` over the scales, on the CPU."""
 
     def evaluate(controls: Tensor, given: Tensor) -> tuple[Tensor, ...]:
         return (forward(controls, given),)
 
     (outcome,) = _in_chunks(case, evaluate, unit, conditions)
-    return outcome / case.task.outcomes.span
+    return outcome / case.task.distance.scales
 
 
 def compute_jacobians(case: Case, forward: Linearised, unit: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-    """The same with the Jacobian by `unit`, `(n, n_outcomes, n_controls)`, in outcome spans."""
+    """The same with the Jacobian by `unit`, `(n, n_outcomes, n_controls)`."""
     outcome, jacobian = _in_chunks(case, forward.linearise, unit, conditions)
-    box = case.task.box
-    return outcome / case.task.outcomes.span, jacobian * ((box.upper - box.lower) / case.task.outcomes.span)
+    box, scales = case.task.box, case.task.distance.scales
+    return outcome / scales, jacobian * ((box.upper - box.lower) / scales[:, None])
 
 
 def compute_second_derivatives(case: Case, forward: Linearised, unit: Tensor, conditions: Tensor) -> Tensor:
-    """Of each outcome by `unit`, `(n, n_outcomes, n_controls, n_controls)`, symmetric, in outcome spans.
+    """Of each outcome by `unit`, `(n, n_outcomes, n_controls, n_controls)`, symmetric, over the scales.
 
     Central differences of the Jacobian, so that any map with a `linearise` will do; next to a wall they
     are taken around the nearest point that leaves them room.
@@ -50,9 +50,9 @@ def compute_second_derivatives(case: Case, forward: Linearised, unit: Tensor, co
 def compute_hessians(
     case: Case, forward: Linearised, unit: Tensor, conditions: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Of the loss, the squared relative miss: 2 (J'J + sum r_k H_k), `(n, n_controls, n_controls)`; and J itself."""
+    """Of the loss, the sum of squared residuals: 2 (J'J + sum r_k H_k), `(n, n_controls, n_controls)`; and J itself."""
     outcome, jacobian = compute_jacobians(case, forward, unit, conditions)
-    residual = outcome - targets / case.task.outcomes.span
+    residual = outcome - targets / case.task.distance.scales
     curved = torch.einsum("nk,nkij->nij", residual, compute_second_derivatives(case, forward, unit, conditions))
     return 2 * (jacobian.mT @ jacobian + curved), jacobian
 

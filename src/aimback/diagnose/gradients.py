@@ -86,7 +86,7 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
 
 
 def _differences(case: Case, unit: Tensor, conditions: Tensor) -> list[Tensor]:
-    """Central differences of the simulator at every scale, `(n, n_outcomes, n_controls)` each, in outcome spans."""
+    """Central differences of the simulator at every scale, `(n, n_outcomes, n_controls)` each, over the scales."""
     count, controls = unit.shape
     scales = torch.tensor(_SCALES, dtype=torch.float64)
     offsets = scales[:, None, None] * torch.eye(controls, dtype=torch.float64)

@@ -46,7 +46,7 @@ class Valley:
     """A network's solutions against the true ones, `(targets, starts)` each; NaN where there is nothing to measure.
 
     Attributes:
-        miss: true miss at the network's solutions, in the outcome's unit.
+        miss: true miss at the network's solutions, in its task's unit.
         out: unit-box lengths from them to the nearest true solution.
         back: unit-box lengths from true solutions to the network's nearest.
     """
@@ -132,7 +132,8 @@ def _valley(case: Case, network: Linearised, targets: Targets, true: Solutions, 
     miss = torch.full(own.found.shape, torch.nan, dtype=torch.float64)
     rows, _ = torch.nonzero(own.found, as_tuple=True)
     outcome = derivatives.compute_outcomes(case, case.task, own.unit[own.found], targets.conditions[rows])
-    missed = torch.linalg.vector_norm(outcome * case.task.outcomes.span - targets.targets[rows], dim=-1)
+    distance = case.task.distance
+    missed = distance.measure(outcome * distance.scales - targets.targets[rows])
     miss[own.found] = torch.where(missed.isfinite(), missed, torch.nan)
     return Valley(
         miss,

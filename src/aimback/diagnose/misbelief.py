@@ -36,7 +36,7 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     believed, miss = answers[0]
     over = trusted[0][trusted[0] > tolerance].sort().values
     # As the article went about it: one descent a target, which is believed as soon as it comes within the tolerance.
-    naive = replace(case.solver, precision=tolerance / case.task.outcomes.span)
+    naive = replace(case.solver, precision=case.task.distance.share)
     single = case.starts.model_copy(update={"number": 1})
     naive_believed, naive_miss = _answers(case, invert(case.networks[0], naive, single))
     rank = {"median": 0.5, "p90": 0.9, "greatest": 1.0}

@@ -18,7 +18,7 @@ _MARGIN = 1.05
 
 
 def examine(case: Case) -> tuple[Claim, Pictures]:
-    """Compare both losses, the squared relative miss, along the grid lines of slices of the box.
+    """Compare both losses, sums of squared residuals, along the grid lines of slices of the box.
 
     A slice is the box itself with two controls (a line with one); with more, a square of one box length
     around a random point, in random directions, cut to the box. They are the same for every target and map.
@@ -40,7 +40,7 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     )
     # A descent that must climb by more than the tolerance to get on has come to a dead end.
     mesh = Mesh.line(case.settings.points) if len(case.task.box) == 1 else Mesh.square(case.settings.points)
-    hit = case.task.tolerance / case.task.outcomes.span
+    hit = case.task.distance.share
     true_basins, *learned_basins = (find_basins(residual.flatten(0, 1), mesh, hit) for residual in residuals)
     spurious = [found.beyond(true_basins).double() for found in learned_basins]
     # What a ripple bends back and forth within the truth's own bend shows in the difference alone.
@@ -101,7 +101,7 @@ def _grid(along: Tensor) -> Tensor:
 
 
 def _residuals(case: Case, forward: ForwardMap, slices: Tensor, targets: Targets) -> Tensor:
-    """(outcome - target) / span on every slice, `(targets, slices, n_points, n_outcomes)`; NaN outside the box."""
+    """(outcome - target) / scales on every slice, `(targets, slices, n_points, n_outcomes)`; NaN outside the box."""
     inside = torch.isfinite(slices).all(-1)
     points = slices[inside]
     # Without conditions all targets see the same outcomes.
@@ -109,7 +109,7 @@ def _residuals(case: Case, forward: ForwardMap, slices: Tensor, targets: Targets
     outcome = derivatives.compute_outcomes(
         case, forward, points.repeat(len(given), 1), given.repeat_interleave(len(points), 0)
     ).unflatten(0, (len(given), len(points)))
-    wanted = targets.targets / case.task.outcomes.span
+    wanted = targets.targets / case.task.distance.scales
     residual = torch.full((len(wanted), *inside.shape, wanted.shape[1]), torch.nan, dtype=torch.float64)
     residual[:, inside] = outcome - wanted[:, None]
     return residual

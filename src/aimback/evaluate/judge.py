@@ -31,8 +31,8 @@ class Answers:
     Attributes:
         controls: of the start that the route itself ranks first, `(n_targets, n_controls)`.
         outcome: what the true simulator makes of them, `(n_targets, n_outcomes)`, simulated as finely as it takes.
-        believed_miss: by the route's own forward map, `(n_targets,)`, in the outcome's unit.
-        miss: by the true simulator, `(n_targets,)`.
+        believed_miss: by the route's own forward map, `(n_targets,)`.
+        miss: by the true simulator, `(n_targets,)`, in the same unit, that of the task's misses.
         status: codes of `Status`, `(n_targets,)`.
     """
 

@@ -31,12 +31,11 @@ def measure(
     """
     reachable = find_reachable([answers]) if reachable is None else reachable
     rows = targets.valid
-    span = task.outcomes.span
     steps = solution.steps_to_tolerance
     arrived = steps >= 0
     measured: dict[str, object] = {}
     measured |= _spread("miss", answers.miss[reachable])
-    measured |= _spread("miss_relative", answers.miss[reachable] / span)
+    measured |= _spread("miss_relative", answers.miss[reachable] / task.distance.span)
     measured |= _spread("believed_miss", answers.believed_miss[reachable])
     if task.finer(FACTORS[0]) is not None:
         measured |= _spread("simulation_error", truth.error[:, 0])
@@ -45,11 +44,11 @@ def measure(
     measured["solved_fraction"] = counts[Status.SOLVED] / many if many else None
     measured["arrived_fraction"] = float(arrived.double().mean())
     measured |= _spread("steps_to_tolerance", steps[arrived].double(), ("median", "p90"))
-    curve = compute_r_t(truth)[:, 0]
+    curve = compute_r_t(task, targets, truth)[:, 0]
     for first in sorted({1, min(50, len(curve)), len(curve)}):
         measured[f"r_{first}"] = _number(curve[first - 1])
     outside = task.box.is_outside(answers.controls[rows])
-    # The r_1 that the route itself believes in.
+    # The r_1 that the route itself believes in; with several outcomes a bound of it, the square of the farthest one.
     believed = answers.believed_miss[rows].square() / truth.outcome.shape[-1]
     measured["believed_r_1"] = _number(believed.mean())
     measured["outside_fraction"] = float(outside.double().mean())
@@ -67,13 +66,13 @@ def follow_descents(
     """How the answers of the first targets came closer, step by step, `(n_steps + 1, n_kept)` each.
 
     Returns:
-        The loss that the solver descends, the squared believed miss relative to the outcome's span, and the true miss,
-        re-simulated.
+        The squared believed miss relative to the span, which with one outcome is the loss that the solver descends; and
+        the true miss, re-simulated.
     """
     history, valid = solution.history, targets.only_valid()
     kept, steps = history.believed_miss.shape[1], len(history.believed_miss)
     rows, best = torch.arange(kept), solution.best()[:kept]
-    loss = (history.believed_miss[:, rows, best].double() / task.outcomes.span).square()
+    loss = (history.believed_miss[:, rows, best].double() / task.distance.span).square()
     controls = history.controls[:, rows, best].flatten(0, 1)
     wanted, conditions = (part[:kept].repeat(steps, 1) for part in (valid.targets, valid.conditions))
     return loss, simulate_closely(task, controls, conditions, wanted, device).miss.unflatten(0, (steps, kept))
@@ -90,14 +89,16 @@ def trace_descents(
     return [(route, step, *row) for step, row in enumerate(table)]
 
 
-def compute_r_t(truth: Simulated) -> Tensor:
+def compute_r_t(task: Task, targets: Targets, truth: Simulated) -> Tensor:
     """The published metric r_T for T = 1 ... n_candidates, and its quartiles, `(n_candidates, 3)`.
 
     The mean over targets of the least squared re-simulated error among the T candidates that the
     route ranks first, and the lower and upper quartile of it over targets; the squared error is the mean
-    over outcome dimensions, in raw units squared (Ren, Padilla, Malof 2020, equation 3).
+    over outcome dimensions (Ren, Padilla, Malof 2020, equation 3). It is in raw units squared, as published, where the
+    outcomes have one unit and one tolerance, and elsewhere in tolerances squared.
     """
-    squared = truth.miss.square() / truth.outcome.shape[-1]
+    differences = truth.outcome - targets.only_valid().targets[:, None]
+    squared = (differences / task.distance.units).square().mean(-1)
     least = squared.nan_to_num(nan=torch.inf, posinf=torch.inf).cummin(dim=1).values
     ordered = least.sort(dim=0).values
     last = len(ordered) - 1

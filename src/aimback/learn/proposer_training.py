@@ -77,12 +77,12 @@ def train_proposer(
 
 
 class ProposerLearner(Learner):
-    """The mean squared miss of the proposals, relative to the span of the outcomes.
+    """The mean over proposals of the loss that solvers descend, the sum of squared residuals; see `Distance`.
 
     Its steps are taken by hand, because one simulation serves several of them.
     A simulator costs much the same for a thousand rows as for a few, so some batches of a training are simulated
     together: the outcome f and its Jacobian J at the proposals u of the network as it then is. Each of their
-    optimizer steps descends the squared miss of the linear model f + J (u' - u), which is
+    optimizer steps descends the loss of the linear model f + J (u' - u), which is
     that of the simulator, with its gradient, for the first step, and to first order for those after it.
 
     A proposal without an outcome (or Jacobian) has no gradient and counts as a miss of the whole span; in the
@@ -110,7 +110,7 @@ class ProposerLearner(Learner):
         self.simulator = Counted(task, ledger, simulates=True)
         self.ledger = ledger
         self.box = task.box
-        self.span = task.outcomes.span
+        self.scales = task.distance.scales
         self.register_buffer("lost", torch.zeros((), dtype=torch.int64))
 
     def training_step(self, portions: Sequence[Sequence[Tensor]]) -> None:
@@ -127,7 +127,7 @@ class ProposerLearner(Learner):
     def validation_step(self, batches: Sequence[Sequence[Tensor]]) -> None:
         ((inputs, targets, conditions),) = batches
         outcome = self.simulator(self.box.from_unit(self.unit(inputs).to(targets)), conditions)
-        squares = total(((outcome - targets) / self.span).square())
+        squares = total(((outcome - targets) / self.scales.to(targets)).square())
         worst = squares.nan_to_num(nan=_WORST, posinf=_WORST).clamp(max=_WORST)
         self.note_validation(worst.sum()[None], len(inputs))
 
@@ -139,7 +139,7 @@ class ProposerLearner(Learner):
     def propose(self, inputs: Tensor, targets: Tensor, conditions: Tensor) -> tuple[Tensor, ...]:
         """-> inputs, proposals in the unit cube, relative residual and Jacobian there."""
         unit = self.unit(inputs)
-        point = evaluate_point(self.simulator, self.box, unit.to(targets), conditions, targets, self.span)
+        point = evaluate_point(self.simulator, self.box, unit.to(targets), conditions, targets, self.scales)
         residual, jacobian = point.residual.to(unit), point.jacobian.to(unit)
         known = torch.isfinite(residual).all(-1) & torch.isfinite(jacobian).flatten(1).all(-1)
         self.lost += (~known).sum()
@@ -147,7 +147,7 @@ class ProposerLearner(Learner):
         return inputs, unit, residual, torch.where(known[:, None, None], jacobian, 0.0)
 
     def foretell_loss(self, inputs: Tensor, unit: Tensor, residual: Tensor, jacobian: Tensor) -> Tensor:
-        """The mean squared miss of a batch by the linear model, `()`."""
+        """The mean loss of a batch by the linear model, `()`."""
         moved = self.unit(inputs) - unit
         foretold = residual + dot(jacobian, moved[:, None, :])
         return total(foretold.square()).mean()

@@ -93,7 +93,7 @@ def draw_figures(
         if progress is not None:
             progress(1)
 
-    unit, tolerance = task.outcomes.axes[0].unit, task.tolerance
+    unit, tolerance = task.miss_unit, task.tolerance
     for route in solutions:  # the order in which routes get their looks
         _ = COLOURS[route], LINES[route]
     if len(targets):

@@ -56,7 +56,7 @@ class TaskResult:
     Attributes:
         name: the task's name.
         routes: by name, in the order to be shown.
-        unit: of the outcome, and so of every miss.
+        unit: of every miss, see `Task.miss_unit`.
         tolerance: the miss at which a target counts as solved.
         metrics: by route, as `evaluate` wrote them.
         meters: by stage, those that are there: a stage restored from a cache has none.
@@ -121,12 +121,11 @@ def read_result(
     Raises:
         UserError: a file is missing or damaged.
     """
-    units = {axis.unit for axis in task.outcomes.axes}
     measured = _read_json(metrics)
     return TaskResult(
         name=name,
         routes=routes,
-        unit=units.pop() if len(units) == 1 else "",
+        unit=task.miss_unit,
         tolerance=task.tolerance,
         metrics=measured,
         meters=_read_meters(meters, results),

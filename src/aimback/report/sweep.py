@@ -46,7 +46,7 @@ class Side:
         route: whose colour it has.
         loss: `(FRAMES, n)` or `(FRAMES, n_y, n_x)`, a picture a target.
         paths: `(n_steps + 1, FRAMES, n_starts, 1 or 2)`.
-        miss: of the best start by the true simulator, `(FRAMES,)`, in the outcome's unit.
+        miss: of the best start by the true simulator, `(FRAMES,)`.
     """
 
     title: str
@@ -88,9 +88,7 @@ def view_sweep(
     wanted[:, 0] = torch.linspace(float(ends[0]), float(ends[1]), FRAMES, dtype=torch.float64)
     condition = targets.conditions.median(0).values
     starts = task.box.from_unit(draw_evenly(1, _STARTS, len(task.box), generator)).expand(FRAMES, -1, -1)
-    problem = InverseProblem(
-        wanted, condition.expand(FRAMES, -1), task.box, task.tolerance, task.outcomes.span, task.box.to_unit(starts)
-    )
+    problem = InverseProblem(wanted, condition.expand(FRAMES, -1), task.box, task.distance, task.box.to_unit(starts))
     brief = replace(solver, max_steps=min(solver.max_steps, _MAX_STEPS))
     axes = task.box.axes[:2]
     controls = task.box.from_unit(make_unit_grid(torch.full((len(task.box),), 0.5, dtype=torch.float64), _POINTS))
@@ -98,15 +96,15 @@ def view_sweep(
     for title, route, forward in name_maps(task, surrogate):
         outcome = evaluate(forward, controls, condition)
         found = solve(forward, problem, brief, torch.Generator().manual_seed(generator.initial_seed()))
-        each = (outcome - wanted.reshape(FRAMES, *[1] * (outcome.ndim - 1), -1)) / task.outcomes.span
+        each = (outcome - wanted.reshape(FRAMES, *[1] * (outcome.ndim - 1), -1)) / task.distance.scales
         paths = to_array(found.history.controls[..., : len(axes)])
         with torch.no_grad():
             true = task(pick_answers(found, torch.arange(FRAMES)), problem.conditions)
-        miss = torch.linalg.vector_norm(true - wanted, dim=-1)
+        miss = task.distance.measure(true - wanted)
         sides.append(Side(title, route, to_array(each.square().sum(-1)), paths, to_array(miss)))
     given = torch.cat([wanted, problem.conditions], dim=1).tolist()
     captions = [say_target(task, row, ".2f") for row in given]
-    return Sweep(axes, sides, captions, task.outcomes.axes[0].unit, task.tolerance)
+    return Sweep(axes, sides, captions, task.miss_unit, task.tolerance)
 
 
 def plot_sweep(path: Path, title: str, sweep: Sweep) -> None:

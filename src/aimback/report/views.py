@@ -87,7 +87,7 @@ def view_landscape(
     surfaces = []
     for title, route, forward in name_maps(task, surrogate):
         outcome = evaluate(forward, controls, condition)
-        loss = ((outcome - target) / task.outcomes.span).square().sum(-1)
+        loss = ((outcome - target) / task.distance.scales).square().sum(-1)
         paths = {
             name: to_array(found.history.controls[:, row, :SHOWN_STARTS, : len(axes)])
             for name, found in solutions.items()

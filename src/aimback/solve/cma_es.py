@@ -11,6 +11,7 @@ from torch import Tensor
 from aimback.core.checks import check_positive
 from aimback.core.errors import UserError
 from aimback.core.problem import ForwardMap, History, InverseProblem, Solution, StartStatus
+from aimback.solve.point import compute_miss
 from aimback.solve.solver import Progress, Solver
 
 if TYPE_CHECKING:
@@ -68,25 +69,25 @@ def evolve(
     best, miss = starts.flatten(0, 1).double().cpu().clone(), torch.full((rows,), torch.inf, dtype=torch.float64)
     status = torch.full((rows,), int(StartStatus.STEP_LIMIT), dtype=torch.int8)
     steps, first = torch.zeros(rows, dtype=torch.int32), torch.full((rows,), -1, dtype=torch.int32)
-    tolerance = problem.tolerance / problem.scale
+    distance = problem.distance
     active = torch.arange(rows)
     path: list[tuple[Tensor, Tensor]] = []
     early = min(kept, count) * each
     for step in range(1, solver.max_steps + 1):
         unit = torch.from_numpy(np.stack([[runs[row].ask() for _ in range(size)] for row in active.tolist()]))
         residual = _residual(forward, problem, unit, active // each)
-        found = residual.square().sum(-1).sqrt()
+        found, root = compute_miss(residual), residual.square().sum(-1).sqrt()
         # A failed simulation is the worst of its generation, not a number to calculate with.
-        graded = found.nan_to_num(nan=math.inf, posinf=math.inf)
+        near, graded = (part.nan_to_num(nan=math.inf, posinf=math.inf) for part in (found, root))
         for row, points, values in zip(active.tolist(), unit.numpy(), graded.square().tolist(), strict=True):
             runs[row].tell(list(zip(points, values, strict=True)))
-        nearest = graded.min(-1)
+        nearest = near.min(-1)
         better = nearest.values < miss[active]
         here = active[better]
         best[here] = unit[better, nearest.indices[better]]
         miss[here] = nearest.values[better]
         steps[active] = step
-        first[active[(miss[active] <= tolerance) & (first[active] < 0)]] = step
+        first[active[(miss[active] <= distance.share) & (first[active] < 0)]] = step
         path.append((best[:early].clone(), miss[:early].clone()))
 
         status[active[torch.isnan(found).all(-1)]] = StartStatus.NOT_FINITE
@@ -101,18 +102,18 @@ def evolve(
             )
         if len(active) == 0:
             break
-    status[miss <= tolerance] = StartStatus.ARRIVED
+    status[miss <= distance.share] = StartStatus.ARRIVED
     box, shape, like = problem.box, (count, each), problem.targets
     points, misses = (torch.stack(part) for part in zip(*path, strict=True))
     return Solution(
         controls=box.from_unit(best.to(like)).unflatten(0, shape),
-        believed_miss=(miss.to(like) * problem.scale).unflatten(0, shape),
+        believed_miss=(miss.to(like) * distance.span).unflatten(0, shape),
         start_status=status.to(like.device).unflatten(0, shape),
         steps=steps.to(like.device).unflatten(0, shape),
         steps_to_tolerance=first.to(like.device).unflatten(0, shape),
         history=History(
             box.from_unit(points.to(like)).unflatten(1, (-1, each)),
-            (misses.to(like) * problem.scale).unflatten(1, (-1, each)),
+            (misses.to(like) * distance.span).unflatten(1, (-1, each)),
         ),
     )
 
@@ -130,9 +131,9 @@ def _make_runs(starts: Tensor, solver: CmaEs, generator: torch.Generator) -> "li
 
 
 def _residual(forward: ForwardMap, problem: InverseProblem, unit: Tensor, targets: Tensor) -> Tensor:
-    """(outcome - target) / scale of a generation, `(rows, population, n_outcomes)`, float64 on the CPU."""
+    """(outcome - target) / scales of a generation, `(rows, population, n_outcomes)`, float64 on the CPU."""
     like = problem.targets
     targets = targets.to(like.device)
     conditions = problem.conditions[targets][:, None].expand(-1, unit.shape[1], -1)
     outcome = forward(problem.box.from_unit(unit.to(like)), conditions)
-    return ((outcome - problem.targets[targets][:, None]) / problem.scale).double().cpu()
+    return ((outcome - problem.targets[targets][:, None]) / problem.distance.scales.to(like)).double().cpu()

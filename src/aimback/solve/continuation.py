@@ -32,7 +32,7 @@ def solve_by_continuation(
         path shows one more for each of them, the first look through its map.
     """
     *easier, last = forwards
-    precision = max(solver.precision, min(problem.tolerance / problem.scale, 0.5))
+    precision = max(solver.precision, min(problem.distance.share, 0.5))
     way: list[Solution] = []
     for forward in easier:
         way.append(solve(forward, problem, replace(solver, precision=precision), generator))

@@ -12,7 +12,7 @@ from aimback.solve.solver import Memory, Solver
 
 @dataclass(frozen=True)
 class GradientDescent(Solver):
-    """`u <- clamp(u - step_size * dL/du)` on the squared relative miss L, in the unit cube.
+    """`u <- clamp(u - step_size * dL/du)` on the sum of squared residuals L, in the unit cube.
 
     The box is kept by projection: at an interior point the step is the textbook one, and a control
     resting on a bound still leaves it as soon as the gradient turns. (A smooth map onto the box, such

@@ -16,7 +16,7 @@ _CURVED = 1e-8  # a pair that curves less, relative to the lengths of its halves
 
 @dataclass(frozen=True)
 class Lbfgs(Solver):
-    """L-BFGS (Nocedal 1980; Nocedal & Wright 2006, algorithms 7.4 and 7.5) on the squared relative miss.
+    """L-BFGS (Nocedal 1980; Nocedal & Wright 2006, algorithms 7.4 and 7.5) on the sum of squared residuals.
 
     `torch.optim.LBFGS` would couple the starts through one line search and one Hessian; here each has
     its own pairs and its own share of the step. The share halves or less, by a parabola, until the loss

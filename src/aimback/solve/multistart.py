@@ -9,7 +9,7 @@ from torch import Tensor
 from aimback.core.errors import is_out_of_memory
 from aimback.core.problem import History, InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve.cma_es import CmaEs, evolve
-from aimback.solve.rowwise import total
+from aimback.solve.point import compute_miss
 from aimback.solve.solver import Progress, Solver, Stepper
 from aimback.solve.step import Finish, Front, Iteration, NotCompilable, Program, count_arrived
 
@@ -157,7 +157,7 @@ class _Block:
         rows = self._active
         early = int(torch.searchsorted(rows, len(at)))  # rows are in order
         at[rows[:early]] = front.unit[:early]
-        misses[rows[:early]] = total(front.residual[:early].square()).sqrt()
+        misses[rows[:early]] = compute_miss(front.residual[:early])
         self._now = at, misses
         self._path.append(self._now)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aimback.core.box import Box
 from aimback.core.problem import Linearised
-from aimback.solve.rowwise import dot, every, total
+from aimback.solve.rowwise import dot, every, greatest, total
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Point:
 
     Attributes:
         unit: controls in the unit cube, `(rows, n_controls)`.
-        residual: (outcome - target) / scale, `(rows, n_outcomes)`.
+        residual: (outcome - target) / scales, `(rows, n_outcomes)`.
         jacobian: of the residual by `unit`, `(rows, n_outcomes, n_controls)`.
         boundary: None where the box has walls. Else a start may leave it, and each box length that it
-            is outside costs so much on top of the squared relative miss (0: nothing holds it back).
+            is outside costs so much on top of the sum of squared residuals (0: nothing holds it back).
     """
 
     unit: Tensor
@@ -31,11 +31,18 @@ class Point:
     @cached_property
     def miss(self) -> Tensor:
         """The relative miss, `(rows,)`."""
-        return total(self.residual.square()).sqrt()
+        return compute_miss(self.residual)
+
+    @cached_property
+    def merit(self) -> Tensor:
+        """What ranks places and tells an arrival: the relative miss, and what soft walls add to it, `(rows,)`."""
+        if self.boundary is None:
+            return self.miss
+        return (greatest(self.residual.square()) + self.boundary * total(self._outside)).sqrt()
 
     @cached_property
     def loss(self) -> Tensor:
-        """What is descended: the squared relative miss, and what soft walls add to it, `(rows,)`."""
+        """What is descended: the sum of squared residuals, and what soft walls add to it, `(rows,)`."""
         loss = total(self.residual.square())
         return loss if self.boundary is None else loss + self.boundary * total(self._outside)
 
@@ -76,6 +83,14 @@ class Point:
         return Point(self.unit[rows], self.residual[rows], self.jacobian[rows], self.boundary)
 
 
+def compute_miss(residual: Tensor) -> Tensor:
+    """The relative miss of residuals, `(..., n_outcomes)` -> `(...)`: that of `Distance`, over its span.
+
+    With one outcome it is the root of the loss to the last bit, and so it is computed as one.
+    """
+    return greatest(residual.square()).sqrt()
+
+
 def where(condition: Tensor, a: Point, b: Point) -> Point:
     """Row by row, `a` where the condition `(rows,)` holds, else `b`."""
     return Point(
@@ -92,10 +107,15 @@ def evaluate_point(
     unit: Tensor,
     conditions: Tensor,
     targets: Tensor,
-    scale: float,
+    scales: Tensor,
     boundary: float | None = None,
 ) -> Point:
-    """The forward map and its Jacobian at unit-cube coordinates, scaled."""
+    """The forward map and its Jacobian at unit-cube coordinates, scaled.
+
+    Args:
+        scales: what the differences of each outcome are divided by, `(n_outcomes,)`.
+    """
     lower, upper = box.bounds(unit)
+    scales = scales.to(unit)
     outcome, jacobian = forward.linearise(box.from_unit(unit), conditions)
-    return Point(unit, (outcome - targets) / scale, jacobian * ((upper - lower) / scale), boundary)
+    return Point(unit, (outcome - targets) / scales, jacobian * ((upper - lower) / scales[:, None]), boundary)

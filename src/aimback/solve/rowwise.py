@@ -19,9 +19,14 @@ def dot(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
     return total(a * b, dim)
 
 
+def greatest(terms: Tensor, dim: int = -1) -> Tensor:
+    """The greatest entry along a dimension; NaN where one is."""
+    return functools.reduce(torch.maximum, terms.unbind(dim))
+
+
 def largest(terms: Tensor, dim: int = -1) -> Tensor:
     """The greatest magnitude along a dimension; NaN where one is."""
-    return functools.reduce(torch.maximum, terms.abs().unbind(dim))
+    return greatest(terms.abs(), dim)
 
 
 def every(flags: Tensor, dim: int = -1) -> Tensor:

@@ -25,7 +25,7 @@ class Front:
         targets: `(rows, n_outcomes)`; conditions: `(rows, n_conditions)`.
         unit, residual, jacobian: where each start is, see `Point`.
         best: the best place it has seen, `(rows, n_controls)` in the unit cube.
-        merit: the root of the loss there, with walls the relative miss, `(rows,)`; infinite before the first look.
+        merit: see `Point`, `(rows,)`; infinite before the first look.
         miss: the relative miss there, `(rows,)`.
         reached: the first step at which it was within the tolerance, `(rows,)`, -1 before.
         memory: the solver's.
@@ -108,18 +108,16 @@ class Iteration:
 
     def _look(self, unit: Tensor, front: Front) -> Point:
         problem = self.problem
-        return points.evaluate_point(
-            self.forward, problem.box, unit, front.conditions, front.targets, problem.scale, self.solver.boundary
-        )
+        scales, boundary = problem.distance.scales, self.solver.boundary
+        return points.evaluate_point(self.forward, problem.box, unit, front.conditions, front.targets, scales, boundary)
 
     def _record(
         self, step: Any, front: Front, point: Point, memory: Memory, still: Tensor
     ) -> tuple[Front, Tensor, Tensor]:
         """Note where the rows are now, and which of them stop there."""
-        miss = point.miss
-        merit = miss if point.boundary is None else point.loss.sqrt()
+        merit = point.merit
         better = merit < front.merit
-        fresh = (merit <= self.problem.tolerance / self.problem.scale) & (front.reached < 0)
+        fresh = (merit <= self.problem.distance.share) & (front.reached < 0)
         moved = replace(
             front,
             unit=point.unit,
@@ -127,7 +125,7 @@ class Iteration:
             jacobian=point.jacobian,
             best=torch.where(better[:, None], point.unit, front.best),
             merit=torch.where(better, merit, front.merit),
-            miss=torch.where(better, miss, front.miss),
+            miss=torch.where(better, point.miss, front.miss),
             reached=torch.where(fresh, step, front.reached).to(front.reached.dtype),
             memory=memory,
         )
@@ -163,16 +161,16 @@ class Finish:
         """Sort the rows by target: `starts` of them belong to each."""
         shape = len(self.steps) // starts, starts
         # However it stopped, a start that once came within the tolerance has arrived.
-        status = torch.where(self.merit <= problem.tolerance / problem.scale, StartStatus.ARRIVED, self.status)
-        box, scale = problem.box, problem.scale
+        status = torch.where(self.merit <= problem.distance.share, StartStatus.ARRIVED, self.status)
+        box, span = problem.box, problem.distance.span
         return Solution(
             controls=box.from_unit(self.best).unflatten(0, shape),
-            believed_miss=(self.miss * scale).unflatten(0, shape),
+            believed_miss=(self.miss * span).unflatten(0, shape),
             start_status=status.to(torch.int8).unflatten(0, shape),
             steps=self.steps.unflatten(0, shape),
             steps_to_tolerance=self.reached.unflatten(0, shape),
             history=History(
-                box.from_unit(self.path).unflatten(1, (-1, starts)), (self.misses * scale).unflatten(1, (-1, starts))
+                box.from_unit(self.path).unflatten(1, (-1, starts)), (self.misses * span).unflatten(1, (-1, starts))
             ),
         )
 

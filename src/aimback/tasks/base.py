@@ -10,10 +10,14 @@ from torch import Tensor
 
 from aimback.autodiff import any_torch, dual
 from aimback.core.box import Box
-from aimback.core.errors import is_out_of_memory
+from aimback.core.distance import Distance
+from aimback.core.errors import UserError, is_out_of_memory
 from aimback.simulators.cases import Failure
 
 log = logging.getLogger(__name__)
+
+# What misses are counted in where outcomes differ in unit or tolerance.
+TOLERANCES = "tolerances"
 
 
 @runtime_checkable
@@ -27,7 +31,8 @@ class Task(Protocol):
         box: bounds of the controls.
         conditions: ranges that the conditions are drawn from (an empty box where there are none).
         outcomes: names, units and the range that the outcomes span, one axis an outcome.
-        tolerance: the miss, in the outcome's unit, at which a target counts as solved.
+        tolerance: the miss at which a target counts as solved: the tolerance that all outcomes share, in the unit that
+            they share; or 1, where they differ in one of the two.
     """
 
     box: Box
@@ -61,6 +66,40 @@ class Task(Protocol):
         Args:
             identity: of the task; what the file holds of another one is not used.
         """
+
+    @property
+    def tolerances(self) -> tuple[float, ...]:
+        """How far each outcome may be from what is wanted, in its unit: as the task has set it, or `tolerance`."""
+        own: tuple[float, ...] | None = vars(self).get("_tolerances")
+        return (self.tolerance,) * len(self.outcomes) if own is None else own
+
+    @tolerances.setter
+    def tolerances(self, tolerances: Sequence[float]) -> None:
+        vars(self)["_tolerances"] = tuple(tolerances)
+
+    @property
+    def miss_unit(self) -> str:
+        """What a miss is counted in: the unit of the outcomes where `tolerance` is that of each; else "tolerances"."""
+        units = {axis.unit for axis in self.outcomes.axes}
+        return units.pop() if len(units) == 1 and set(self.tolerances) == {self.tolerance} else TOLERANCES
+
+    @property
+    def distance(self) -> Distance:
+        """How far outcomes are from what is wanted; a typical miss is the diagonal of the range of the outcomes.
+
+        Raises:
+            UserError: the tolerances are not one an outcome, positive and finite, or `tolerance` does not fit them.
+        """
+        if len(self.tolerances) != len(self.outcomes):
+            raise UserError(f"tolerances: must be one an outcome, {len(self.outcomes)}, got {self.tolerances}")
+        if self.miss_unit == TOLERANCES and self.tolerance != 1:
+            raise UserError(
+                "tolerance: must be 1 where outcomes differ in unit or tolerance, with `tolerances` for each of them; "
+                f"got {self.tolerance:g} and {self.tolerances}"
+            )
+        units = torch.tensor(self.tolerances, dtype=torch.float64) / self.tolerance
+        diagonal = (self.outcomes.upper - self.outcomes.lower) / units
+        return Distance(self.tolerances, self.tolerance, float(torch.linalg.vector_norm(diagonal)))
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """Simulate: `(..., n_controls)`, `(..., n_conditions)` -> `(..., n_outcomes)`."""

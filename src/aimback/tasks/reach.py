@@ -33,7 +33,8 @@ def find_unreachable(task: Task, targets: Tensor, conditions: Tensor) -> Tensor:
     if reach is None:
         return torch.zeros(len(targets), dtype=torch.bool)
     low, high = reach
-    return ((targets < low - task.tolerance) | (targets > high + task.tolerance)).any(-1)
+    tolerances = targets.new_tensor(task.tolerances)
+    return ((targets < low - tolerances) | (targets > high + tolerances)).any(-1)
 
 
 def search_reach(task: _Boxed, conditions: Tensor, coarse: _Boxed | None = None) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,7 @@ def _solve(
         starts = box.to_unit(propose(wanted, given))[:, None]
     else:
         starts = draw_starts(route.starts, len(targets), box, guess, generator)
-    problem = InverseProblem(wanted, given, box, task.tolerance, task.outcomes.span, starts)
+    problem = InverseProblem(wanted, given, box, task.distance, starts)
     compiler = None
     if about is not None and hardware.compiles(starts.shape[:2].numel()):
         compiler = Compiler(ROOT / "outputs" / "compiled", about)
