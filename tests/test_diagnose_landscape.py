@@ -281,7 +281,8 @@ def test_solutions_of_several_outcomes_lie_apart_by_their_shift() -> None:
     claim, _ = minima.examine(subject(task, shifted, targets=[[0.5, 0.5], [0.2, 0.7]]))
     assert claim.details["distance_median"] == pytest.approx(0.05)
     assert claim.details["distance_back_median"] == pytest.approx(0.05)
-    assert claim.number.value == pytest.approx(5)
+    # Of both outcomes the one that is farther off counts.
+    assert claim.number.value == pytest.approx(4)
 
 
 def test_a_valley_that_the_network_does_not_have() -> None:

@@ -55,5 +55,5 @@ def test_what_the_arm_cannot_reach_is_said_and_how_near_it_comes() -> None:
     status = [Status(code) for code in answers.status.tolist()]
     assert status == [Status.UNREACHABLE, Status.UNREACHABLE, Status.STALLED, Status.SOLVED]
     assert float(answers.miss[0]) == pytest.approx(3.0)
-    # From the shoulder at its highest straight towards the target.
-    assert float(answers.miss[2]) == pytest.approx((2.0**2 + 1.1**2) ** 0.5 - 2)
+    # From the shoulder at its highest straight towards the target; x is then farther off than y.
+    assert float(answers.miss[2]) == pytest.approx(2.0 - 2 * 2.0 / (2.0**2 + 1.1**2) ** 0.5)

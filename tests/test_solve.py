@@ -11,6 +11,7 @@ from problems import Affine, Poisoned, pose, seeded
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
+from aimback.core.distance import Distance
 from aimback.core.errors import UserError
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem, Solution, StartStatus
@@ -349,7 +350,7 @@ def test_settings_out_of_range_are_named(make: object, message: str) -> None:
             "floating",
         ),
         ({"targets": torch.full((3, 1), math.nan, dtype=T)}, "finite"),
-        ({"tolerance": 0.0}, "tolerance and scale must be positive"),
+        ({"distance": Distance((0.01, 0.01), 0.01, 1.0)}, "a tolerance for each of the 1 outcomes"),
         ({"starts": torch.zeros(2, 8, 2)}, r"starts must be .* for 3 targets and 2 controls, got \(2, 8, 2\)"),
         ({"starts": torch.zeros(3, 0, 2)}, "starts must be"),
         ({"starts": torch.zeros(3, 8, 1)}, "starts must be"),

@@ -157,11 +157,10 @@ class _Program:
         then = torch.arange(int(steps.max()) + 1)[:, None].minimum(steps[:kept].long())
         units, residuals = path[then, torch.arange(kept)].tensor_split([controls], dim=-1)
         before_best = sum(part[0].numel() for part in front.tensors()[:5])
-        best, (merit, miss, reached) = columns[before_best : before_best + controls + 3].tensor_split([controls])
+        best, (_, miss, reached) = columns[before_best : before_best + controls + 3].tensor_split([controls])
         return Finish(
             best=best.T,
             miss=miss,
-            merit=merit,
             reached=reached.to(front.reached.dtype),
             steps=steps.to(torch.int32),
             status=status.to(torch.int8),

@@ -129,7 +129,7 @@ class Solution:
 
     Attributes:
         controls: `(n_targets, n_starts, n_controls)`, inside the box, unless the solver's walls are soft.
-        believed_miss: `(n_targets, n_starts)`, the miss by `Distance`, in its unit.
+        believed_miss: `(n_targets, n_starts)`, the miss there by `Distance`, in its unit.
         start_status: `(n_targets, n_starts)`, int8 codes of `StartStatus`.
         steps: `(n_targets, n_starts)`, solver steps taken.
         steps_to_tolerance: `(n_targets, n_starts)`, the first step at which the believed miss was

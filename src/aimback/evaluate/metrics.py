@@ -48,7 +48,7 @@ def measure(
     for first in sorted({1, min(50, len(curve)), len(curve)}):
         measured[f"r_{first}"] = _number(curve[first - 1])
     outside = task.box.is_outside(answers.controls[rows])
-    # The r_1 that the route itself believes in; with several outcomes a bound of it, the square of the farthest one.
+    # The r_1 that the route itself believes in; with several outcomes a lower bound, as only the farthest one is known.
     believed = answers.believed_miss[rows].square() / truth.outcome.shape[-1]
     measured["believed_r_1"] = _number(believed.mean())
     measured["outside_fraction"] = float(outside.double().mean())

@@ -11,7 +11,7 @@ from torch import Tensor
 from aimback.core.checks import check_positive
 from aimback.core.errors import UserError
 from aimback.core.problem import ForwardMap, History, InverseProblem, Solution, StartStatus
-from aimback.solve.point import compute_miss
+from aimback.solve.point import compute_miss, is_better
 from aimback.solve.solver import Progress, Solver
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def evolve(
     runs = _make_runs(starts.flatten(0, 1).double().cpu(), solver, generator)
     size = runs[0].population_size
     rows = count * each
-    best, miss = starts.flatten(0, 1).double().cpu().clone(), torch.full((rows,), torch.inf, dtype=torch.float64)
+    best = starts.flatten(0, 1).double().cpu().clone()
+    miss, merit = torch.full((2, rows), torch.inf, dtype=torch.float64)
     status = torch.full((rows,), int(StartStatus.STEP_LIMIT), dtype=torch.int8)
     steps, first = torch.zeros(rows, dtype=torch.int32), torch.full((rows,), -1, dtype=torch.int32)
     distance = problem.distance
@@ -78,16 +79,16 @@ def evolve(
         residual = _residual(forward, problem, unit, active // each)
         found, root = compute_miss(residual), residual.square().sum(-1).sqrt()
         # A failed simulation is the worst of its generation, not a number to calculate with.
-        near, graded = (part.nan_to_num(nan=math.inf, posinf=math.inf) for part in (found, root))
+        graded = root.nan_to_num(nan=math.inf, posinf=math.inf)
         for row, points, values in zip(active.tolist(), unit.numpy(), graded.square().tolist(), strict=True):
             runs[row].tell(list(zip(points, values, strict=True)))
-        nearest = near.min(-1)
-        better = nearest.values < miss[active]
-        here = active[better]
-        best[here] = unit[better, nearest.indices[better]]
-        miss[here] = nearest.values[better]
+        within = found <= distance.share
+        lowest = torch.where(within | ~within.any(-1, keepdim=True), graded, math.inf).min(-1)
+        better = is_better(within.any(-1), first[active] >= 0, lowest.values, merit[active])
+        here, chosen = active[better], lowest.indices[better]
+        best[here], miss[here], merit[here] = unit[better, chosen], found[better, chosen], lowest.values[better]
         steps[active] = step
-        first[active[(miss[active] <= distance.share) & (first[active] < 0)]] = step
+        first[active[within.any(-1) & (first[active] < 0)]] = step
         path.append((best[:early].clone(), miss[:early].clone()))
 
         status[active[torch.isnan(found).all(-1)]] = StartStatus.NOT_FINITE
@@ -102,7 +103,7 @@ def evolve(
             )
         if len(active) == 0:
             break
-    status[miss <= distance.share] = StartStatus.ARRIVED
+    status[first >= 0] = StartStatus.ARRIVED
     box, shape, like = problem.box, (count, each), problem.targets
     points, misses = (torch.stack(part) for part in zip(*path, strict=True))
     return Solution(

@@ -43,7 +43,7 @@ def solve(
         compiler: makes one program of all steps, see `aimback.compile.compiler`; None leaves them to the interpreter.
 
     Returns:
-        The state of every start at the least believed miss it ever had.
+        The state of every start where its loss was least; once it has been within the tolerance, where it was that too.
 
     Raises:
         NotCompilable: a compiler is given and cannot do it.
@@ -112,9 +112,7 @@ class _Block:
     def __init__(self, front: Front, each: int, kept: int) -> None:
         self._front, self._each = front, each
         self._active = torch.arange(len(front.unit), device=front.unit.device)
-        self._best, self._miss, self._merit, self._reached = (
-            part.clone() for part in (front.best, front.miss, front.merit, front.reached)
-        )
+        self._best, self._miss, self._reached = (part.clone() for part in (front.best, front.miss, front.reached))
         self._status = torch.full_like(self._reached, StartStatus.STEP_LIMIT, dtype=torch.int8)
         self._steps = torch.zeros_like(self._reached)
         self._now = front.unit[:kept].clone(), front.miss[:kept].clone()
@@ -149,7 +147,7 @@ class _Block:
 
     def finish(self) -> Finish:
         path, misses = (torch.stack(part) for part in zip(*self._path, strict=True))
-        return Finish(self._best, self._miss, self._merit, self._reached, self._steps, self._status, path, misses)
+        return Finish(self._best, self._miss, self._reached, self._steps, self._status, path, misses)
 
     def _follow(self, front: Front) -> None:
         """Note where the first rows are; a row that has stopped stays where it was."""
@@ -165,8 +163,7 @@ class _Block:
         """Take the rows that have stopped after `step` out of those under way."""
         rows = self._active[stopped]
         self._best[rows], self._miss[rows] = front.best[stopped], front.miss[stopped]
-        self._merit[rows], self._reached[rows] = front.merit[stopped], front.reached[stopped]
-        self._steps[rows], self._status[rows] = step, status[stopped]
+        self._reached[rows], self._steps[rows], self._status[rows] = front.reached[stopped], step, status[stopped]
 
 
 def _concatenate(blocks: list[Solution]) -> Solution:

@@ -34,8 +34,8 @@ class Point:
         return compute_miss(self.residual)
 
     @cached_property
-    def merit(self) -> Tensor:
-        """What ranks places and tells an arrival: the relative miss, and what soft walls add to it, `(rows,)`."""
+    def arrival(self) -> Tensor:
+        """What tells an arrival: the relative miss, and what soft walls add to it, `(rows,)`."""
         if self.boundary is None:
             return self.miss
         return (greatest(self.residual.square()) + self.boundary * total(self._outside)).sqrt()
@@ -89,6 +89,18 @@ def compute_miss(residual: Tensor) -> Tensor:
     With one outcome it is the root of the loss to the last bit, and so it is computed as one.
     """
     return greatest(residual.square()).sqrt()
+
+
+def is_better(within: Tensor, arrived: Tensor, merit: Tensor, best: Tensor) -> Tensor:
+    """Whether a place is better than the best one so far: the loss decides, but never against an arrival.
+
+    With several outcomes a lower loss may come with one of them beyond its tolerance.
+
+    Args:
+        within: whether the place is within the tolerance; arrived: whether the best one is.
+        merit, best: the roots of the losses of both.
+    """
+    return (within & ~arrived) | ((within | ~arrived) & (merit < best))
 
 
 def where(condition: Tensor, a: Point, b: Point) -> Point:

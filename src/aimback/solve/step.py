@@ -24,8 +24,8 @@ class Front:
     Attributes:
         targets: `(rows, n_outcomes)`; conditions: `(rows, n_conditions)`.
         unit, residual, jacobian: where each start is, see `Point`.
-        best: the best place it has seen, `(rows, n_controls)` in the unit cube.
-        merit: see `Point`, `(rows,)`; infinite before the first look.
+        best: the best place it has seen, see `is_better`, `(rows, n_controls)` in the unit cube.
+        merit: the root of the loss there, `(rows,)`; infinite before the first look.
         miss: the relative miss there, `(rows,)`.
         reached: the first step at which it was within the tolerance, `(rows,)`, -1 before.
         memory: the solver's.
@@ -115,9 +115,8 @@ class Iteration:
         self, step: Any, front: Front, point: Point, memory: Memory, still: Tensor
     ) -> tuple[Front, Tensor, Tensor]:
         """Note where the rows are now, and which of them stop there."""
-        merit = point.merit
-        better = merit < front.merit
-        fresh = (merit <= self.problem.distance.share) & (front.reached < 0)
+        merit, within, arrived = point.loss.sqrt(), point.arrival <= self.problem.distance.share, front.reached >= 0
+        better = points.is_better(within, arrived, merit, front.merit)
         moved = replace(
             front,
             unit=point.unit,
@@ -126,22 +125,22 @@ class Iteration:
             best=torch.where(better[:, None], point.unit, front.best),
             merit=torch.where(better, merit, front.merit),
             miss=torch.where(better, point.miss, front.miss),
-            reached=torch.where(fresh, step, front.reached).to(front.reached.dtype),
+            reached=torch.where(within & ~arrived, step, front.reached).to(front.reached.dtype),
             memory=memory,
         )
         rests = still | (largest(point.downhill) <= _REST)
         status = torch.where(rests, StartStatus.STALLED, StartStatus.STEP_LIMIT).to(torch.int8)
         status = torch.where(point.finite, status, StartStatus.NOT_FINITE)
         status = torch.where(some(point.residual.abs() == torch.inf), StartStatus.NO_EVENT, status)
-        return moved, point.finite & (merit > self.solver.precision) & ~rests, status
+        return moved, point.finite & (point.arrival > self.solver.precision) & ~rests, status
 
 
 @dataclass(frozen=True)
 class Finish:
-    """Rows that have stopped; see `Front` for the first four.
+    """Rows that have stopped; see `Front` for the first three.
 
     Attributes:
-        best: `(rows, n_controls)`; miss, merit, reached: `(rows,)`.
+        best: `(rows, n_controls)`; miss, reached: `(rows,)`.
         steps: that each row took, `(rows,)`.
         status: how it stopped, codes of `StartStatus`, `(rows,)`.
         path: of the first rows, where they were after each step, `(n_steps + 1, n_kept, n_controls)`; misses: the
@@ -150,7 +149,6 @@ class Finish:
 
     best: Tensor
     miss: Tensor
-    merit: Tensor
     reached: Tensor
     steps: Tensor
     status: Tensor
@@ -161,7 +159,7 @@ class Finish:
         """Sort the rows by target: `starts` of them belong to each."""
         shape = len(self.steps) // starts, starts
         # However it stopped, a start that once came within the tolerance has arrived.
-        status = torch.where(self.merit <= problem.distance.share, StartStatus.ARRIVED, self.status)
+        status = torch.where(self.reached >= 0, StartStatus.ARRIVED, self.status)
         box, span = problem.box, problem.distance.span
         return Solution(
             controls=box.from_unit(self.best).unflatten(0, shape),
