@@ -41,7 +41,7 @@ def draw(folder: Path):
         views.Surface("the simulator itself", "direct", None, x**2 + y**4, {"direct": path, "hybrid": path[2:]}),
         views.Surface("through the network", "surrogate", None, x**2 + 0.9 * y**4, {"surrogate": path}),
     ]
-    landscape = views.Landscape(axes, surfaces, "target 1 m", None)
+    landscape = views.Landscape(axes, surfaces, "target 1 m", None, "loss")
     made = pictures(2)
     content = {
         "surfaces": (stills.plot_surfaces, interactive.draw_surfaces, landscape),

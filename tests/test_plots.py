@@ -256,7 +256,7 @@ def test_a_surface_without_a_number_can_be_drawn(tmp_path):
     nothing = np.full((5, 5), np.inf)
     paths = {"direct": np.full((2, 3, 2), 0.5)}
     surface = views.Surface("nowhere", "direct", nothing, nothing, paths)
-    landscape = views.Landscape([Axis("x", "", 0, 1), Axis("y", "", 0, 1)], [surface, surface], "target 1", 1.0)
+    landscape = views.Landscape([Axis("x", "", 0, 1), Axis("y", "", 0, 1)], [surface, surface], "target 1", 1.0, "loss")
     stills.plot_surfaces(tmp_path / "surfaces.png", "t", landscape)
     assert (tmp_path / "surfaces.png").read_bytes().startswith(PNG)
     assert interactive.to_json(interactive.draw_surfaces(landscape))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aimback.core.distance import Distance
 from aimback.data.dataset import simulate
-from aimback.tasks.base import Task
+from aimback.tasks.base import TOLERANCES, Task
 
 # Of the tolerance: an error of the simulator below it decides about hardly any answer.
 SMALL_ERROR = 0.1
@@ -82,10 +82,11 @@ def error_note(name: str, task: Task, middle: float | None, greatest: float | No
     def told(size: float | None) -> str:
         return "unknown" if size is None or not math.isfinite(size) else f"{size:.2g} {task.miss_unit}".rstrip()
 
+    tolerance = "tolerances" if task.miss_unit == TOLERANCES else f"tolerance of {told(task.tolerance)}"
     settings = " ".join(f"task.{name}.{key}={value}" for key, value in task.settings_of_accuracy().items())
     return (
         f"the simulator's own error (median {told(middle)}, greatest {told(greatest)}) is not small against the "
-        f"tolerance of {told(task.tolerance)}; set {settings}"
+        f"{tolerance}; set {settings}"
     )
 
 

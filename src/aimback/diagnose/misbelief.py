@@ -13,6 +13,7 @@ from aimback.diagnose.comparison import measure_miss
 from aimback.diagnose.statistics import share
 from aimback.solve.solver import Solver
 from aimback.solve.starts import Starts
+from aimback.tasks.base import TOLERANCES
 
 _TOO_OFTEN = 0.01
 
@@ -81,10 +82,11 @@ def _because(case: Case, missed: float | None, trusted: int, sizes: dict[str, fl
     if missed is None:
         return "The surrogate route believes in no hit at all."
     text = f"Of {trusted} targets that the surrogate route believes to have hit, {100 * missed:.1f} % are missed"
-    unit = f" {case.task.outcomes.axes[0].unit}".rstrip()
-    tolerance = case.task.tolerance
+    unit = f" {case.task.miss_unit}".rstrip()
     if sizes["median"] is not None:
         text += f", half of these by more than {sizes['median']:.2g}{unit}"
     if sizes["greatest"] is not None:
-        text += f", the worst by {sizes['greatest']:.2g}{unit}, {sizes['greatest'] / tolerance:.1f} times the tolerance"
+        text += f", the worst by {sizes['greatest']:.2g}{unit}"
+        if case.task.miss_unit != TOLERANCES:
+            text += f", {sizes['greatest'] / case.task.tolerance:.1f} times the tolerance"
     return text + "."

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from aimback.core.files import write_whole
+from aimback.tasks.base import TOLERANCES
 
 _Look = TypeVar("_Look")
 
@@ -72,6 +73,11 @@ def new_figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         figure.set_layout_engine("none")
         with write_whole(path) as temporary:
             figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def label_tolerance(tolerance: float, unit: str) -> str:
+    """ "tolerance, 0.01 m", or "tolerance" alone where misses are counted in it."""
+    return "tolerance" if unit == TOLERANCES else f"tolerance, {tolerance:g} {unit}".rstrip()
 
 
 def label_axis(name: str, unit: str) -> str:

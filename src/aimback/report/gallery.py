@@ -106,7 +106,7 @@ def draw_figures(
             missed = {route: to_array(miss[shown]) for route, miss in misses.items()}
             first = compared.get("direct", next(iter(solutions)))
             goals = view_goals(task, targets, solutions[first], paths[first], shown)
-            show("trajectories", paths, goals, missed, unit)
+            show("trajectories", paths, goals, missed, task.outcomes.axes[0].unit, unit)
         descents = {route: follow_descents(task, targets, solution) for route, solution in solutions.items()}
         losses, true = ({route: to_array(pair[part]) for route, pair in descents.items()} for part in (0, 1))
         show("loss", losses, true, unit, tolerance)

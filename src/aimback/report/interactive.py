@@ -140,7 +140,7 @@ def _draw_curves(landscape: Landscape) -> Panel:
             for at, what, symbol in ((paths[0, :, 0], "start", "circle-open"), (paths[-1, :, 0], "end", "star")):
                 marker = {"color": COLOURS[route], "size": 10, "symbol": symbol}
                 traces.append(_draw_dots(at, np.interp(at, x, heights), f"{route} {what}", marker))
-    return _panel("", traces, xaxis=_axis(landscape.axes[0].label), yaxis=_log_axis("loss, (miss / span)²", levels))
+    return _panel("", traces, xaxis=_axis(landscape.axes[0].label), yaxis=_log_axis(landscape.label, levels))
 
 
 def draw_basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> list[Panel]:
@@ -227,7 +227,9 @@ def draw_r_t(curves: Mapping[str, Array]) -> list[Panel]:
     return [_panel("", traces, xaxis=along, yaxis=_log_axis("r_T, least squared miss", *values))]
 
 
-def draw_trajectories(paths: Mapping[str, Array], goals: Array, missed: Mapping[str, Array], unit: str) -> list[Panel]:
+def draw_trajectories(
+    paths: Mapping[str, Array], goals: Array, missed: Mapping[str, Array], unit: str, miss_unit: str
+) -> list[Panel]:
     """What the answers do when they are simulated again, a panel a route."""
     everything = np.concatenate([*(lines.reshape(-1, 2) for lines in paths.values()), goals])
     axes = {}
@@ -242,9 +244,9 @@ def draw_trajectories(paths: Mapping[str, Array], goals: Array, missed: Mapping[
     for route, lines in paths.items():
         traces = []
         for (x, y), miss in zip(lines.transpose(0, 2, 1), missed[route], strict=True):
-            hover = f"misses by {miss:.3g} {unit}<extra></extra>"
+            hover = f"misses by {miss:.3g} {miss_unit}<extra></extra>"
             traces.append(_draw_line(x, y, route, dash="solid") | {"hovertemplate": hover})
-        title = f"{route}: misses by at most {missed[route].max():.2g} {unit}".rstrip()
+        title = f"{route}: misses by at most {missed[route].max():.2g} {miss_unit}".rstrip()
         panels.append(_panel(title, [*traces, targets], **axes))
     return panels
 

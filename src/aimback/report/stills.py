@@ -16,7 +16,7 @@ from matplotlib.ticker import ScalarFormatter
 from aimback.core.box import Axis
 from aimback.evaluate.tables import Array
 from aimback.report import evidence, views
-from aimback.report.canvas import COLOURS, LINES, label_axis, new_figure
+from aimback.report.canvas import COLOURS, LINES, label_axis, label_tolerance, new_figure
 from aimback.report.evidence import PAIR
 from aimback.report.views import Landscape, Surface
 
@@ -58,7 +58,7 @@ def plot_loss(
             axes.set(yscale="log", xlabel="solver step", xlim=(0, last))
         left.set(ylabel="loss, (believed miss / span)²", title="as the route itself believes")
         left.legend()
-        right.axhline(tolerance, color="black", lw=1, ls=":", label=f"tolerance, {tolerance:g} {unit}".rstrip())
+        right.axhline(tolerance, color="black", lw=1, ls=":", label=label_tolerance(tolerance, unit))
         right.set(ylabel=label_axis("miss", unit), title="re-simulated: the truth")
         right.legend()
 
@@ -77,7 +77,7 @@ def plot_misses(path: Path, title: str, misses: Mapping[str, Array], unit: str, 
             y = np.concatenate([[0.0], shares, shares[-1:] if len(found) else [0.0]])
             label = f"{route}: {100 * views.find_share_within(values, tolerance):.4g} % solved"
             _draw_line(axes, x, 100 * y, route, drawstyle="steps-post", label=label)
-        axes.axvline(tolerance, color="black", lw=1, ls=":", label=f"tolerance, {tolerance:g} {unit}".rstrip())
+        axes.axvline(tolerance, color="black", lw=1, ls=":", label=label_tolerance(tolerance, unit))
         axes.set(xscale="log", xlim=(lowest, highest), ylim=(0, 102))
         axes.set(xlabel=label_axis("miss, re-simulated", unit), ylabel="targets missed by at most this [%]")
         axes.legend()
@@ -100,14 +100,20 @@ def plot_r_t(path: Path, title: str, curves: Mapping[str, Array]) -> None:
 
 
 def plot_trajectories(
-    path: Path, title: str, trajectories: Mapping[str, Array], goals: Array, misses: Mapping[str, Array], unit: str
+    path: Path,
+    title: str,
+    trajectories: Mapping[str, Array],
+    goals: Array,
+    misses: Mapping[str, Array],
+    unit: str,
+    miss_unit: str,
 ) -> None:
     """What the answers do when they are simulated again, a panel a route.
 
     Args:
         trajectories: by route, `(n_shown, points, 2)`.
         goals: where they should end, `(n_shown, 2)`.
-        misses: by route, `(n_shown,)`.
+        misses: by route, `(n_shown,)`, in `miss_unit`; all else is in `unit`.
     """
     heading, count = f"{title}: {len(goals)} answers, simulated again", len(trajectories)
     with _open_panels(path, (5.25 * max(count, 2), 3.9), heading, count, sharex=True, sharey=True) as panels:
@@ -116,7 +122,7 @@ def plot_trajectories(
                 axes.plot(line[:, 0], line[:, 1], color=COLOURS[route], lw=1.6)
             axes.plot(lines[:, -1, 0], lines[:, -1, 1], "o", color=COLOURS[route], ms=5, label="reached", zorder=3)
             axes.plot(*goals.T, "x", color="black", ms=9, mew=1.6, label="target", zorder=4, clip_on=False)
-            axes.set_title(f"{route}: misses by at most {misses[route].max():.2g} {unit}".rstrip())
+            axes.set_title(f"{route}: misses by at most {misses[route].max():.2g} {miss_unit}".rstrip())
             axes.set(xlabel=label_axis("x", unit), ylabel=label_axis("y", unit))
             axes.legend(loc="upper right")
 
@@ -152,7 +158,7 @@ def _plot_maps(path: Path, title: str, landscape: Landscape) -> None:
             panel.set(title=surface.title, xlabel=landscape.axes[0].label, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
         panels[0].set_ylabel(landscape.axes[1].label)
         figure = _get_figure(panels)
-        bar = figure.colorbar(drawn, ax=list(panels), label="loss, (miss / span)²", pad=0.02)
+        bar = figure.colorbar(drawn, ax=list(panels), label=landscape.label, pad=0.02)
         bar.set_ticks(ticks.tolist())
         bar.minorticks_off()
         figure.legend(
@@ -191,7 +197,7 @@ def _plot_curves(path: Path, title: str, landscape: Landscape) -> None:
                     height, colour = np.interp(at, x, heights), COLOURS[route]
                     label = f"{route} {what}"
                     axes.plot(at, height, marker, color=colour, mec="white", ms=size, label=label, zorder=4)
-        axes.set(yscale="log", xlabel=landscape.axes[0].label, ylabel="loss, (miss / span)²", xlim=(x[0], x[-1]))
+        axes.set(yscale="log", xlabel=landscape.axes[0].label, ylabel=landscape.label, xlim=(x[0], x[-1]))
         axes.legend(fontsize=10, ncols=2)
 
 

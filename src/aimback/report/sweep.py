@@ -22,7 +22,7 @@ from aimback.core.problem import InverseProblem, Linearised
 from aimback.data.targets import Targets
 from aimback.evaluate.tables import Array
 from aimback.report.canvas import COLOURS, LINES, canvas
-from aimback.report.views import evaluate, make_unit_grid, name_maps, pick_answers, say_target, to_array
+from aimback.report.views import evaluate, label_loss, make_unit_grid, name_maps, pick_answers, say_target, to_array
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.solve.starts import draw_evenly
@@ -66,6 +66,7 @@ class Sweep:
         captions: what is wanted, a frame.
         unit: of the misses.
         tolerance: the miss at which a target counts as solved.
+        label: what the loss is, for its axis.
     """
 
     axes: Sequence[Axis]
@@ -73,6 +74,7 @@ class Sweep:
     captions: Sequence[str]
     unit: str
     tolerance: float
+    label: str
 
 
 def view_sweep(
@@ -104,7 +106,7 @@ def view_sweep(
         sides.append(Side(title, route, to_array(each.square().sum(-1)), paths, to_array(miss)))
     given = torch.cat([wanted, problem.conditions], dim=1).tolist()
     captions = [say_target(task, row, ".2f") for row in given]
-    return Sweep(axes, sides, captions, task.miss_unit, task.tolerance)
+    return Sweep(axes, sides, captions, task.miss_unit, task.tolerance, label_loss(task))
 
 
 def plot_sweep(path: Path, title: str, sweep: Sweep) -> None:
@@ -134,7 +136,7 @@ def _frames(title: str, sweep: Sweep) -> Iterator[NDArray[np.uint8]]:
         panels = figure.subplots(1, len(sweep.sides), sharex=True, sharey=True)
         show = _Curve if len(sweep.axes) == 1 else _Map
         shown = [show(panel, side, sweep) for panel, side in zip(panels, sweep.sides, strict=True)]
-        panels[0].set_ylabel(sweep.axes[1].label if len(sweep.axes) == 2 else "loss, (miss / span)²")
+        panels[0].set_ylabel(sweep.axes[1].label if len(sweep.axes) == 2 else sweep.label)
         heading = figure.suptitle(f"{title}: {sweep.captions[0]}")
         drawing = figure.canvas
         assert isinstance(drawing, FigureCanvasAgg)

@@ -13,6 +13,7 @@ from aimback.report.costs import (
 )
 from aimback.report.result import TaskResult
 from aimback.report.text import count_noun, factor, join_names, number, percent
+from aimback.tasks.base import TOLERANCES
 
 TIME_MARGIN = 1.2  # a lesser factor is within what a busy machine makes
 NAMED = 5  # rows that the console names
@@ -61,9 +62,8 @@ def verdict(result: TaskResult) -> str:
     mine = result.metrics[first]
     opening = f"the {first} route wins: it" if best else f"a tie by the rule: the {first} route"
     whole = reachable == mine["targets"]
-    targets = (
-        f"{count_noun(reachable, 'target' if whole else 'reachable target')} within {_amount(result, result.tolerance)}"
-    )
+    tolerance = "the tolerances of its outcomes" if result.unit == TOLERANCES else _amount(result, result.tolerance)
+    targets = f"{count_noun(reachable, 'target' if whole else 'reachable target')} within {tolerance}"
     share = percent(mine["solved_fraction"])
     if not others:
         miss, spent = _amount(result, mine["miss_median"]), count_noun(mine["simulations"], "simulation")

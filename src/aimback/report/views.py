@@ -47,12 +47,14 @@ class Landscape:
         surfaces: one a forward map.
         wanted: the target, and where further controls stand, in words.
         target: the wanted outcome; None where there are several.
+        label: what the loss is, for its axis.
     """
 
     axes: Sequence[Axis]
     surfaces: Sequence[Surface]
     wanted: str
     target: float | None
+    label: str
 
     def ticks(self, axis: int) -> Array:
         """Where the points lie along an axis."""
@@ -98,7 +100,13 @@ def view_landscape(
     wanted = say_target(task, (*target, *condition), ".3g")
     if len(task.box) > len(axes):
         wanted += "; slice through the best answer"
-    return Landscape(axes, surfaces, wanted, float(target[0]) if len(task.outcomes) == 1 else None)
+    only = float(target[0]) if len(task.outcomes) == 1 else None
+    return Landscape(axes, surfaces, wanted, only, label_loss(task))
+
+
+def label_loss(task: Task) -> str:
+    """What solvers descend, see `Distance`: of several outcomes their differences add up to it."""
+    return "loss, (miss / span)²" if len(task.outcomes) == 1 else "loss, sum of (difference / span)²"
 
 
 def name_maps(task: Task, surrogate: Linearised) -> Sequence[tuple[str, str, Linearised]]:
