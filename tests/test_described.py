@@ -106,7 +106,7 @@ def test_the_ledger_counts_every_case_that_differences_take() -> None:
     ledger = Ledger()
     targets = torch.tensor([[3.0], [5.0]], dtype=torch.float64)
     problem = InverseProblem(
-        targets, targets[:, :0], task.box, task.tolerance, task.outcomes.span, torch.full((2, 3, 2), 0.4).double()
+        targets, targets[:, :0], task.box, task.distance, torch.full((2, 3, 2), 0.4).double()
     )
     solution = solve(Counted(task, ledger, simulates=True), problem, LevenbergMarquardt(), torch.Generator())
     assert (solution.start_status == StartStatus.ARRIVED).all()

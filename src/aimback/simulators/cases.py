@@ -72,7 +72,8 @@ class CaseRows:
         shape = self._columns, controls.shape[-1]
         rows = self._run(controls, conditions, "jacobian", math.prod(shape))
         jacobians: Tensor = torch.from_numpy(rows).to(controls)
-        return jacobians.unflatten(-1, shape)
+        by_control: Tensor = jacobians.unflatten(-1, shape)
+        return by_control
 
     def _run(self, controls: Tensor, conditions: Tensor, method: str, columns: int) -> NDArray[np.float64]:
         """What the cases give, `(n, columns)`; NaN where they fail."""
