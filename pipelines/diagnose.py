@@ -8,7 +8,8 @@ from aimback.core.files import write_text
 from aimback.data.archive import write_arrays
 from aimback.data.solution import load_solution
 from aimback.data.targets import load_targets
-from aimback.diagnose.case import Case
+from aimback.diagnose.case import Case, Pictures
+from aimback.diagnose.claim import Claim
 from aimback.diagnose.examination import EXAMINATIONS, examine_all
 from aimback.learn.surrogate import Surrogate
 from aimback.workflow.progress import progress_bar
@@ -20,7 +21,8 @@ def main(job: Job) -> None:
     task, settings, device = job.task, job.settings.diagnose, job.settings.hardware.device()
     compared = job.settings.compared
     folder = job.outputs / "evaluate" / "claims"
-    claims = []
+    claims: list[tuple[Claim, Pictures]] = []
+    left_out: list[str] = []
     with job.meter("evaluate/claims/metrics.json"):
         if "surrogate" in compared and "direct" in compared:
             targets = load_targets(job.find("data/targets.npz"), task).only_valid()
@@ -44,7 +46,9 @@ def main(job: Job) -> None:
                 device=device,
             )
             with progress_bar(f"{job.name}: deciding claims", len(EXAMINATIONS)) as bar:
-                claims = examine_all(case, bar.advance)
+                claims, left_out = examine_all(case, bar.advance, job.settings.budget.simulations)
+            if left_out:
+                print(f"{job.name}: claims left out, since budget.simulations is spent: {', '.join(left_out)}")
         numbers = {claim.key: claim.metrics() for claim, _ in claims}
         write_text(folder / "metrics.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     write_text(folder / "claims.json", json.dumps({claim.key: claim.texts() for claim, _ in claims}, indent=1) + "\n")

@@ -18,13 +18,15 @@ def main(job: Job) -> None:
     task, device, routes = job.task, job.settings.hardware.device(), job.settings.routes
     targets = load_targets(job.find("data/targets.npz"), task)
     solutions, truths, answers, steps = {}, {}, {}, []
+    budget = job.settings.budget.simulations
+    most = None if budget is None else budget // (4 * len(routes))
     with progress_bar(f"{job.name}: simulating answers", len(routes)) as bar, job.meter("evaluate/answers.csv"):
         for route in routes:
             solution = load_solution(job.find(f"routes/{route}/solution.npz"), task, int(targets.valid.sum()))
             truth = resimulate(task, targets, solution, device)
             solutions[route], truths[route] = solution, truth
             answers[route] = judge(task, targets, solution, truth)
-            steps += trace_descents(task, targets, solution, route, device)
+            steps += trace_descents(task, targets, solution, route, device, most)
             bar.advance(1)
         reachable = find_reachable(answers.values())
     metrics = {

@@ -23,11 +23,14 @@ def main(job: Job) -> None:
     folder = job.outputs / "data"
     _check_error(job)
     if settings.train:
-        check_writable(job.outputs, dataset_size(task, data.examples))
-        with progress_bar(f"{job.name}: simulating", data.examples) as bar, job.meter("data/dataset.npz"):
+        check_writable(job.outputs, dataset_size(task, job.settings.count_examples()))
+        examples = job.settings.count_examples()
+        if examples < data.examples:
+            print(f"{job.name}: {examples:,} of the {data.examples:,} data.examples are simulated: budget.simulations")
+        with progress_bar(f"{job.name}: simulating", examples) as bar, job.meter("data/dataset.npz"):
             dataset = simulate_dataset(
                 task,
-                data.examples,
+                examples,
                 data.validation_fraction,
                 job.generator("dataset"),
                 device,

@@ -11,7 +11,7 @@ from aimback.workflow.stage import Job, stage
 def main(job: Job) -> None:
     task, route = job.task, job.settings.optimise[job.route]
     ledger, generator, smoothing = Ledger(), job.generator("smoothing"), route.smoothing
-    forward = Counted(task, ledger, simulates=True)
+    forward = Counted(task, ledger, simulates=True, limit=job.settings.budget.simulations)
     smoothed = [
         Smoothed(forward, task.box, sigma, smoothing.samples, smoothing.order, generator) for sigma in smoothing.sigmas
     ]

@@ -25,7 +25,8 @@ def main(job: Job) -> None:
         solver = dataclasses.replace(route.solver, precision=task.distance.share)
         route = route.model_copy(update={"solver": solver})
     about = identify(task) if task.compiles else None
-    solve_targets(job, route, Counted(task, ledger, simulates=True), ledger, about, propose=proposer)
+    forward = Counted(task, ledger, simulates=True, limit=job.settings.budget.simulations)
+    solve_targets(job, route, forward, ledger, about, propose=proposer)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Draw the figures of a task."""
 
+import json
+
 import numpy as np
 import torch
 
@@ -47,6 +49,7 @@ def main(job: Job) -> None:
             solver=settings.solver,
             generator=job.generator("sweep"),
             progress=bar.advance,
+            budget=job.settings.budget.simulations,
         )
 
 
@@ -54,7 +57,12 @@ def _read_pictures(job: Job) -> dict[str, dict[str, np.ndarray]]:
     """What the claims look like; only of those that were examined."""
     if not job.settings.diagnose.enabled or not {"surrogate", "direct"} <= job.settings.compared.keys():
         return {}
-    files = {figure: job.find(f"evaluate/claims/pictures/{key}.npz") for figure, (key, _) in PICTURES.items()}
+    examined = json.loads(job.find("evaluate/claims/claims.json").read_text(encoding="utf-8"))
+    files = {
+        figure: job.find(f"evaluate/claims/pictures/{key}.npz")
+        for figure, (key, _) in PICTURES.items()
+        if key in examined
+    }
     return {
         figure: read_arrays(file, declare_arrays(figure, len(job.task.box)), job.task) for figure, file in files.items()
     }

@@ -45,7 +45,7 @@ def main(job: Job) -> None:
     datasets = [
         simulate_dataset(
             task,
-            settings.data.examples,
+            settings.count_examples(),
             settings.data.validation_fraction,
             job.generator(f"dataset of replica {number}"),
             device,

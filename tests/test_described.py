@@ -105,9 +105,7 @@ def test_the_ledger_counts_every_case_that_differences_take() -> None:
     foreign.CALLS.clear()
     ledger = Ledger()
     targets = torch.tensor([[3.0], [5.0]], dtype=torch.float64)
-    problem = InverseProblem(
-        targets, targets[:, :0], task.box, task.distance, torch.full((2, 3, 2), 0.4).double()
-    )
+    problem = InverseProblem(targets, targets[:, :0], task.box, task.distance, torch.full((2, 3, 2), 0.4).double())
     solution = solve(Counted(task, ledger, simulates=True), problem, LevenbergMarquardt(), torch.Generator())
     assert (solution.start_status == StartStatus.ARRIVED).all()
     assert ledger.simulations == sum(foreign.CALLS) > 0

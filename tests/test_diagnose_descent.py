@@ -32,7 +32,7 @@ from aimback.tasks.trebuchet import Trebuchet
 
 T = torch.float64
 TOLERANCE = 0.01
-STARTS = Starts(number=4, drawn_from="box")
+STARTS = Starts(number=4, drawn_from="box", until_solved=False)
 SETTINGS = DiagnoseSettings(
     enabled=True,
     replicas=0,
@@ -390,7 +390,7 @@ def test_every_task_comes_to_a_verdict_and_twice_to_the_same(task: Task, drawn_f
     )
     solver = LevenbergMarquardt()  # so that nothing is left for which a task searches its reach
     subject = made(task, [Off(task, 3 * task.tolerance)], draw_targets(task, 3, generator("t")), solver, settings)
-    subject = replace(subject, starts=Starts(number=4, drawn_from=drawn_from))
+    subject = replace(subject, starts=Starts(number=4, drawn_from=drawn_from, until_solved=False))
     for examine in (misbelief.examine, iterations.examine, basins.examine):
         claim, pictures = examine(subject)
         again, same = examine(replace(subject))

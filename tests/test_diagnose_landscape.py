@@ -33,7 +33,7 @@ from aimback.tasks.sine_wave import SineWave
 T = torch.float64
 TASKS = sorted((Path(__file__).parents[1] / "conf" / "task").glob("*.yaml"))
 EXAMINATIONS = [module.examine for module in (roughness, minima, conditioning, gradients)]
-STARTS = Starts(number=8, drawn_from="box")
+STARTS = Starts(number=8, drawn_from="box", until_solved=False)
 SETTINGS = DiagnoseSettings(
     enabled=True,
     replicas=1,

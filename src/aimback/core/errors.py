@@ -8,6 +8,10 @@ class UserError(ValueError):
     """
 
 
+class OverBudgetError(UserError):
+    """What was about to be simulated is more than the budget still allows; nothing of it has been."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the machine, or its GPU, has refused memory."""
     # Of the CPU's, PyTorch tells in words only.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from aimback.core.errors import OverBudgetError
 from aimback.core.problem import Linearised
 
 
@@ -32,10 +33,15 @@ class Counted:
         forward: the map to count.
         ledger: where to.
         simulates: whether the map is the simulator itself, so that an evaluation is a simulation.
+        limit: the most simulations that may stand in the ledger; None for no limit.
+
+    Raises:
+        OverBudgetError: when it is called, that would be more than the limit.
     """
 
-    def __init__(self, forward: Linearised, ledger: Ledger, *, simulates: bool) -> None:
+    def __init__(self, forward: Linearised, ledger: Ledger, *, simulates: bool, limit: int | None = None) -> None:
         self.forward = forward
+        self.limit = limit
         self._ledger = ledger
         self._simulates = simulates
 
@@ -49,10 +55,16 @@ class Counted:
 
     def count(self, rows: int, *, gradients: bool = False) -> None:
         """Enter evaluations, made here or by a program compiled from `forward`."""
-        self._ledger.evaluations += rows
-        if gradients:
-            self._ledger.gradients += rows
         if self._simulates:
             # Differences take more simulations than the one whose outcome they come with.
             each = getattr(self.forward, "simulations_a_jacobian", 1) if gradients else 1
-            self._ledger.simulations += rows * each
+            simulations = self._ledger.simulations + rows * each
+            if self.limit is not None and simulations > self.limit:
+                raise OverBudgetError(
+                    f"budget.simulations: {self.limit:,} are allowed, {self._ledger.simulations:,} were made, and "
+                    f"{rows * each:,} more are needed to go on"
+                )
+            self._ledger.simulations = simulations
+        self._ledger.evaluations += rows
+        if gradients:
+            self._ledger.gradients += rows

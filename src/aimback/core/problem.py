@@ -40,6 +40,7 @@ class StartStatus(IntEnum):
     STEP_LIMIT = 2
     NO_EVENT = 3
     NOT_FINITE = 4
+    NOT_BEGUN = 5
 
 
 class Status(IntEnum):

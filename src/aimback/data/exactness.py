@@ -33,6 +33,16 @@ class Simulated:
     error: Tensor
     doubt: Tensor
 
+    def spread(self, rows: Tensor, total: int) -> "Simulated":
+        """So many rows, these among them in their places, the others NaN."""
+
+        def place(part: Tensor) -> Tensor:
+            whole = part.new_full((total, *part.shape[1:]), torch.nan)
+            whole[rows] = part
+            return whole
+
+        return Simulated(*(place(part) for part in (self.outcome, self.miss, self.error, self.doubt)))
+
     def unflatten(self, shape: tuple[int, ...]) -> "Simulated":
         """Rows as a table."""
         return Simulated(*(part.unflatten(0, shape) for part in (self.outcome, self.miss, self.error, self.doubt)))

@@ -143,7 +143,7 @@ def _reciprocal_condition(eigenvalues: Tensor) -> Tensor:
 
 def _curvature(case: Case, forward: Linearised) -> Curvature:
     box, targets = case.task.box, case.few()
-    starts = Starts(number=case.settings.starts, drawn_from="box")
+    starts = Starts(number=case.settings.starts, drawn_from="box", until_solved=False)
     solution = case.solve(forward, targets, _SOLVER, "conditioning: starts", starts)
     # Off the solution by a tolerance, what is singular would not look so.
     exact = (solution.believed_miss <= _SOLVER.precision * case.task.distance.span).cpu()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from aimback.core.errors import OverBudgetError
 from aimback.diagnose import (
     basins,
     conditioning,
@@ -30,11 +31,25 @@ EXAMINATIONS: tuple[Examination, ...] = (
 )
 
 
-def examine_all(case: Case, progress: Callable[[int], None] | None = None) -> list[tuple[Claim, Pictures]]:
-    """Decide every claim, and return each with the arrays of its pictures; `progress` is told 1 after each."""
-    decided = []
+def examine_all(
+    case: Case, progress: Callable[[int], None] | None = None, budget: int | None = None
+) -> tuple[list[tuple[Claim, Pictures]], list[str]]:
+    """Decide every claim that the budget allows to be measured; `progress` is told 1 after each.
+
+    Args:
+        budget: simulations for all of them; the next claim gets what is left. None for no bound.
+
+    Returns:
+        Each claim with the arrays of its pictures, and the keys of those that would have taken more.
+    """
+    decided, left_out = [], []
+    case.task.allow(budget)
     for examination in EXAMINATIONS:
-        decided.append(examination(case))
+        try:
+            decided.append(examination(case))
+        except OverBudgetError:
+            left_out.append(examination.__module__.rpartition(".")[2])
         if progress is not None:
             progress(1)
-    return decided
+    case.task.allow(None)
+    return decided, left_out

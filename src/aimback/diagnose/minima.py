@@ -109,7 +109,7 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
 
 def _solve(case: Case, forward: Linearised, targets: Targets, starts: int) -> Solutions:
     """From the same starts for every forward map."""
-    drawn = Starts(number=starts, drawn_from="box")
+    drawn = Starts(number=starts, drawn_from="box", until_solved=False)
     return _find(case, case.solve(forward, targets, _PROJECTOR, "minima: starts", drawn))
 
 

@@ -21,6 +21,7 @@ _UNLESS_SOLVED = {
     StartStatus.STEP_LIMIT: Status.STEP_LIMIT,
     StartStatus.NO_EVENT: Status.NO_EVENT,
     StartStatus.NOT_FINITE: Status.NOT_FINITE,
+    StartStatus.NOT_BEGUN: Status.STEP_LIMIT,
 }
 
 
@@ -45,12 +46,23 @@ class Answers:
 
 def resimulate(task: Task, targets: Targets, solution: Solution, device: torch.device | str = "cpu") -> Simulated:
     """Put the first `CANDIDATES` of every valid target through the true simulator, in the order in which the route
-    ranks them; `(n_valid, n_candidates)`."""
+    ranks them; `(n_valid, n_candidates)`, NaN where a start was never begun."""
     valid = targets.only_valid()
     controls = _rank(solution.controls, solution)[:, :CANDIDATES].double()
     shape = controls.shape[:2]
     wanted, conditions = (part.repeat_interleave(shape[1], 0) for part in (valid.targets, valid.conditions))
-    return simulate_closely(task, controls.flatten(0, 1), conditions, wanted, device).unflatten(shape)
+    rows = _find_begun(solution).flatten().nonzero()[:, 0]
+    truth = simulate_closely(task, controls.flatten(0, 1)[rows], conditions[rows], wanted[rows], device)
+    return truth.spread(rows, len(wanted)).unflatten(shape)
+
+
+def count_resimulations(solution: Solution) -> int:
+    """How many answers `resimulate` simulates again."""
+    return int(_find_begun(solution).sum())
+
+
+def _find_begun(solution: Solution) -> Tensor:
+    return _rank(solution.start_status, solution)[:, :CANDIDATES] != StartStatus.NOT_BEGUN
 
 
 def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) -> Answers:

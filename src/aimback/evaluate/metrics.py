@@ -10,7 +10,7 @@ from aimback.core.ledger import Ledger
 from aimback.core.problem import Solution, Status
 from aimback.data.exactness import FACTORS, Simulated, simulate_closely
 from aimback.data.targets import Targets
-from aimback.evaluate.judge import Answers, find_reachable
+from aimback.evaluate.judge import Answers, count_resimulations, find_reachable
 from aimback.tasks.base import Task
 
 
@@ -54,16 +54,19 @@ def measure(
     measured["outside_fraction"] = float(outside.double().mean())
     measured |= {"targets": len(targets), "reachable_targets": many, "starts": solution.controls.shape[1]}
     # What r_T looks at beyond the one answer is no part of finding it, and stands beside the ledger.
-    measured |= {"candidates": len(curve), "resimulations": truth.miss.numel()}
+    measured |= {"candidates": len(curve), "resimulations": count_resimulations(solution)}
     measured |= asdict(ledger)
     measured["status"] = {status.name.lower(): counts[status] for status in Status}
     return measured
 
 
 def follow_descents(
-    task: Task, targets: Targets, solution: Solution, device: torch.device | str = "cpu"
+    task: Task, targets: Targets, solution: Solution, device: torch.device | str = "cpu", most: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """How the answers of the first targets came closer, step by step, `(n_steps + 1, n_kept)` each.
+
+    Args:
+        most: simulations; so many targets are followed as these are enough for, but at least one.
 
     Returns:
         The squared believed miss relative to the span, which with one outcome is the loss that the solver descends; and
@@ -71,19 +74,33 @@ def follow_descents(
     """
     history, valid = solution.history, targets.only_valid()
     kept, steps = history.believed_miss.shape[1], len(history.believed_miss)
+    controls = history.controls[:, torch.arange(kept), solution.best()[:kept]]
+    # Most of a path is an answer that has stopped: only where it moved there is something to simulate.
+    moved = torch.cat([torch.ones(1, kept, dtype=torch.bool), (controls[1:] != controls[:-1]).any(-1)])
+    if most is not None:
+        kept = max(1, int((moved.sum(0).cumsum(0) <= most).sum()))
+        controls, moved = controls[:, :kept], moved[:, :kept]
     rows, best = torch.arange(kept), solution.best()[:kept]
     loss = (history.believed_miss[:, rows, best].double() / task.distance.span).square()
-    controls = history.controls[:, rows, best].flatten(0, 1)
-    wanted, conditions = (part[:kept].repeat(steps, 1) for part in (valid.targets, valid.conditions))
-    return loss, simulate_closely(task, controls, conditions, wanted, device).miss.unflatten(0, (steps, kept))
+    step, row = moved.nonzero(as_tuple=True)
+    miss = simulate_closely(task, controls[step, row], valid.conditions[row], valid.targets[row], device).miss
+    misses = torch.empty(steps, kept, dtype=miss.dtype)
+    misses[step, row] = miss
+    last = torch.where(moved, torch.arange(steps)[:, None], 0).cummax(0).values
+    return loss, misses.gather(0, last)
 
 
 def trace_descents(
-    task: Task, targets: Targets, solution: Solution, route: str, device: torch.device | str = "cpu"
+    task: Task,
+    targets: Targets,
+    solution: Solution,
+    route: str,
+    device: torch.device | str = "cpu",
+    most: int | None = None,
 ) -> list[tuple[object, ...]]:
     """`follow_descents` as rows of `CURVE_COLUMNS`: the median of the loss, and the 50, 10 and 90 per cent quantiles of
     the miss."""
-    losses, misses = follow_descents(task, targets, solution, device)
+    losses, misses = follow_descents(task, targets, solution, device, most)
     low, middle, high = misses.nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
     table = torch.stack([losses.nanquantile(0.5, dim=1), middle, low, high], dim=1).tolist()
     return [(route, step, *row) for step, row in enumerate(table)]

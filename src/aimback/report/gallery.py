@@ -1,5 +1,6 @@
 """All figures of a task: what they show is worked out once and drawn twice, still and to be played with."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aimback.core.errors import OverBudgetError
 from aimback.core.files import write_text
 from aimback.core.problem import Linearised, Solution
 from aimback.data.targets import Targets
@@ -59,6 +61,7 @@ def draw_figures(
     solver: Solver,
     generator: torch.Generator,
     progress: Callable[[int], None] | None = None,
+    budget: int | None = None,
 ) -> list[str]:
     """Draw all figures of a task that apply to it.
 
@@ -78,6 +81,7 @@ def draw_figures(
         solver: how the moving figure's descents are made.
         generator: of their starts.
         progress: told 1 after each figure.
+        budget: simulations for all of them; a figure that would take more than is left is left out. None: no bound.
 
     Returns:
         The figures' names, in the order in which they were drawn.
@@ -96,10 +100,15 @@ def draw_figures(
     unit, tolerance = task.miss_unit, task.tolerance
     for route in solutions:  # the order in which routes get their looks
         _ = COLOURS[route], LINES[route]
+    task.allow(budget)
     if len(targets):
+        most = None if budget is None else budget // (4 * len(solutions))
+        descents = {route: follow_descents(task, targets, one, most=most) for route, one in solutions.items()}
         if surrogate is not None:
-            show("surfaces", view_landscape(task, surrogate, targets, solutions, compared))
-            show("sweep", view_sweep(task, surrogate, targets, solver, generator))
+            with contextlib.suppress(OverBudgetError):
+                show("surfaces", view_landscape(task, surrogate, targets, solutions, compared))
+            with contextlib.suppress(OverBudgetError):
+                show("sweep", view_sweep(task, surrogate, targets, solver, generator))
         shown = spread_targets(targets)
         paths = view_trajectories(task, targets, solutions, shown)
         if paths is not None:
@@ -107,7 +116,6 @@ def draw_figures(
             first = compared.get("direct", next(iter(solutions)))
             goals = view_goals(task, targets, solutions[first], paths[first], shown)
             show("trajectories", paths, goals, missed, task.outcomes.axes[0].unit, unit)
-        descents = {route: follow_descents(task, targets, solution) for route, solution in solutions.items()}
         losses, true = ({route: to_array(pair[part]) for route, pair in descents.items()} for part in (0, 1))
         show("loss", losses, true, unit, tolerance)
         show("r_t", r_t)
@@ -117,4 +125,5 @@ def draw_figures(
     more: dict[str, tuple[Any, ...]] = {"basins": (task.box.axes[:2],), "belief": (unit, tolerance)}
     for figure, picture in pictures.items():
         show(figure, picture, *more.get(figure, ()))
+    task.allow(None)
     return drawn

@@ -48,6 +48,17 @@ class DataSettings(Section):
     targets: Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
+class Budget(Section):
+    """What may be spent.
+
+    Attributes:
+        simulations: of each route on a task, its data set included, and of each stage that looks at the results; what
+            does not fit is left out and named. None for no bound.
+    """
+
+    simulations: Annotated[int, Field(ge=100, le=10**15)] | None
+
+
 class TrackingSettings(Section):
     """What MLflow gets; see conf/tracking."""
 
@@ -145,6 +156,7 @@ class Settings(Section):
     task_names: list[str] = Field(alias="tasks")
     tasks: dict[str, Task] = Field(alias="task")
     data: DataSettings
+    budget: Budget
     surrogate: NetworkSettings
     training: TrainingSettings
     hybrid: HybridSettings
@@ -212,9 +224,17 @@ class Settings(Section):
         check_together(whole.network, whole.training)
         return whole.network, whole.training
 
+    def count_examples(self) -> int:
+        """How many examples a data set has: as many as are asked for, unless the budget has not so many."""
+        return min(self.data.examples, self.budget.simulations or self.data.examples)
+
     def replicas_of(self, network: str) -> int:
         """How many further networks are trained beside a route's own: the claims are about the first one."""
-        return self.diagnose.replicas if network == next(iter(self.train)) else 0
+        if network != next(iter(self.train)):
+            return 0
+        budget = self.budget.simulations
+        affordable = self.diagnose.replicas if budget is None else budget // self.count_examples() - 1
+        return min(self.diagnose.replicas, affordable)
 
     def turns_of(self, stage: str) -> list[str]:
         """The routes that a stage has a turn for: under `only.route`, that one."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.checks import check_positive
-from aimback.core.errors import UserError
+from aimback.core.errors import OverBudgetError, UserError
 from aimback.core.problem import ForwardMap, History, InverseProblem, Solution, StartStatus
 from aimback.solve.point import compute_miss, is_better
 from aimback.solve.solver import Progress, Solver
@@ -76,7 +76,12 @@ def evolve(
     early = min(kept, count) * each
     for step in range(1, solver.max_steps + 1):
         unit = torch.from_numpy(np.stack([[runs[row].ask() for _ in range(size)] for row in active.tolist()]))
-        residual = _residual(forward, problem, unit, active // each)
+        try:
+            residual = _residual(forward, problem, unit, active // each)
+        except OverBudgetError:
+            if step == 1:
+                raise
+            break
         found, root = compute_miss(residual), residual.square().sum(-1).sqrt()
         # A failed simulation is the worst of its generation, not a number to calculate with.
         graded = root.nan_to_num(nan=math.inf, posinf=math.inf)

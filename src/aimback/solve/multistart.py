@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from aimback.core.errors import is_out_of_memory
+from aimback.core.errors import OverBudgetError, is_out_of_memory
 from aimback.core.problem import History, InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve.cma_es import CmaEs, evolve
 from aimback.solve.point import compute_miss
@@ -46,6 +46,8 @@ def solve(
         The state of every start where its loss was least; once it has been within the tolerance, where it was that too.
 
     Raises:
+        OverBudgetError: `forward` does not even allow a look at the starts. Where it stops the descent later on, the
+            starts under way end as if by the limit of steps.
         NotCompilable: a compiler is given and cannot do it.
     """
     starts = problem.starts if solver.boundary is not None else problem.starts.clamp(0, 1)
@@ -122,7 +124,13 @@ class _Block:
         """Step until nothing moves, and yield the number of each step when it is done."""
         max_steps = iteration.solver.max_steps
         for step in range(max_steps + 1):
-            front, goes_on, status = iteration(step, self._front)
+            try:
+                front, goes_on, status = iteration(step, self._front)
+            except OverBudgetError:
+                if step == 0:
+                    raise
+                self._stop_here(step - 1)
+                return
             self._follow(front)
             if step == max_steps:
                 goes_on = torch.zeros_like(goes_on)
@@ -135,6 +143,12 @@ class _Block:
             yield step
             if len(self._active) == 0:
                 return
+
+    def _stop_here(self, step: int) -> None:
+        """Take all rows out that are still under way: there is no budget for another step."""
+        rows = torch.arange(len(self._active), device=self._active.device)
+        self._take(self._front, rows, step, torch.full_like(rows, StartStatus.STEP_LIMIT, dtype=torch.int8))
+        self._active = rows[:0]
 
     def count_done(self) -> int:
         """Count the targets all of whose starts have stopped."""

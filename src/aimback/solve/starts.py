@@ -19,11 +19,13 @@ class Starts(Section):
 
     Attributes:
         number: of guesses a target.
+        until_solved: whether a target gets further ones only while none has hit it, see `rounds`.
         drawn_from: "box": evenly from all of it; "prior": as the task's literature draws initial guesses.
     """
 
     number: Annotated[int, Field(ge=1, le=MOST_STARTS)]
     drawn_from: Literal["box", "prior"]
+    until_solved: bool
 
 
 def draw_starts(

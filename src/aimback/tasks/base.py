@@ -60,6 +60,12 @@ class Task(Protocol):
         """The runs of the simulator that have failed so far, where it tells of them one by one."""
         return ()
 
+    def allow(self, simulations: int | None) -> None:
+        """Bound how many simulations are made from now on, if a simulation is worth that; None for no bound.
+
+        A call that would exceed it raises `OverBudgetError`, and simulates nothing.
+        """
+
     def keep_runs(self, path: Path, identity: str) -> None:
         """Keep what is simulated in a file from which a killed stage goes on, if a simulation is worth that.
 

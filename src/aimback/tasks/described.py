@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from aimback.core.box import Box
-from aimback.core.errors import UserError
+from aimback.core.errors import OverBudgetError, UserError
 from aimback.simulators.cases import Failure, find_cases
 from aimback.simulators.description import Description
 from aimback.simulators.maps import RowMap
@@ -66,6 +66,7 @@ class DescribedTask(Task):
         # Public, so that a file that was made for another simulator is known by them; see `identify`.
         self.simulator = simulator.model_dump(exclude=_NOT_SIMULATED, exclude_defaults=True)
         self.pinned = {one.name: one.value for one in both if one.value is not None}
+        self._allowed: int | None = None
         self._simulator = Simulator(
             simulator, inputs[0], inputs[1], [one.quantity for one in results], self.box, function
         )
@@ -78,18 +79,25 @@ class DescribedTask(Task):
 
     @property
     def simulations_a_jacobian(self) -> int:
-        return self._rows.calls_a_jacobian
+        return 1 + len(self.box) if self.derivatives == "finite_differences" else 1
+
+    @property
+    def derivatives(self) -> str:
+        """See `Description`."""
+        return self._simulator.description.derivatives
 
     @property
     def compiles(self) -> bool:
-        return self._simulator.description.derivatives == "dual"
+        return self.derivatives == "dual"
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         leading, rows = _flatten(controls, conditions)
+        self._spend(len(rows[0]))
         return self._rows(*rows).reshape(*leading, len(self.outcomes))
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         leading, rows = _flatten(controls, conditions)
+        self._spend(len(rows[0]) * self.simulations_a_jacobian)
         outcomes, jacobians = self._rows.linearise(*rows)
         shape = (*leading, len(self.outcomes))
         return outcomes.reshape(shape), jacobians.reshape(*shape, len(self.box))
@@ -97,6 +105,17 @@ class DescribedTask(Task):
     @property
     def rows_at_once(self) -> int | None:
         return None if self._simulator.description.cases != "one" else _CASES_AT_ONCE
+
+    def allow(self, simulations: int | None) -> None:
+        self._allowed = simulations
+
+    def _spend(self, simulations: int) -> None:
+        if self._allowed is not None:
+            if simulations > self._allowed:
+                raise OverBudgetError(
+                    f"budget.simulations: {simulations:,} more are needed to go on, {self._allowed:,} are left"
+                )
+            self._allowed -= simulations
 
     def keep_runs(self, path: Path, identity: str) -> None:
         if (rows := find_cases(self._rows)) is not None:

@@ -47,6 +47,7 @@ _WANTED = {
     "tracking.experiment": "text",
     "seed": "a whole number",
     "tasks": "a list of names",
+    "budget": "a group of settings",
     "trust": "a list of text",
     "targets": "text or null",
     "targets_sha256": "text or null",

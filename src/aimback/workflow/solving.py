@@ -18,6 +18,7 @@ from aimback.runtime.project import ROOT
 from aimback.settings.tree import Inversion, Optimisation, Refinement
 from aimback.solve.continuation import solve_by_continuation
 from aimback.solve.multistart import solve
+from aimback.solve.rounds import solve_in_rounds
 from aimback.solve.starts import draw_starts
 from aimback.solve.step import NotCompilable
 from aimback.workflow.progress import progress_bar
@@ -80,9 +81,12 @@ def _solve(
         starts = draw_starts(route.starts, len(targets), box, guess, generator)
     problem = InverseProblem(wanted, given, box, task.distance, starts)
     compiler = None
-    if about is not None and hardware.compiles(starts.shape[:2].numel()):
+    in_rounds = not isinstance(route, Refinement) and route.starts.until_solved
+    if about is not None and forward.limit is None and not in_rounds and hardware.compiles(starts.shape[:2].numel()):
         compiler = Compiler(ROOT / "outputs" / "compiled", about)
     with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
+        if in_rounds:
+            return solve_in_rounds(forward, problem, route.solver, generator, bar.tell)
         if before:
             return solve_by_continuation([*before, forward], problem, route.solver, generator, bar.tell)
         try:

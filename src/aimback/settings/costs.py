@@ -1,0 +1,35 @@
+"""Settings that ask for more simulations than the budget has, or for derivatives that are not there, are refused."""
+
+from aimback.core.errors import UserError
+from aimback.settings.learning import HybridSettings
+from aimback.settings.tree import Settings
+from aimback.solve.cma_es import CmaEs
+from aimback.tasks.base import Task
+from aimback.tasks.described import DescribedTask
+
+
+def check_costs(settings: Settings) -> None:
+    """Compare what the routes need with what the budget and the simulators offer, before the first stage.
+
+    Raises:
+        UserError: names the route, and what to choose instead.
+    """
+    for name, task in settings.tasks.items():
+        for route in [*settings.optimise, *settings.refine]:
+            searched = settings.optimise.get(route) or settings.refine[route]
+            needs = not isinstance(searched.solver, CmaEs) or route in settings.refine
+            if needs and isinstance(task, DescribedTask) and task.derivatives == "none":
+                raise UserError(f"task.{name}: has no derivatives for the route {route}; routes=[surrogate,cma_es]")
+        budget = settings.budget.simulations
+        for route, hybrid in settings.amortise.items():
+            if budget is not None and (needed := count_amortising(hybrid, task)) > budget:
+                raise UserError(
+                    f"budget.simulations: the route {route} takes about {needed:,} on {name} to train, {budget:,} are "
+                    "allowed; leave it out, e.g. routes=[surrogate,direct], or lower hybrid.targets and max_epochs"
+                )
+
+
+def count_amortising(hybrid: HybridSettings, task: Task) -> int:
+    """The simulations of a proposer's training: its targets, and in each epoch the proposals for all of them."""
+    learned = hybrid.targets * task.simulations_a_jacobian
+    return hybrid.targets + hybrid.validation_targets + hybrid.max_epochs * (learned + hybrid.validation_targets)
