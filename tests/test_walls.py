@@ -35,6 +35,10 @@ AT_THE_RIM = {
     "multiprocessing": ["src/aimback/simulators"],
     "scipy": [],
     "jax": ["src/aimback/simulators/maps.py"],
+    "requests": ["src/aimback/simulators/umbridge.py"],
+    "umbridge": ["src/aimback/simulators/umbridge.py"],
+    "tesseract_core": ["src/aimback/simulators/tesseract.py"],
+    "fmpy": ["src/aimback/simulators/fmu.py"],
     "cmaes": ["src/aimback/solve/cma_es.py"],
 }
 
