@@ -10,7 +10,8 @@ if TYPE_CHECKING:  # a process that is to be forked must not have NumPy's random
 class CaseSimulator(Protocol):
     """A simulator that runs one case at a time. It is pickled into the processes that run it: a frozen dataclass.
 
-    It may also have a method `jacobian(case)`, which gives the derivatives of its outcome in the same free form.
+    It may also have a method `jacobian(case)`, which gives derivatives in as free a form: a number, nested sequences,
+    or mappings by outcome and below it by control. It raises `NotImplementedError` where the foreign code has none.
     """
 
     def __call__(self, case: "Mapping[str, float | np.ndarray]") -> object:

@@ -35,6 +35,7 @@ from aimback.simulators.worker import END, START
 
 LEAST_RUNS = 20  # so many before a share of failures says anything
 _SECONDS_TO_LOAD = 120.0  # for the imports of the user's code
+_LOADS = 3
 _REASONS = 3  # that a summary names
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -83,6 +84,7 @@ class Pool:
     ) -> None:
         self._simulate, self._timeout, self._retries, self._failures = simulate, timeout, retries, failures
         self._workers = [_Worker(folder) for _ in range(workers)]
+        self._loads = 1  # that may fail in succession, the last of them ends it
 
     def __enter__(self) -> Self:
         return self
@@ -110,19 +112,23 @@ class Pool:
         failed = 0
         try:
             while len(results) < len(cases):
+                free = sum(worker.connection is not None and worker.task is None for worker in self._workers)
                 for worker in self._workers:
-                    if waiting and worker.connection is None:
+                    if worker.connection is None and free < len(waiting):
                         worker.start(self._simulate)
+                        free += 1
                     if waiting and worker.is_idle:
                         worker.task = waiting.popleft()
                         worker.send((method, cases[worker.task[0]]), self._timeout)
                 for worker, answer in self._listen():
+                    fine, value = answer
                     if worker.task is None:  # it was loading
-                        if not answer[0]:
-                            raise UserError(f"the simulator cannot be loaded: {answer[1]}")
+                        # Where that went well before, a single failure may have come from outside.
+                        self._loads = _LOADS if fine else self._loads - 1
+                        if self._loads <= 0:
+                            raise UserError(f"the simulator cannot be loaded: {value}")
                         continue
                     (place, retries), worker.task = worker.task, None
-                    fine, value = answer
                     if not fine and retries and worker.in_time:
                         waiting.appendleft((place, retries - 1))
                         continue

@@ -2,6 +2,8 @@
 
 import signal
 
+from aimback.core.errors import UserError
+
 LONGEST_REASON = 300  # characters
 
 
@@ -16,7 +18,7 @@ def describe_error(error: BaseException) -> str:
         words = " ".join(str(error).split())
     except Exception:  # noqa: BLE001 - the user's class
         words = ""
-    if words and not isinstance(error, FailedRunError):
+    if words and not isinstance(error, FailedRunError | UserError):
         words = f"{name}: {words}"
     return (words or name)[:LONGEST_REASON]
 
