@@ -178,17 +178,29 @@ class Drop(Fmi2Slave):
 """
 
 
-@pytest.fixture(scope="module")
-def fmu(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fmu")
-    (folder / "drop.py").write_text(_FMU)
-    command = [sys.executable, "-m", "pythonfmu", "build", "-f", "drop.py"]
+_TIME = """
+        self.time = 0.0
+        self.register_variable(
+            Float64("time", causality=Fmi3Causality.independent, variability=Fmi3Variability.continuous)
+        )
+"""
+
+
+@pytest.fixture(scope="module", params=["pythonfmu", "pythonfmu3"])
+def fmu(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The same model in FMI 2 and in FMI 3."""
+    pytest.importorskip(request.param, reason=f"{request.param} is not installed; it builds what is tried here")
+    folder, text = tmp_path_factory.mktemp("fmu"), _FMU
+    if request.param == "pythonfmu3":
+        text = text.replace("Fmi2", "Fmi3").replace("Real", "Float64").replace("pythonfmu", "pythonfmu3")
+        text = text.replace("\n\n    def do_step", _TIME + "\n    def do_step")
+    (folder / "drop.py").write_text(text)
+    command = [sys.executable, "-m", request.param, "build", "-f", "drop.py"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder / "Drop.fmu"
 
 
 @need("fmpy", "fmu")
-@need("pythonfmu", "fmu, and pythonfmu beside it")
 def test_an_fmu(fmu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
@@ -207,7 +219,6 @@ def test_an_fmu(fmu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @need("fmpy", "fmu")
-@need("pythonfmu", "fmu, and pythonfmu beside it")
 def test_mistakes_about_an_fmu_are_one_line(fmu: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Drop.fmu has no variable q; it has .*speed"):
         FmuFile(fmu, tmp_path / "fmus", ("q",))
