@@ -160,6 +160,38 @@ def test_a_summary_counts_reasons_that_differ_in_numbers_as_one() -> None:
 
 
 @dataclass(frozen=True)
+class Fickle:
+    """It cannot be loaded as often as there are files in its folder."""
+
+    folder: Path
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for note in Path(state["folder"]).iterdir():
+            note.unlink()
+            raise RuntimeError("not now")
+        self.__dict__.update(state)
+
+    def __call__(self, case: dict[str, float]) -> float:
+        if case["x"] < 0:
+            for number in range(int(-case["x"])):
+                (self.folder / f"{number}").touch()
+            os._exit(1)
+        return case["x"]
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_a_failure_to_load_is_no_verdict_where_it_has_gone_well_before(tmp_path: Path, failures: int) -> None:
+    with Pool(Fickle(tmp_path), 1, timeout=60) as pool:
+        assert pool.run([{"x": 1.0}]) == [Result(1.0)]
+        cases = [{"x": -float(failures)}, {"x": 2.0}]
+        if failures < 3:
+            assert pool.run(cases) == [Result(reason="ended with exit code 1"), Result(2.0)]
+        else:
+            with pytest.raises(UserError, match="the simulator cannot be loaded: RuntimeError: not now"):
+                pool.run(cases)
+
+
+@dataclass(frozen=True)
 class Absent:
     def __call__(self, case: object) -> float:
         return 0.0
@@ -172,6 +204,7 @@ def test_a_simulator_that_cannot_be_loaded_is_one_line(monkeypatch: pytest.Monke
         pool.run([{"x": 1.0}])
 
 
+@pytest.mark.slow
 def test_nothing_is_left_after_a_thousand_calls_and_a_hundred_deaths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,8 @@ class Pool:
                     if worker.task is None:  # it was loading
                         # Where that went well before, a single failure may have come from outside.
                         self._loads = _LOADS if fine else self._loads - 1
+                        if not fine:
+                            worker.discard()
                         if self._loads <= 0:
                             raise UserError(f"the simulator cannot be loaded: {value}")
                         continue
@@ -235,13 +237,20 @@ class _Worker:
             with contextlib.suppress(EOFError, OSError):
                 fine, value = self.connection.recv()
                 return fine, value
-        self.connection.close()
-        self.connection = None
-        told, _ = self._order(END)
+        told = self.discard()
         if not has_answered:
             return False, f"timed out after {self._seconds:g} s"
         how = describe_exit(os.waitstatus_to_exitcode(told["status"]))
         return False, f"{how}: {told['last']}" if told["last"] else how
+
+    def discard(self) -> dict[str, Any]:
+        """End the runner, if there is one, with all that it has started. -> how it ended, and what it said last."""
+        if self.connection is None:
+            return {}
+        self.connection.close()
+        self.connection = None
+        told, _ = self._order(END)
+        return told
 
     def _order(self, order: bytes) -> tuple[dict[str, Any], list[int]]:
         """Tell the keeper. -> its answer, and the descriptors that came with it."""
