@@ -179,6 +179,7 @@ def test_an_answer_that_is_too_long_is_not_read(make: Callable[..., Command], mo
         ),
         ({"command": "./sim.py {a:5d}"}, "Unknown format code 'd'"),
         ({"template": Path("absent")}, "there is no template absent"),
+        ({"template": Path("latin")}, "the template latin cannot be read"),
         ({"template": Path("text")}, "are written {{ and }}"),
         ({"answer": "../out"}, 'answer must be "stdout" or a file'),
         ({"runs": Path("/tmp")}, "must lie in the project"),
@@ -189,6 +190,7 @@ def test_a_mistake_is_one_line(
 ) -> None:
     make(ECHO)
     (tmp_path / "text").write_text("{ x }}")
+    (tmp_path / "latin").write_bytes(b"\xe9")
     settings = {"command": "./sim.py {a}", "root": tmp_path, "runs": tmp_path / "runs", "timeout": 60}
     with pytest.raises(UserError) as caught:
         Command(**settings | change)

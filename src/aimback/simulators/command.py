@@ -43,7 +43,8 @@ class Command:
             that names a file of the project stands for that file, wherever the run is.
         root: the project's folder.
         runs: the folder for those of the runs; inside the project.
-        timeout: seconds, after which the run and all in its process group are killed.
+        timeout: seconds, after which the run and all in its process group are killed. A pool should have some more
+            patience: where it kills first, what the run printed is not looked at.
         template: a text file of the project with such placeholders, which is put into the run's folder filled in,
             under its own name.
         answer: "stdout", or a file that the run writes into its folder. Numbers are read from the last line, with
@@ -131,7 +132,10 @@ class Command:
     @functools.cached_property
     def _text(self) -> str:
         assert self.template is not None
-        return (self.root / self.template).read_text(encoding="utf-8")
+        try:
+            return (self.root / self.template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"command: the template {self.template} cannot be read: {error}") from error
 
     def _find_placeholders(self) -> set[str]:
         texts = self._words + ([] if self.template is None else [self._text])
