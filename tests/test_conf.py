@@ -289,7 +289,7 @@ PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES = PIPELINE["stages"]
 # What a stage's own code asks the settings for -> the sections of params.yaml that it must name.
 SECTIONS = {
-    **{name: name for name in ("targets", "data", "solver", "starts", "diagnose", "routes")},
+    **{name: name for name in ("targets", "data", "solver", "starts", "diagnose", "routes", "budget")},
     **{name: name for name in ("invert", "optimise", "amortise", "refine")},
     **{
         "network_of": "train",
@@ -322,6 +322,7 @@ def test_params_are_the_sections_that_the_stage_reads(stage: str) -> None:
     read = {section for name, section in SECTIONS.items() if f"settings.{name}" in text or f"{name} = settings" in text}
     read |= {"data"} if "settings.hardware, settings.data" in text else set()
     read |= {"routes"} if "replicas_of" in text else set()
+    read |= {"budget"} if "replicas_of" in text or "count_examples" in text else set()
     read |= {"seed"} if "job.generator(" in text or "job.seed(" in text else set()
     read |= {"targets_sha256"} if "targets" in read else set()
     params = {param if param.startswith("task.") else param.split(".")[0] for param in STAGES[stage]["params"]}

@@ -48,6 +48,16 @@ class Quantity:
         return [Axis(name, self.unit, *self.bounds) for name in self.name_columns()]
 
 
+def flatten(quantities: Iterable[Quantity]) -> list[Quantity]:
+    """The numbers of arrays as quantities of their own."""
+    flat = []
+    for one in quantities:
+        values = one.value if isinstance(one.value, tuple) else (one.value,) * one.columns
+        names = zip(one.name_columns(), values, strict=True)
+        flat += [Quantity(name, one.unit, None, one.bounds, value) for name, value in names]
+    return flat
+
+
 def read_quantities(section: Mapping[str, Any], kind: str) -> list[Quantity]:
     """Read the controls, or the conditions, of a config.
 

@@ -16,10 +16,13 @@ from aimback.runtime.project import ROOT
 from aimback.simulators.cases import CaseRows, OwnRows
 from aimback.simulators.command import Command
 from aimback.simulators.description import Description
+from aimback.simulators.fmu import FmuFile
 from aimback.simulators.function import Function, check_arguments, find_function
 from aimback.simulators.maps import ArrayRows, DifferenceRows, JaxRows, Named, RowMap, TensorRows, WithoutDerivatives
 from aimback.simulators.probe import Candidate, Findings, Prober
-from aimback.simulators.quantity import Quantity
+from aimback.simulators.quantity import Quantity, flatten
+from aimback.simulators.tesseract import TesseractFile
+from aimback.simulators.umbridge import UmbridgeModel
 
 # Reverse mode takes a pass an outcome, forward mode a batch of passes, one a control; see any_torch.
 _MANY_OUTCOMES = 16
@@ -123,7 +126,10 @@ class Simulator:
         return Candidate("torch", cases, own if modes is None else modes, make)
 
     def _make_cases(self, mode: str) -> RowMap:
-        rows = CaseRows(self._runner, self.controls, self.conditions, self.outcomes, self.description)
+        controls, conditions, outcomes = self.controls, self.conditions, self.outcomes
+        if self.description.kind == "umbridge":  # which knows vectors of numbers without names
+            controls, conditions, outcomes = flatten(controls), flatten(conditions), flatten(outcomes)
+        rows = CaseRows(self._runner, controls, conditions, outcomes, self.description)
         return OwnRows(rows) if mode else rows  # type: ignore[return-value]
 
     @property
@@ -144,7 +150,23 @@ class Simulator:
             command = Command(about.place, ROOT, ROOT / _RUNS, timeout, template, about.answer)
             command.check_names(names)
             return command
-        raise UserError(f"simulator.{about.kind}: not yet")
+        results = tuple(one.name for one in self.outcomes)
+        try:
+            if about.kind == "fmu":
+                fmu = FmuFile(ROOT / about.place, ROOT / _RUNS / "fmu", results, **about.options)
+                fmu.check_names(names)
+                return fmu
+            if about.kind == "umbridge":
+                options = {"model": "forward", "inputs": [[one.name for one in flatten(self.inputs)]], **about.options}
+                inputs = tuple(tuple(vector) for vector in options.pop("inputs"))
+                results = tuple(one.name for one in flatten(self.outcomes))
+                return UmbridgeModel(about.place, inputs=inputs, outcomes=results, **options)
+            varying = tuple(one.name for one in self.controls if one.value is None)
+            place = ROOT / about.place
+            file = place / "tesseract_api.py" if place.is_dir() else place
+            return TesseractFile(file, results, varying, **about.options)
+        except TypeError as error:
+            raise UserError(f"simulator.options: {str(error).partition(' ')[2]}") from error
 
 
 @dataclass(frozen=True)
