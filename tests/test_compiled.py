@@ -19,11 +19,12 @@ from problems import pose
 from torch import Tensor
 
 from aimback.autodiff import ode
-from aimback.autodiff.dual import linearise, value_of
+from aimback.autodiff.dual import value_of
 from aimback.compile import compiler as compiled
 from aimback.compile.compiler import Compiler
 from aimback.core import files
 from aimback.core.box import Box, make_axis
+from aimback.core.distance import Distance
 from aimback.core.errors import UserError
 from aimback.core.files import sha256
 from aimback.core.hardware import Hardware
@@ -43,6 +44,7 @@ from aimback.solve.quadratic import Quadratic
 from aimback.solve.solver import Solver
 from aimback.solve.step import Finish, Iteration, NotCompilable
 from aimback.tasks.ballistics import Ballistics
+from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import time_to_ground
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.tasks.robotic_arm import RoboticArm
@@ -62,7 +64,7 @@ needs_compiler = pytest.mark.skipif(NO_COMPILER, reason="there is no C++ compile
 Unoptimised = partial(Compiler, optimise=False)
 
 
-class Toss:
+class Toss(Task):
     """Thrown straight up in air with linear drag, by the integrator: how long until it is down?"""
 
     def __init__(self) -> None:
@@ -77,9 +79,6 @@ class Toss:
         rate = torch.full_like(guess, 0.3)
         _, time = ode.integrate_to_event(self.falling, start, self.down, guess, steps=8, rate=rate)
         return torch.stack([time], dim=-1)
-
-    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        return linearise(self, controls, conditions)
 
     @staticmethod
     def falling(state: ode.State) -> ode.State:
@@ -436,7 +435,7 @@ def test_a_program_is_compiled_once_and_for_one_purpose(folder: Path, monkeypatc
         (replace(compiler, about="CannonVacuum on the moon"), iteration),
         (replace(compiler, optimise=True), iteration),
         (compiler, replace(iteration, solver=LevenbergMarquardt(damping=0.5))),
-        (compiler, replace(iteration, problem=replace(iteration.problem, tolerance=0.5))),
+        (compiler, replace(iteration, problem=replace(iteration.problem, distance=Distance((0.5,), 0.5, 9.0)))),
         (compiler, replace(iteration, problem=asked(CannonVacuum(speed=[0.0, 9.0]), 40))),
     ]
     for another, other in others:

@@ -84,7 +84,7 @@ def error_note(name: str, task: Task, middle: float | None, greatest: float | No
 
     Args:
         name: of the task in the configuration.
-        middle, greatest: the median and the largest error, in the outcome's unit; None where it is not finite.
+        middle, greatest: the median and the largest error, as misses; None where it is not finite.
     """
     if greatest is not None and greatest <= SMALL_ERROR * task.tolerance:
         return ""

@@ -38,7 +38,8 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         case.generator("roughness: bootstrap"),
         case.settings.resamples,
     )
-    # A descent that must climb by more than the tolerance to get on has come to a dead end.
+    # A descent that must climb by more than the tolerance to get on has come to a dead end. With several outcomes the
+    # root of the loss is meant, which is the miss or more.
     mesh = Mesh.line(case.settings.points) if len(case.task.box) == 1 else Mesh.square(case.settings.points)
     hit = case.task.distance.share
     true_basins, *learned_basins = (find_basins(residual.flatten(0, 1), mesh, hit) for residual in residuals)

@@ -3,7 +3,7 @@
 Between grid points the residual, not the loss, is taken as linear: on a triangle (with one control, a
 segment) the loss is then convex and its minimum known in closed form. A curved valley of solutions is
 thus one minimum at zero, and not a string of pits, however it runs through the grid. A minimum counts
-where it is prominent: every way from it to a lower one climbs by more than a given miss. This is the
+where it is prominent: every way from it to a lower one climbs by more than a given height. This is the
 0-dimensional persistence of the sublevel sets (Edelsbrunner, Letscher, Zomorodian 2002). One that is no
 solution either is a dead end.
 """
@@ -55,9 +55,9 @@ class Basins:
     """The cells that drain to each prominent minimum.
 
     Attributes:
-        lowest: least miss in each cell, `(slices, n_cells)`; infinite where the residual is not finite.
+        lowest: least root of the loss in each cell, `(slices, n_cells)`; infinite where the residual is not finite.
         drains: the cell, numbered over all slices, in which its basin is lowest, `(slices, n_cells)`.
-        prominence: that a minimum needs to count, and above which it is a dead end; a miss.
+        prominence: that a minimum needs to count, and above which it is a dead end; a root of the loss.
     """
 
     lowest: Tensor
@@ -88,7 +88,7 @@ def find_basins(residual: Tensor, mesh: Mesh, prominence: float) -> Basins:
 
     Args:
         residual: at the grid's points, `(slices, n_points, n_outcomes)`; NaN is no part of the slice.
-        prominence: a miss, in the residual's unit.
+        prominence: a root of the loss.
     """
     residual = torch.where(torch.isfinite(residual).all(-1, keepdim=True), residual, torch.nan)
     lowest = _least(residual[:, mesh.cells]).nan_to_num(nan=torch.inf)

@@ -29,7 +29,7 @@ class Adam(Solver):
             many steps shrinks its step size; 0: never.
         plateau_factor: what it is then multiplied with.
         boundary: None keeps starts in the box by projection. A number makes the walls soft: what a box
-            length outside costs, in squared outcome spans.
+            length outside costs, in squared spans of the miss.
     """
 
     step_size: float = 0.05

@@ -29,7 +29,7 @@ class LevenbergMarquardt(Solver):
     mean something: not for noisy or stepped simulators.
 
     Args:
-        damping: at the first step, in squared outcome spans per squared unit-box length.
+        damping: at the first step, in squared spans of the miss per squared unit-box length.
     """
 
     max_steps: int = 100

@@ -23,7 +23,7 @@ class Stepper(Protocol):
 
     Attributes:
         max_steps: after so many steps a start stops as `step_limit`.
-        precision: a start whose believed miss is below this share of the outcome's span has arrived
+        precision: a start whose believed miss is below this share of the span (see `Distance`) has arrived
             for good; nothing is gained by going on.
         boundary: None where the box has walls; else they are soft, see `Point.boundary`.
     """
