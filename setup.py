@@ -6,11 +6,11 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-_PROJECT = ("conf", "pipelines", "dvc.yaml", ".dvcignore")
+_PROJECT = ("conf", "pipelines", "dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 
 
 class BuildWithProject(build_py):
-    """Beside the package's modules, copy what `aimback.workflow.setup` makes a project of."""
+    """Beside the package's modules, copy what a project of a user's own is made of, and goes on to use."""
 
     def run(self) -> None:
         super().run()
@@ -21,7 +21,7 @@ class BuildWithProject(build_py):
             if Path(name).is_dir():
                 shutil.copytree(name, place / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
             else:
-                place.mkdir(parents=True, exist_ok=True)
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(name, place / name)
 
 

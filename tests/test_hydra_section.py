@@ -59,6 +59,13 @@ HOSTILE = {
     "-cp pkg://evil": "",
     "-cp pkg://evil.inner": "",
     "hydra.searchpath=[pkg://evil]": "",
+    "hydra.searchpath=[pkg://aimback.conf]": "",
+    "hydra.searchpath=[file://PLACE/conf] preset=mine": "",
+    "hydra.searchpath=[file://PLACE/conf]": "",
+    "+hydra.searchpath=[file://PLACE/conf]": "",
+    "hydra={searchpath:[file://PLACE/conf]}": "",
+    "preset=evil seed=6": "hydra: {searchpath: ['file://PLACE/conf']}",
+    "-cp pkg://aimback.tests": "",
     "--experimental-rerun=PLACE/pickle": "",
     "--exp PLACE/pickle": "",
     "hydra.job.name=../../../name": "",
@@ -94,7 +101,6 @@ HARMLESS = (
     "-cd PLACE/conf preset=swept hydra.sweeper.max_batch_size=1",
     "-cd . -cn params hydra.run.dir=outputs/here hydra.output_subdir=null hydra/job_logging=none",
     "-cd PLACE/conf preset=mine",
-    "hydra.searchpath=[file://PLACE/conf] preset=mine",
     "task=[sine_wave] preset=neural_adjoint profile=benchmark",
 )
 SHOWN = ("--cfg job", "--info", "--help", "--hydra-help", "-sc install=bash")

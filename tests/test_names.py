@@ -9,7 +9,9 @@ from aimback.runtime.project import ROOT
 
 LIBRARY = ROOT / "src" / "aimback"
 TREES = {
-    file.relative_to(LIBRARY): ast.parse(file.read_text(encoding="utf-8")) for file in sorted(LIBRARY.rglob("*.py"))
+    file.relative_to(LIBRARY): ast.parse(file.read_text(encoding="utf-8"))
+    for file in sorted(LIBRARY.rglob("*.py"))
+    if "templates" not in file.parts  # of files that become a user's own
 }
 # What several modules have on purpose: a claim's measurement, a command's work, a module's own logger, a room's part
 # of the schema of conf/.

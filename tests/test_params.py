@@ -288,7 +288,7 @@ def test_a_wrong_command_line_is_one_line_that_gives_the_choices(
 
 
 def test_a_missing_group_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(entry, "CONF", tmp_path)
+    monkeypatch.setattr(entry, "CONFS", (tmp_path,))
     assert entry._missing("data/default").startswith("conf/data/default.yaml: there is no such file; ")
 
 

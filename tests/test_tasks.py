@@ -14,6 +14,7 @@ from aimback.settings.build import build
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
+from aimback.tasks.laws import LAWS, draw_inside
 from aimback.tasks.reach import search_reach
 
 T = torch.float64
@@ -28,13 +29,6 @@ def task(request: pytest.FixtureRequest) -> Task:
     return build(yaml.safe_load(file.read_text())[request.param], Task, f"task.{request.param}")
 
 
-def inside(task: Task, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Controls and conditions away from the faces of their boxes, where differences need room."""
-    generator = torch.Generator().manual_seed(seed)
-    unit = 0.05 + 0.9 * torch.rand(count, len(task.box), generator=generator, dtype=T)
-    return task.box.from_unit(unit), task.conditions.sample(count, generator)
-
-
 def faces(task: Task) -> tuple[Tensor, Tensor]:
     """Every combination of lower bound, middle, upper bound, and numbers just inside."""
     levels = torch.tensor([0.0, 1e-15, 1e-9, 1e-3, 0.5, 1 - 1e-9, 1.0], dtype=T)
@@ -44,9 +38,10 @@ def faces(task: Task) -> tuple[Tensor, Tensor]:
     return task.box.from_unit(controls), task.conditions.from_unit(conditions)
 
 
-def test_is_a_task(task: Task) -> None:
-    assert isinstance(task, Task)
-    assert task.tolerance > 0
+@pytest.mark.parametrize("law", LAWS)
+def test_a_law_of_every_task(task: Task, law: str) -> None:
+    """Those that a user's own task is held to as well; what follows is for ours alone."""
+    LAWS[law](task)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -70,7 +65,7 @@ def test_gradcheck(task: Task) -> None:
 
     The rows' sum has the gradient of every row: one backward pass an outcome instead of one a row and outcome.
     """
-    controls, conditions = inside(task, 8)
+    controls, conditions = draw_inside(task, 8)
     assert torch.autograd.gradcheck(
         lambda points: task(points, conditions).sum(0),
         (controls.requires_grad_(),),
@@ -81,7 +76,7 @@ def test_gradcheck(task: Task) -> None:
 
 
 def test_one_pass_agrees_with_autograd_and_with_a_call(task: Task, device: torch.device) -> None:
-    controls, conditions = (points.to(device) for points in inside(task, 200))
+    controls, conditions = (points.to(device) for points in draw_inside(task, 200))
     outcome, jacobian = task.linearise(controls, conditions)
     value, gradient = linearise_by_autograd(task, controls, conditions)
     torch.testing.assert_close(outcome, value, rtol=0, atol=0)
@@ -89,8 +84,8 @@ def test_one_pass_agrees_with_autograd_and_with_a_call(task: Task, device: torch
     assert "_mode" not in vars(task)  # by dual numbers
 
 
-def test_a_sample_alone_is_its_row_in_a_batch(task: Task) -> None:
-    controls, conditions = inside(task, 100)
+def test_a_sample_alone_has_the_bits_of_its_row_in_a_batch(task: Task) -> None:
+    controls, conditions = draw_inside(task, 100)
     outcome, jacobian = task.linearise(controls, conditions)
     for row in (0, 17, 99):
         alone = task.linearise(controls[row], conditions[row])
@@ -98,15 +93,8 @@ def test_a_sample_alone_is_its_row_in_a_batch(task: Task) -> None:
         torch.testing.assert_close(alone[1], jacobian[row], rtol=0, atol=0)
 
 
-def test_any_leading_shape(task: Task) -> None:
-    controls, conditions = inside(task, 24)
-    flat = task(controls, conditions)
-    shaped = task(controls.reshape(2, 3, 4, -1), conditions.reshape(2, 3, 4, len(task.conditions)))
-    torch.testing.assert_close(shaped.reshape(24, -1), flat, rtol=0, atol=0)
-
-
 def test_float32_costs_digits_and_no_more(task: Task) -> None:
-    controls, conditions = inside(task, 500)
+    controls, conditions = draw_inside(task, 500)
     span = task.outcomes.upper - task.outcomes.lower
     error = (task(controls.float(), conditions.float()).double() - task(controls, conditions)).abs() / span
     assert float(error.median()) < 1e-6
@@ -114,7 +102,7 @@ def test_float32_costs_digits_and_no_more(task: Task) -> None:
 
 
 def test_outcomes_lie_in_the_span_that_the_task_states(task: Task) -> None:
-    controls, conditions = inside(task, 2000)
+    controls, conditions = draw_inside(task, 2000)
     outcome = task(controls, conditions)
     slack = 1e-6 * (task.outcomes.upper - task.outcomes.lower)
     assert bool((outcome >= task.outcomes.lower - slack).all())
@@ -123,7 +111,7 @@ def test_outcomes_lie_in_the_span_that_the_task_states(task: Task) -> None:
 
 def test_reach_bounds_every_outcome_and_is_reached(task: Task) -> None:
     """Each end of each component, approached by a random search that closes in."""
-    _, conditions = inside(task, 1)
+    _, conditions = draw_inside(task, 1)
     reach = task.reach(conditions)
     if reach is None:
         return  # the task cannot tell, and says so
@@ -146,7 +134,7 @@ def test_reach_bounds_every_outcome_and_is_reached(task: Task) -> None:
 
 def test_trajectory_ends_at_the_outcome(task: Task) -> None:
     """At its x, and where y is an outcome too, at both; at its y where that is the outcome."""
-    controls, conditions = inside(task, 20)
+    controls, conditions = draw_inside(task, 20)
     path = task.trajectory(controls, conditions, 50)
     if path is None:
         return  # nothing to draw
@@ -156,31 +144,11 @@ def test_trajectory_ends_at_the_outcome(task: Task) -> None:
     torch.testing.assert_close(path[:, -1, known], outcome, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("count", [1, 50])
-@pytest.mark.parametrize("kind", ["draw_controls", "draw_starts"])
-def test_same_seed_same_draw(task: Task, kind: str, count: int) -> None:
-    """Draws follow the task's literature, which may leave the box, but not the finite numbers."""
-    draws = [getattr(task, kind)(count, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
-    assert draws[0].shape == (count, len(task.box))
-    assert draws[0].dtype == T
-    assert draws[0].device.type == "cpu"
-    assert bool(torch.isfinite(draws[0]).all())
-    torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
-    assert not torch.equal(draws[0], draws[2])
-
-
-def test_most_draws_lie_in_the_box(task: Task) -> None:
-    """Where they do not, the search would look elsewhere than the data are."""
-    for draw in (task.draw_controls, task.draw_starts):
-        points = draw(2000, torch.Generator().manual_seed(0))
-        assert float(task.box.contains(points).double().mean()) > 0.5
-
-
 # The cannons against closed forms and limits.
 
 
 def test_vacuum_is_galileos_parabola() -> None:
-    controls, none = inside(CannonVacuum(), 100)
+    controls, none = draw_inside(CannonVacuum(), 100)
     speed, angle = controls.unbind(-1)
     torch.testing.assert_close(CannonVacuum()(controls, none)[:, 0], speed**2 * torch.sin(2 * angle) / G)
 
@@ -195,7 +163,7 @@ def test_vacuum_from_a_ledge_by_hand() -> None:
 @pytest.mark.parametrize("height", [0.0, 2.0])
 def test_no_drag_is_the_vacuum(height: float) -> None:
     drag = CannonDrag(drag=0.0, wind=[0.0, 0.0], launch_height=height)
-    controls, conditions = inside(drag, 100)
+    controls, conditions = draw_inside(drag, 100)
     expected = CannonVacuum(launch_height=height).linearise(controls, conditions[:, :0])
     for ours, theirs in zip(drag.linearise(controls, conditions), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
@@ -203,7 +171,7 @@ def test_no_drag_is_the_vacuum(height: float) -> None:
 
 def test_drag_tends_to_the_vacuum_in_the_first_order() -> None:
     still = torch.zeros(50, 1, dtype=T)
-    controls, _ = inside(CannonVacuum(), 50)
+    controls, _ = draw_inside(CannonVacuum(), 50)
     vacuum = CannonVacuum()(controls, still[:, :0])
     gaps = [(vacuum - CannonDrag(drag=drag)(controls, still)) for drag in (1e-4, 1e-5)]
     torch.testing.assert_close(gaps[0] / gaps[1], torch.full_like(gaps[0], 10.0), rtol=1e-2, atol=0)
@@ -221,7 +189,7 @@ def test_a_straight_shot_up_has_its_closed_form() -> None:
 
 def test_gradcheck_is_tight_once_the_integration_is() -> None:
     task = CannonDrag(steps=200)
-    controls, conditions = inside(task, 5)
+    controls, conditions = draw_inside(task, 5)
     assert torch.autograd.gradcheck(
         lambda points: task(points, conditions).sum(0),
         (controls.requires_grad_(),),
@@ -266,3 +234,37 @@ def test_reach_by_formula_and_by_search_agree(height: float) -> None:
 def test_values_out_of_range_are_named(make: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()
+
+
+class Broken(CannonDrag):
+    """A cannon that breaks one of the laws."""
+
+    def __init__(self, law: str) -> None:
+        super().__init__()
+        self._law, self._calls = law, 0
+        if law == "contract":
+            self.tolerance = 0.0
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        self._calls += 1
+        outcome = super().__call__(controls, conditions)
+        if self._law == "faces":
+            return torch.where(controls[..., :1] == self.box.upper[0], torch.nan, outcome)
+        if self._law == "rows":
+            return outcome + 0.001 * self._calls
+        if self._law == "shapes" and controls.dim() > 2:
+            return outcome.flip(0)
+        return outcome
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        outcome, jacobian = super().linearise(controls, conditions)
+        return outcome, -jacobian if self._law == "derivatives" else jacobian
+
+    def draw_starts(self, count: int, generator: torch.Generator) -> Tensor:
+        return self.box.from_unit(torch.rand(count, 2, dtype=T) if self._law == "draws" else torch.zeros(count, 2))
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_law_that_is_broken_is_noticed(law: str) -> None:
+    with pytest.raises(AssertionError):
+        LAWS[law](Broken(law))

@@ -46,7 +46,7 @@ def mend(folder: Path) -> list[str]:
     temporary = folder / ".dvc" / "tmp"
     done = []
     if folder.is_relative_to(ROOT):
-        _tell_of_git(folder / ".dvc" / "config.local", is_git_root(ROOT))
+        tell_of_git(folder / ".dvc" / "config.local", is_git_root(ROOT))
     try:
         # DVC's own locks, in its own order.
         with hold_lock(temporary / "lock"):
@@ -63,8 +63,8 @@ def mend(folder: Path) -> list[str]:
     return done
 
 
-def _tell_of_git(local: Path, has_git: bool) -> None:
-    """Have DVC's own settings for this machine say whether there is a git repository."""
+def tell_of_git(local: Path, has_git: bool) -> None:
+    """Have DVC's own settings for this machine, `.dvc/config.local`, say whether there is a git repository."""
     config = configparser.RawConfigParser(strict=False)
     config.read(local, encoding="utf-8")
     if config.getboolean("core", "no_scm", fallback=False) is not has_git:

@@ -1,23 +1,39 @@
 """Where the project lies, and the paths in its configuration: relative ones belong to its root, whoever asks."""
 
 import os
+import re
 from pathlib import Path
 
-# What an installed aimback brings along for a project of its own; a checkout has it all at its root.
-PACKED = Path(__file__).resolve().parents[1] / "project"
+from aimback import HOME
+
+_OURS = re.compile(rb"python -m (aimback\.)?pipelines\.compose\b")
+
+
+def find_project(folder: Path) -> Path | None:
+    """The nearest folder from here upward that holds a project: a dvc.yaml whose stages are aimback's."""
+    return next((place for place in (folder, *folder.parents) if _has_stages(place / "dvc.yaml")), None)
+
+
+def _has_stages(file: Path) -> bool:
+    try:
+        return _OURS.search(file.read_bytes()) is not None
+    except OSError:
+        return False
 
 
 def _find_root() -> Path:
-    """The checkout that this file lies in; for an installed aimback the folder from here upward with a dvc.yaml."""
-    checkout = Path(__file__).resolve().parents[3]
-    if not PACKED.is_dir() and (checkout / "dvc.yaml").is_file():
-        return checkout
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
+    """The project that this process works in; where it was started in none, the checkout that this file lies in."""
+    checkout = HOME if (HOME / "src").is_dir() else None
+    return find_project(Path.cwd()) or checkout or Path.cwd()
 
 
 ROOT = _find_root()
 CONF = ROOT / "conf"
+IS_CHECKOUT = (ROOT / "src" / "aimback").is_dir()  # of aimback itself, and no project of a user's own
+# Where files of settings are looked for: what a user's own project does not say, aimback does.
+CONFS = (CONF,) if IS_CHECKOUT else (CONF, HOME / "conf")
+# The package that the stages of dvc.yaml lie in.
+STAGES = "pipelines" if IS_CHECKOUT else "aimback.pipelines"
 
 
 def name_below_root(path: str, folder: str | Path = ROOT) -> str:

@@ -7,7 +7,7 @@ which conf/ it was composed from, and is written only once everything in it was 
 
 import hashlib
 import os
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -16,20 +16,24 @@ from omegaconf.errors import OmegaConfBaseException
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text
 from aimback.runtime.exits import report_errors
-from aimback.runtime.project import CONF, locate_untracked, name_below_root
 from aimback.settings.foreign import check_trust, reuse_findings
+from aimback.runtime.project import CONF, CONFS, locate_untracked, name_below_root
 from aimback.workflow.entry import explain_composing
 from aimback.workflow.params import ANEW, PARAMS, check_conf, read_mapping
+
+if TYPE_CHECKING:
+    from aimback.tasks.base import Task
 
 HEADER = "# Composed from conf/ (edit there, or override), which had the hash "
 
 
 def hash_conf() -> str:
-    """What conf/ holds, in one hash."""
+    """What conf/ holds, and where that is a user's own, what aimback's does, in one hash."""
     digest = hashlib.sha256()
-    for file in sorted(CONF.rglob("*.yaml")):
-        digest.update(f"{file.relative_to(CONF).as_posix()}\n".encode())
-        digest.update(file.read_bytes())
+    for folder in CONFS:
+        for file in sorted(folder.rglob("*.yaml")):
+            digest.update(f"{file.relative_to(folder).as_posix()}\n".encode())
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
@@ -86,6 +90,13 @@ def _write_out(tree: dict[Any, Any]) -> str:
     return f"{HEADER}{hash_conf()}\n{OmegaConf.to_yaml(OmegaConf.create(tree))}"
 
 
+def compose_tasks() -> "dict[str, Task]":
+    """The tasks of conf/ as it is, by name."""
+    from aimback.settings.tree import read_settings
+
+    return dict(read_settings(_compose_conf()).tasks)
+
+
 def _find_lists(tree: Any) -> Any:
     """The lists of which DVC makes its stages."""
     return [tree.get("tasks"), tree.get("routes"), tree.get("examined")]
@@ -98,6 +109,14 @@ def _compose() -> DictConfig:
     by_dvc = text and not text.startswith(HEADER.encode()) and "DVC_EXP_NAME" in os.environ
     if by_dvc or text.startswith((HEADER + hash_conf()).encode()):
         return OmegaConf.create(read_mapping(PARAMS, ANEW))
+    return _compose_conf()
+
+
+def _compose_conf() -> DictConfig:
+    """
+    Raises:
+        UserError: something in conf/ is wrong.
+    """
     check_conf()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:

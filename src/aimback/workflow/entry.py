@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from aimback.core.checks import quote
 from aimback.core.errors import UserError
 from aimback.runtime.exits import report_errors
-from aimback.runtime.project import CONF, ROOT, name_below_root
+from aimback.runtime.project import CONF, CONFS, ROOT, name_below_root
 from aimback.workflow import hydra_section
 from aimback.workflow.params import ANEW, CONF_CURE, PARAMS, check_conf, read_mapping
 
@@ -36,7 +36,7 @@ _PATHS = ("targets", "inputs")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
 
 hydra_section.guard()
-# conf/config.yaml writes ${root:}, so that a run by hand writes into the project wherever it is started.
+# conf/base.yaml writes ${root:}, so that a run by hand writes into the project wherever it is started.
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 
 
@@ -141,8 +141,10 @@ def check_input(arguments: Sequence[str]) -> None:
 def _missing(name: str) -> str:
     """What to say of a file of conf/ that is not there: mostly, a choice of a group was mistyped."""
     group, _, choice = name.partition("/")
-    folder = CONF / group
-    choices = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+    folders = [folder / group for folder in CONFS]
+    choices = sorted(
+        {file.relative_to(folder).with_suffix("").as_posix() for folder in folders for file in folder.rglob("*.yaml")}
+    )
     if not choices:
         return f"conf/{name}.yaml: there is no such file; {CONF_CURE}"
     close = difflib.get_close_matches(choice, choices, 1)

@@ -32,8 +32,9 @@ _FREE = {"mode", "verbose", "help", "hydra_help", "overrides", "runtime", "searc
 _FREE |= {"run", "sweep", "output_subdir", "launcher", "sweeper", "hydra_logging", "job_logging", "job"}
 _FREE_OF_A_JOB = {"name", "chdir", "override_dirname", "id", "num", "config_name", "config"}
 _LOGGING = ("default", "none", "disabled", "stdout")
-# To look for config in a package is to import it.
-_PACKAGES = ("hydra", "hydra_plugins", "pipelines")
+# To look for config in a package is to import it. The last one is aimback's own.
+_PACKAGES = re.compile(r"pkg://((hydra|hydra_plugins|pipelines)([./].*)?|aimback\.conf)")
+_TYPED = "hydra.searchpath in command-line"  # as Hydra calls it
 _NOT_OUTPUTS = (".ci", ".dvc", ".git", ".venv", "conf", "docs", "pipelines", "src", "tests")
 
 
@@ -53,8 +54,9 @@ def guard() -> None:
     @functools.wraps(open_sources)
     def open_checked(repository: ConfigRepository, config_search_path: ConfigSearchPath) -> None:
         for place in config_search_path.get_path():
-            package = re.match(r"pkg://([^./]*)", str(place.path))
-            if package is not None and package[1] not in _PACKAGES:
+            if place.provider == _TYPED:
+                _refuse("hydra.searchpath", "stands in conf/config.yaml alone; --config-dir FOLDER adds a folder")
+            if str(place.path).startswith("pkg://") and not _PACKAGES.fullmatch(str(place.path)):
                 raise UserError(f"{place.path}: config is looked for in folders, and in no package: that would run it")
         open_sources(repository, config_search_path)
 

@@ -19,14 +19,12 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from aimback.core.errors import UserError
 from aimback.core.repository import ask_git, head_commit
 from aimback.runtime.doctor import mend
 from aimback.runtime.preload import preload
-from aimback.runtime.project import ROOT
+from aimback.runtime.project import ROOT, find_project
 from aimback.workflow.compose import write_params
 from aimback.workflow.entry import entry
-from aimback.workflow.setup import set_up
 from aimback.workflow.turns import list_turns
 
 _STAGE = re.compile(r"(Running stage|Stage) '(.+?)'(:| is cached| didn't change)")
@@ -152,12 +150,15 @@ def _environment() -> dict[str, str]:
 
 
 def main() -> None:
-    try:
-        set_up()
-    except UserError as error:  # no trace is kept, for the folder is not ours
-        print(f"error: {error}", file=sys.stderr)
+    if sys.argv[1:2] == ["init"]:
+        from aimback.workflow.scaffold import main as make  # with libraries that no run needs
+
+        make(sys.argv[2:])
+    elif find_project(Path.cwd()) is None:  # no trace is kept, for the folder is not ours
+        print("error: here is no project of aimback; to make one, type: aimback init NAME", file=sys.stderr)
         sys.exit(2)
-    run()
+    else:
+        run()
 
 
 if __name__ == "__main__":

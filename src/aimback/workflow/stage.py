@@ -23,6 +23,7 @@ from aimback.core.hardware import device_name, peak_memory
 from aimback.data.identity import identify
 from aimback.runtime.locks import hold_lock
 from aimback.settings.costs import check_costs
+from aimback.runtime.project import STAGES
 from aimback.settings.memory import check_memory
 from aimback.settings.tree import Settings, read_settings
 from aimback.tasks.base import Task
@@ -85,8 +86,8 @@ class Job:
         if found is None:
             maker = self.settings.find_maker(file)
             raise UserError(
-                f"{places[0]}: there is no such file; make it by `python -m pipelines.{maker} task={self.name}`, give "
-                f"the folder that it writes to as inputs=[FOLDER], or run everything by `aimback task={self.name}`"
+                f"{places[0]}: there is no such file; make it by `python -m {STAGES}.{maker} task={self.name}`, "
+                f"give the folder that it writes to as inputs=[FOLDER], or run everything by `aimback task={self.name}`"
             )
         if found.is_file():
             self.read.setdefault(found, sha256(found))

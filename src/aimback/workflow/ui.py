@@ -9,7 +9,7 @@ import time
 
 from aimback.core.errors import UserError
 from aimback.runtime.exits import report_errors
-from aimback.runtime.project import CONF, ROOT
+from aimback.runtime.project import CONFS, ROOT
 from aimback.tracking import ui_link
 from aimback.workflow.params import CONF_CURE, PARAMS, read_mapping, read_params
 from aimback.workflow.runs import open_project_store
@@ -64,7 +64,7 @@ def _announce(message: str, port: int) -> None:
 def _experiment() -> str:
     if PARAMS.exists():
         return str(read_params()["tracking"]["experiment"])
-    return str(read_mapping(CONF / "tracking" / "mlflow.yaml", CONF_CURE, {"experiment": "text"})["experiment"])
+    return str(read_mapping(CONFS[-1] / "tracking" / "mlflow.yaml", CONF_CURE, {"experiment": "text"})["experiment"])
 
 
 def _check_free(port: int) -> None:

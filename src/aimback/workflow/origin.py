@@ -1,0 +1,185 @@
+"""What a new project is made from: a function, a command line, a file, a folder or an address, as its user names it.
+
+Each says what can be told of it without running it: the names it can be given, ranges for them, the files to copy.
+"""
+
+import csv
+import importlib
+import importlib.util
+import inspect
+import math
+import re
+import shlex
+import string
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aimback.core.checks import quote
+from aimback.core.errors import UserError
+
+_COLUMN = re.compile(r"\s*([^\[\]]*?)\s*(?:\[([^\[\]]*)\])?\s*")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a new project is made from.
+
+    Attributes:
+        head: the entry of the task's file that says what simulates, or which data there are.
+        names: what it can be given; None where that cannot be told.
+        needed: those of them that it cannot do without.
+        ranges: values of names as the task's file has them, each with a note on where they are from.
+        files: what is copied into the project, by its place there.
+        trust: what the project lets the task run.
+    """
+
+    head: Mapping[str, Any]
+    names: tuple[str, ...] | None = None
+    needed: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    trust: tuple[str, ...] = ()
+
+
+def read_call(text: str, name: str) -> Origin:
+    """A Python function, `pkg.mod:function` or `file.py:function`; code that lies here is copied into the project."""
+    place, separator, function = text.rpartition(":")
+    if not separator or not function.isidentifier():
+        raise UserError(f"--call {text}: is typed package.module:function or file.py:function")
+    here = Path(place) if place.endswith(".py") else Path(*place.split(".")).with_suffix(".py")
+    first = place.split(".")[0]
+    if here.is_file() and (place.endswith(".py") or here.parent == Path()):
+        made = _find_function(text, lambda: _load(here), function)
+        files, call, trust = {f"src/{name}/simulator.py": here}, f"{name}.simulator:{function}", name
+    elif place.endswith(".py"):
+        raise UserError(f"--call {text}: there is no file {quote(place)}")
+    elif re.fullmatch(r"\w+(\.\w+)*", place) is None:
+        raise UserError(f"--call {text}: is typed package.module:function or file.py:function")
+    else:
+        if Path(first).is_dir() and str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        made = _find_function(text, lambda: importlib.import_module(place), function)
+        found = Path(inspect.getfile(sys.modules[first])).parent if hasattr(sys.modules[first], "__file__") else None
+        files = {f"src/{first}": Path(first)} if found == Path(first).resolve() else {}
+        call, trust = text, first
+    simulator = {"call": call, "derivatives": "auto"}
+    try:
+        parameters = inspect.signature(made).parameters.values()
+    except (TypeError, ValueError):  # one written in C
+        return Origin({"simulator": simulator}, files=files, trust=(trust,))
+    known = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    ranges = {one.name: _range_about(one.default) for one in known if _is_number(one.default)}
+    needed = tuple(one.name for one in known if one.default is one.empty)
+    names = tuple(one.name for one in known if one.default is one.empty or one.name in ranges)
+    return Origin({"simulator": simulator}, names, needed, ranges, files, (trust,))
+
+
+def _load(file: Path) -> Any:
+    sys.path.insert(0, str(file.resolve().parent))  # as where it is run
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _find_function(text: str, load: Callable[[], Any], name: str) -> Any:
+    try:
+        found = getattr(load(), name, None)
+    except (Exception, SystemExit) as error:  # whatever a user's own code raises
+        raise UserError(f"--call {text}: cannot be imported ({type(error).__name__}: {error})") from error
+    if not callable(found):
+        raise UserError(f"--call {text}: there is no function {name!r}")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _range_about(value: float) -> tuple[Any, str]:
+    if value == 0:
+        return [0.0, 1.0], "made up: its default is 0"
+    return sorted([value / 2, value * 2]), f"made up: half and twice its default, {value:g}"
+
+
+def read_command(text: str, name: str) -> Origin:
+    """A command line with placeholders, `./drop {speed} {angle}`; files here that it names are copied."""
+    try:
+        words = shlex.split(text)
+        found = [one for _, one, _, _ in string.Formatter().parse(text) if one is not None]
+    except ValueError as error:
+        raise UserError(f"--command {text}: cannot be read ({error})") from error
+    if not words or not found or not all(one.isidentifier() for one in found):
+        raise UserError(f"--command {text}: names its controls in braces, such as './drop {{speed}} {{angle}}'")
+    files = {}
+    for word in words:
+        file = Path(word)
+        if "{" in word or file.is_absolute() or ".." in file.parts:
+            continue
+        if file.is_file():
+            files[file.as_posix()] = file
+        elif word == words[0] and "/" in word:
+            raise UserError(f"--command {text}: there is no file {quote(word)} here")
+    names = tuple(dict.fromkeys(found))
+    return Origin({"simulator": {"command": text}}, names, names, {}, files, (text,))
+
+
+def read_data(text: str, name: str) -> Origin:
+    """A table of measurements, a column for each control, condition and outcome: `speed [m/s],distance [m]`."""
+    file = _find(text, "data", Path.is_file)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            header, *rows = [row for row in csv.reader(opened) if any(cell.strip() for cell in row)]
+        columns = [_COLUMN.fullmatch(cell) for cell in header]
+        table = [[float(cell) for cell in row] for row in rows]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"--data {text}: is no table of numbers under a line of names ({error})") from error
+    if not table or not all(columns) or any(len(row) != len(header) for row in table):
+        raise UserError(f"--data {text}: is no table of numbers under a line of names, a number for each name")
+    ranges: dict[str, tuple[Any, str]] = {}
+    for column, values in zip(columns, zip(*table, strict=True), strict=True):
+        assert column is not None
+        unit = [column[2]] if column[2] else []
+        ranges[column[1]] = ([min(values), max(values), *unit], "of the data")
+    return Origin({"data": file.name}, tuple(ranges), (), ranges, {file.name: file}, ())
+
+
+def read_tesseract(text: str, name: str) -> Origin:
+    """The folder of a Tesseract, with its `tesseract_api.py`; it is copied."""
+    folder = _find(text, "tesseract", lambda place: (place / "tesseract_api.py").is_file())
+    place = folder.resolve().name
+    return Origin({"simulator": {"tesseract": place}}, files={place: folder}, trust=(place,))
+
+
+def read_fmu(text: str, name: str) -> Origin:
+    """A Functional Mock-up Unit; it is copied."""
+    file = _find(text, "fmu", Path.is_file)
+    return Origin({"simulator": {"fmu": file.name}}, files={file.name: file}, trust=(file.name,))
+
+
+def read_umbridge(text: str, name: str) -> Origin:
+    """The address of an UM-Bridge server."""
+    if re.fullmatch(r"https?://[^\s/]+\S*", text) is None:
+        raise UserError(f"--umbridge {text}: is an address such as http://localhost:4242")
+    return Origin({"simulator": {"umbridge": text}}, trust=(text,))
+
+
+def _find(text: str, option: str, is_right: Callable[[Path], bool]) -> Path:
+    if not is_right(Path(text)):
+        what = "folder with a tesseract_api.py" if option == "tesseract" else "file"
+        raise UserError(f"--{option} {text}: there is no such {what}")
+    return Path(text)
+
+
+READERS: Mapping[str, Callable[[str, str], Origin]] = {
+    "call": read_call,
+    "command": read_command,
+    "data": read_data,
+    "tesseract": read_tesseract,
+    "umbridge": read_umbridge,
+    "fmu": read_fmu,
+}

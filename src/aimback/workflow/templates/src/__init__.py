@@ -1,0 +1,1 @@
+"""What aimback is asked about: your simulator."""
