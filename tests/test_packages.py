@@ -53,7 +53,7 @@ def test_releases_known_to_be_bad_are_excluded(name: str, bad: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
+def test_a_wheel_makes_a_project_and_runs_it(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip"]
     source = Repository(tmp_path / "source", git=False).root  # building writes beside the sources
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", tmp_path, source]
@@ -80,15 +80,13 @@ def test_a_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
             )
         )
 
-    small = ("task=cannon_vacuum", "routes=[direct]", "data.targets=5", "tracking=off")
-    done = aimback("lab", *small).ok()
-    assert done.printed.startswith("a new project: ")
+    small = ("routes=[direct]", "data.targets=5", "diagnose=none", "tracking=off")
+    refused = aimback(".", *small)
+    assert refused.code == 2 and refused.stderr.endswith("type: aimback init NAME\n")
+    assert not (tmp_path / "outputs").exists()
+    aimback(".", "init", "mylab", "--example", "cannon_vacuum").ok()
+    done = aimback("mylab", *small).ok()
     assert "optimise@cannon_vacuum-direct" in done.stages()
-    assert (tmp_path / "lab" / "outputs" / "report" / "index.html").is_file()
-    again = aimback("lab", *small).ok()
-    assert "new project" not in again.printed and again.stages() == ["publish"]
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "diary.txt").write_text("mine")
-    refused = aimback("home", *small)
-    assert refused.code == 2 and "holds 'diary.txt'" in refused.stderr
-    assert [file.name for file in (tmp_path / "home").iterdir()] == ["diary.txt"]
+    assert (tmp_path / "mylab" / "outputs" / "report" / "index.html").is_file()
+    assert aimback("mylab", *small).ok().stages() == ["compose", "publish"]
+    assert "did you mean adam?" in aimback("mylab", "solver=adm").stderr

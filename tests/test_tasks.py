@@ -236,12 +236,13 @@ def test_values_out_of_range_are_named(make: object, message: str) -> None:
         make()
 
 
-class Broken(CannonDrag):
+class Broken(CannonVacuum):
     """A cannon that breaks one of the laws."""
 
     def __init__(self, law: str) -> None:
+        self._law, self._calls = "", 0
         super().__init__()
-        self._law, self._calls = law, 0
+        self._law = law
         if law == "contract":
             self.tolerance = 0.0
 

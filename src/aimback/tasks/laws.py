@@ -13,7 +13,6 @@ from aimback.tasks.base import Task
 _ROWS = 16
 _CORNERS = 32
 _DRAWN = 2000  # no simulation is needed for these
-_ROUNDING = {"rtol": 1e-9, "atol": 1e-12}
 _STEPS = (1e-6, 1e-5, 1e-4, 1e-3)  # of differences, in widths of the box
 _AGREE = 0.02  # what differences and derivatives may differ by, of the largest derivative of an outcome
 
@@ -53,14 +52,14 @@ def check_rows(task: Task) -> None:
     outcome = task(controls, conditions)
     assert torch.equal(task(controls, conditions), outcome), "the same controls have another outcome the second time"
     for row in (0, _ROWS // 2, _ROWS - 1):
-        torch.testing.assert_close(task(controls[row], conditions[row]), outcome[row], **_ROUNDING)
+        torch.testing.assert_close(task(controls[row], conditions[row]), outcome[row], rtol=1e-9, atol=1e-12)
 
 
 def check_shapes(task: Task) -> None:
     """Targets and starts are two dimensions, so a batch may have any number of them."""
     controls, conditions = draw_inside(task, 8)
     shaped = task(controls.reshape(2, 2, 2, -1), conditions.reshape(2, 2, 2, len(task.conditions)))
-    torch.testing.assert_close(shaped.reshape(8, -1), task(controls, conditions), **_ROUNDING)
+    torch.testing.assert_close(shaped.reshape(8, -1), task(controls, conditions), rtol=1e-9, atol=1e-12)
 
 
 def check_derivatives(task: Task) -> None:
