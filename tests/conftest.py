@@ -25,8 +25,16 @@ _LEFT_BEHIND = shutil.ignore_patterns(
 # Workers take whole files in the order of collection. Those of minutes come first, or one worker would wait at the end
 # for the other.
 _LONGEST_FIRST = (
-    *("test_pipeline", "test_training", "test_compiled", "test_browser", "test_mlflow_ui", "test_tracking"),
-    *("test_honesty", "test_experiments", "test_faults", "test_campaigns", "test_hybrid", "test_diagnose_landscape"),
+    *("test_pipeline", "test_training", "test_compiled", "test_browser", "test_init", "test_mlflow_ui"),
+    *(
+        "test_tracking",
+        "test_honesty",
+        "test_experiments",
+        "test_faults",
+        "test_campaigns",
+        "test_hybrid",
+        "test_diagnose_landscape",
+    ),
     *("test_tasks", "test_plots", "test_stages", "test_ode", "test_cpp", "test_streams", "test_hydra_section"),
 )
 

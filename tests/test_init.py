@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,6 +109,12 @@ def test_without_a_simulator_it_has_an_example(init: Callable[..., Path]) -> Non
     assert read(project / "conf/config.yaml")["trust"] == ["mylab"]
 
 
+def test_a_name_may_be_a_word_of_yaml(init: Callable[..., Path], tmp_path: Path) -> None:
+    scaffold.main(["on"])
+    assert list(read(tmp_path / "on/conf/task/on.yaml")) == ["on"]
+    assert read(tmp_path / "on/params.yaml")["tasks"] == ["on"]
+
+
 DROP = "def drop(speed, angle, drag=0.5, *, mass=0, name='ball'):\n    return speed\n"
 
 
@@ -200,6 +207,7 @@ def test_a_folder_a_file_and_an_address(init: Callable[..., Path], tmp_path: Pat
         ("", "the following arguments are required: NAME"),
         ("my-lab", "'my-lab': can be no name of a package"),
         ("class", "can be no name of a package"),
+        ("_lab", "can be no name of a package"),
         ("json", "json: is the name of an installed package"),
         ("aimback", "aimback: is the name of an installed package"),
         ("full", "full: is there, and not empty"),
@@ -307,6 +315,25 @@ def test_a_wrong_override_is_one_line(lab: Lab, override: str, says: str) -> Non
     assert says in refused.stderr and refused.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_stage_finds_the_package_of_the_project_that_it_runs_in(lab: Lab, tmp_path: Path, copy: bool) -> None:
+    """Also in DVC's copy for an experiment, where the original is installed."""
+    here = tmp_path / "original" / ".dvc" / "tmp" / "exps" / "copy" if copy else lab.root
+    if copy:
+        shutil.copytree(lab.root, here)
+    code = "import aimback.runtime.project as project, mylab; print(project.ROOT, mylab.__file__)"
+    env = {**lab.environment(), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(lab.root / "src")])}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import aimback.runtime; {code}"],
+        cwd=here / "conf",
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(here), str(here / "src/mylab/__init__.py")]
+
+
 @pytest.mark.slow
 def test_the_pipeline_runs_in_it_as_here(tmp_path: Path) -> None:
     lab = Lab(tmp_path, "--example", "cannon_vacuum")
@@ -347,7 +374,10 @@ def test_the_pipeline_runs_in_it_as_here(tmp_path: Path) -> None:
         ref for ref in lab.git("for-each-ref", "--format=%(refname)", "refs/exps").split() if "by-mine" in ref
     )
     assert "    max_steps: 7\n" in lab.git("show", f"{by_mine}:params.yaml")
-    assert lab.run("pytest", "-q").ok().printed.count("passed") == 1
+    made = subprocess.run(
+        ["make", "test"], cwd=lab.root, env=lab.environment(), capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0 and "6 passed" in made.stdout, made.stdout + made.stderr
 
 
 @pytest.mark.slow

@@ -24,8 +24,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from aimback import HOME
 from aimback.runtime.orphan import end
-from aimback.runtime.project import ROOT
+from aimback.runtime.project import IS_CHECKOUT, ROOT
 
 _PLACE = "AIMBACK_PRELOADED"
 _LIBRARIES = ("torch", "numpy", "yaml", "pydantic", "hydra", "omegaconf", "safetensors.torch")
@@ -35,7 +36,8 @@ _HEADER = struct.Struct("Q")
 @contextlib.contextmanager
 def preload() -> Iterator[dict[str, str]]:
     """Keep such a process while the block runs. -> what the environment of the stages must hold to find it."""
-    if sys.platform != "linux":  # elsewhere a fork of so many libraries is not safe
+    # Elsewhere a fork of so many libraries is not safe; and the stages of another checkout have code of their own.
+    if sys.platform != "linux" or (IS_CHECKOUT and ROOT != HOME):
         yield {}
         return
     name = f"aimback-{secrets.token_hex(16)}"

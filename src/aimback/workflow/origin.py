@@ -29,6 +29,7 @@ class Origin:
 
     Attributes:
         head: the entry of the task's file that says what simulates, or which data there are.
+        place: what its user edits to change that: a file or folder of the project, or what is not in it.
         names: what it can be given; None where that cannot be told.
         needed: those of them that it cannot do without.
         ranges: values of names as the task's file has them, each with a note on where they are from.
@@ -37,6 +38,7 @@ class Origin:
     """
 
     head: Mapping[str, Any]
+    place: str
     names: tuple[str, ...] | None = None
     needed: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
@@ -65,16 +67,16 @@ def read_call(text: str, name: str) -> Origin:
         found = Path(inspect.getfile(sys.modules[first])).parent if hasattr(sys.modules[first], "__file__") else None
         files = {f"src/{first}": Path(first)} if found == Path(first).resolve() else {}
         call, trust = text, first
-    simulator = {"call": call, "derivatives": "auto"}
+    simulator, edited = {"call": call, "derivatives": "auto"}, next(iter(files), text)
     try:
         parameters = inspect.signature(made).parameters.values()
     except (TypeError, ValueError):  # one written in C
-        return Origin({"simulator": simulator}, files=files, trust=(trust,))
+        return Origin({"simulator": simulator}, edited, files=files, trust=(trust,))
     known = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     ranges = {one.name: _range_about(one.default) for one in known if _is_number(one.default)}
     needed = tuple(one.name for one in known if one.default is one.empty)
     names = tuple(one.name for one in known if one.default is one.empty or one.name in ranges)
-    return Origin({"simulator": simulator}, names, needed, ranges, files, (trust,))
+    return Origin({"simulator": simulator}, edited, names, needed, ranges, files, (trust,))
 
 
 def _load(file: Path) -> Any:
@@ -125,7 +127,7 @@ def read_command(text: str, name: str) -> Origin:
         elif word == words[0] and "/" in word:
             raise UserError(f"--command {text}: there is no file {quote(word)} here")
     names = tuple(dict.fromkeys(found))
-    return Origin({"simulator": {"command": text}}, names, names, {}, files, (text,))
+    return Origin({"simulator": {"command": text}}, next(iter(files), text), names, names, {}, files, (text,))
 
 
 def read_data(text: str, name: str) -> Origin:
@@ -145,27 +147,27 @@ def read_data(text: str, name: str) -> Origin:
         assert column is not None
         unit = [column[2]] if column[2] else []
         ranges[column[1]] = ([min(values), max(values), *unit], "of the data")
-    return Origin({"data": file.name}, tuple(ranges), (), ranges, {file.name: file}, ())
+    return Origin({"data": file.name}, file.name, tuple(ranges), (), ranges, {file.name: file})
 
 
 def read_tesseract(text: str, name: str) -> Origin:
     """The folder of a Tesseract, with its `tesseract_api.py`; it is copied."""
     folder = _find(text, "tesseract", lambda place: (place / "tesseract_api.py").is_file())
     place = folder.resolve().name
-    return Origin({"simulator": {"tesseract": place}}, files={place: folder}, trust=(place,))
+    return Origin({"simulator": {"tesseract": place}}, place, files={place: folder}, trust=(place,))
 
 
 def read_fmu(text: str, name: str) -> Origin:
     """A Functional Mock-up Unit; it is copied."""
     file = _find(text, "fmu", Path.is_file)
-    return Origin({"simulator": {"fmu": file.name}}, files={file.name: file}, trust=(file.name,))
+    return Origin({"simulator": {"fmu": file.name}}, file.name, files={file.name: file}, trust=(file.name,))
 
 
 def read_umbridge(text: str, name: str) -> Origin:
     """The address of an UM-Bridge server."""
     if re.fullmatch(r"https?://[^\s/]+\S*", text) is None:
         raise UserError(f"--umbridge {text}: is an address such as http://localhost:4242")
-    return Origin({"simulator": {"umbridge": text}}, trust=(text,))
+    return Origin({"simulator": {"umbridge": text}}, text, trust=(text,))
 
 
 def _find(text: str, option: str, is_right: Callable[[Path], bool]) -> Path:

@@ -1,7 +1,7 @@
 """A project of one's own: `aimback init mylab` writes what is its user's, and the installed aimback brings the rest."""
 
 import argparse
-import importlib.machinery
+import importlib.util
 import keyword
 import math
 import secrets
@@ -101,18 +101,20 @@ def make_project(target: Path, asked: argparse.Namespace) -> None:
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    print(f"{target}: a new project; {told['place']} is what is simulated")
+    print(f"{target}: a new project; {origin.place} is what is simulated")
     if any(axis.note.startswith("made up") for kind in ("controls", "conditions", "outcomes") for axis in told[kind]):
         print(f"first edit the values that conf/task/{told['task']}.yaml calls made up")
     print(f"then type: cd {target} && aimback")
 
 
 def _check_name(name: str) -> None:
-    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
+    if not name.isidentifier() or not name.isascii() or name.startswith("_") or keyword.iskeyword(name):
         raise UserError(f"{quote(name)}: can be no name of a package; it is of letters, digits and _")
-    places = [place for place in sys.path if place and Path(place).resolve() != Path.cwd()]
-    spec = importlib.machinery.PathFinder.find_spec(name, places)
-    if name in sys.stdlib_module_names or (spec is not None and spec.origin is not None):
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:  # a folder without modules
+        return
+    place = Path(spec.origin).parents[1 if spec.submodule_search_locations else 0]
+    if name in sys.stdlib_module_names or place.resolve() != Path.cwd():
         raise UserError(f"{name}: is the name of an installed package; choose another")
 
 
@@ -130,10 +132,7 @@ def _read_origin(asked: argparse.Namespace, name: str) -> tuple[Origin, dict[str
     else:
         origin = _imagine(name)
         given["conditions"], outcomes = {"wind": None}, [_Axis("distance", {"unit": "m", "tolerance": 0.01})]
-    place = next(iter(origin.files), None) or str(next(iter(next(iter(origin.head.values())).values())))
-    axes = _share(kind, origin, given, outcomes)
-    told = {"place": f"src/{name}/simulator.py" if kind is None else place, "task": name, "head": origin.head, **axes}
-    return origin, told
+    return origin, {"task": name, **_share(kind, origin, given, outcomes)}
 
 
 def _imagine(name: str) -> Origin:
@@ -141,7 +140,8 @@ def _imagine(name: str) -> Origin:
     ranges = {"speed": [1.0, 10.0, "m/s"], "angle": [0.1, 1.4, "rad"], "wind": [-2.0, 2.0, "m/s"]}
     simulator = {"call": f"{name}.simulator:simulate", "derivatives": "auto"}
     known = {axis: (value, "") for axis, value in ranges.items()}
-    return Origin({"simulator": simulator}, tuple(ranges), tuple(ranges), known, trust=(name,))
+    place = f"src/{name}/simulator.py"
+    return Origin({"simulator": simulator}, place, tuple(ranges), tuple(ranges), known, trust=(name,))
 
 
 def _read_example(asked: argparse.Namespace) -> tuple[Origin, dict[str, Any]]:
@@ -154,7 +154,7 @@ def _read_example(asked: argparse.Namespace) -> tuple[Origin, dict[str, Any]]:
         raise UserError(f"--example {asked.example}: there is no such task; choose one of {known}")
     place = f"conf/task/{asked.example}.yaml"
     told: dict[str, Any] = {"controls": [], "conditions": [], "outcomes": []}
-    return Origin({}, files={place: file}), {"place": place, "task": asked.example, "head": {}, **told}
+    return Origin({}, place, files={place: file}), {"task": asked.example, **told}
 
 
 def _read_axes(option: str, text: str | None) -> dict[str, Any]:
@@ -211,16 +211,15 @@ def _share(kind: str | None, origin: Origin, given: Mapping[str, Any], outcomes:
         controls = dict.fromkeys(one for one in origin.names if one not in (*conditions, *reached))
     if not controls:
         raise UserError("--controls: there must be one that is solved for")
-    if twice := [one for one in controls if one in (*conditions, *reached)] or [
-        one for one in reached if one in conditions
-    ]:
+    names = [*controls, *conditions, *reached]
+    if twice := [one for one in names if names.count(one) > 1]:
         raise UserError(f"{twice[0]}: is one thing only, a control, a condition or an outcome")
     asked = [*controls, *conditions, *(reached if kind == "data" else [])]
     if origin.names is not None and (unknown := [one for one in asked if one not in origin.names]):
         raise UserError(f"{unknown[0]}: there is no such name; there are {_join(origin.names)}")
     if missing := [one for one in origin.needed if one not in asked]:
         raise UserError(f"{missing[0]}: must be among --controls or --conditions, for the simulator asks for it")
-    if wrong := [one for one in (*controls, *conditions, *reached) if not one.isidentifier()]:
+    if wrong := [one for one in names if not one.isidentifier()]:
         raise UserError(f"{quote(wrong[0])}: is no name; a name is of letters, digits and _")
     return {
         "controls": [_complete(name, value, origin) for name, value in controls.items()],
@@ -259,9 +258,8 @@ def _write(folder: Path, name: str, origin: Origin, told: Mapping[str, Any]) -> 
         _copy(HOME / file, folder / file)
     for place, source in origin.files.items():
         _copy(source, folder / place)
-    is_data = "data" in origin.head
-    more = {"name": name, "trust": list(origin.trust), "simulator": not is_data}
-    more["routes"] = ["surrogate"] if is_data else ["surrogate", "direct", "hybrid"]
+    routes = ["surrogate"] if "data" in origin.head else ["surrogate", "direct", "hybrid"]
+    more = {"name": name, "place": origin.place, "head": origin.head, "trust": list(origin.trust), "routes": routes}
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("aimback.workflow"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
@@ -269,7 +267,7 @@ def _write(folder: Path, name: str, origin: Origin, told: Mapping[str, Any]) -> 
     for template in templates.list_templates(filter_func=lambda one: "__pycache__" not in one):
         place = {"conf/task.yaml": f"conf/task/{told['task']}.yaml"}.get(template, template)
         place = place.replace("src/", f"src/{name}/")
-        needless = template == "src/simulator.py" and place != told["place"]
+        needless = template == "src/simulator.py" and place != origin.place
         if place not in origin.files and not needless:
             text = templates.get_template(template).render(**told, **more)
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
