@@ -181,7 +181,7 @@ def test_dvc_is_told_whether_there_is_git(project: Project) -> None:
     local = project.root / ".dvc" / "config.local"
     local.write_text("['remote \"mine\"']\n    url = /data/100%\n")
     for has_git, told in ((True, ""), (False, "true"), (False, "true"), (True, "")):
-        doctor._tell_of_git(local, has_git)
+        doctor.tell_of_git(local, has_git)
         settings = project.dvc("config", "--local", "--list")
         assert f"core.no_scm={told}" in settings if told else "no_scm" not in settings
         assert "remote.mine.url=/data/100%" in settings.replace(f"{project.root}/.dvc/../", "")
