@@ -299,6 +299,13 @@ def test_groups_come_out_of_the_package(lab: Lab) -> None:
     assert told["tracking"]["experiment"] == "mylab"
 
 
+def test_help_and_completion_know_the_groups_of_the_package(lab: Lab) -> None:
+    assert "solver: adam, cma_es" in lab.aimback("--help").ok().printed
+    typed = {"COMP_LINE": "aimback solver=ad", "COMP_POINT": "17"}
+    done = lab.run("aimback.workflow.run", "-sc", "query=bash", env=typed).ok()
+    assert done.printed.split() == ["solver=adam"]
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [

@@ -44,6 +44,7 @@ def guard() -> None:
     Hydra offers no place between composing and acting, so its composer is wrapped.
     """
     compose, open_sources = ConfigLoaderImpl.load_configuration, ConfigRepository.initialize_sources
+    extend = ConfigLoaderImpl._process_config_searchpath
 
     @functools.wraps(compose)
     def compose_checked(loader: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
@@ -60,6 +61,11 @@ def guard() -> None:
                 raise UserError(f"{place.path}: config is looked for in folders, and in no package: that would run it")
         open_sources(repository, config_search_path)
 
+    @functools.wraps(extend)
+    def extend_always(loader: ConfigLoaderImpl, config_name: str | None, *args: Any) -> None:
+        extend(loader, config_name or "config", *args)  # for help and completion Hydra names none, and forgets groups
+
+    ConfigLoaderImpl._process_config_searchpath = extend_always  # type: ignore[method-assign, assignment]
     ConfigLoaderImpl.load_configuration = compose_checked  # type: ignore[method-assign, assignment]
     ConfigRepository.initialize_sources = open_checked  # type: ignore[method-assign, assignment]
     sys.modules["hydra.main"]._get_rerun_conf = _refuse_rerun  # type: ignore[attr-defined]
