@@ -85,6 +85,7 @@ def test_a_wheel_makes_a_project_and_runs_it(tmp_path: Path) -> None:
     assert refused.code == 2 and refused.stderr.endswith("type: aimback init NAME\n")
     assert not (tmp_path / "outputs").exists()
     aimback(".", "init", "mylab", "--example", "cannon_vacuum").ok()
+    assert all((tmp_path / "mylab" / file).is_file() for file in ("Makefile", ".dvcignore", "tests/test_laws.py"))
     done = aimback("mylab", *small).ok()
     assert "optimise@cannon_vacuum-direct" in done.stages()
     assert (tmp_path / "mylab" / "outputs" / "report" / "index.html").is_file()

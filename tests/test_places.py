@@ -1,6 +1,7 @@
 """A path belongs to where it is typed, else to the project's root; a name that needs quotes gets the line to type."""
 
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ def test_what_is_not_typed_belongs_to_the_root(monkeypatch: pytest.MonkeyPatch, 
         settings = read_settings(cfg)
         assert settings.targets == shown
         assert settings.inputs[0].absolute() == ROOT / "outputs"
+
+
+def test_the_project_is_the_nearest_folder_whose_stages_are_ours(tmp_path: Path) -> None:
+    below = tmp_path / "mine" / "notes" / "src"
+    below.mkdir(parents=True)
+    (tmp_path / "mine/dvc.yaml").write_text("stages: {compose: {cmd: python -m aimback.pipelines.compose}}\n")
+    (tmp_path / "mine/notes/dvc.yaml").write_text("stages: {compose: {cmd: python -m pipelines.compose_all}}\n")
+    assert places.find_project(below) == places.find_project(tmp_path / "mine") == tmp_path / "mine"
+    assert places.find_project(tmp_path) is None
+    shutil.copy(ROOT / "dvc.yaml", tmp_path / "mine/notes")
+    assert places.find_project(below) == tmp_path / "mine/notes"
 
 
 def test_dots_after_a_link_are_followed(tmp_path: Path) -> None:

@@ -101,8 +101,9 @@ class _Counter:
         for line in dvc.stdout:
             with self._lock:
                 if stage := _STAGE.match(line):
+                    is_new = stage[2] not in self._reached  # one that always runs does so for each dvc
                     self._reached.add(stage[2])
-                    if stage[3] != " didn't change":
+                    if is_new and stage[3] != " didn't change":
                         where = " (from the cache)" if stage[3] == " is cached" else ""
                         print(f"stage {len(self._reached)} of {self._total}: {stage[2]}{where}", flush=True)
                 elif not _FOR_OTHERS.match(line):
