@@ -215,6 +215,8 @@ def test_a_folder_a_file_and_an_address(init: Callable[..., Path], tmp_path: Pat
         ("lab --cal x", "unrecognized arguments: --cal x"),
         ("lab --call drop.py:drop --command {a}", "not allowed with argument"),
         ("lab --call drop", "is typed package.module:function or file.py:function"),
+        ("lab --call :drop", "is typed package.module:function or file.py:function"),
+        ("lab --call ../drop:drop", "is typed package.module:function or file.py:function"),
         ("lab --call drop.py:nothing", "there is no function 'nothing'"),
         ("lab --call nowhere.py:drop", "there is no file 'nowhere.py'"),
         ("lab --call no.where:drop", "cannot be imported (ModuleNotFoundError: No module named 'no')"),
@@ -234,6 +236,7 @@ def test_a_folder_a_file_and_an_address(init: Callable[..., Path], tmp_path: Pat
         ("lab --data drop.py --outcomes x", "is no table of numbers"),
         ("lab --data runs.csv", "name the outcomes among its columns, by --outcomes; they are speed, distance"),
         ("lab --data runs.csv --outcomes height", "height: there is no such name; there are speed, distance"),
+        ("lab --data twice.csv --outcomes x", "has two columns of the same name"),
         ("lab --tesseract full", "there is no such folder with a tesseract_api.py"),
         ("lab --fmu nothing.fmu", "there is no such file"),
         ("lab --fmu runs.csv", "does not tell its controls; name them"),
@@ -254,6 +257,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     (tmp_path / "drop.py").write_text(DROP)
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "runs.csv").write_text("speed,distance\n1,2\n2,4\n")
+    (tmp_path / "twice.csv").write_text("x,y,x\n1,2,3\n")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as ended:
         scaffold.main(shlex.split(words))

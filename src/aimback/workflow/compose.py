@@ -113,9 +113,10 @@ def _compose() -> DictConfig:
 
 
 def _compose_conf() -> DictConfig:
-    """
+    """What conf/ says without overrides.
+
     Raises:
-        UserError: something in conf/ is wrong.
+        UserError: it cannot be composed.
     """
     check_conf()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):

@@ -48,25 +48,24 @@ class Origin:
 
 def read_call(text: str, name: str) -> Origin:
     """A Python function, `pkg.mod:function` or `file.py:function`; code that lies here is copied into the project."""
-    place, separator, function = text.rpartition(":")
-    if not separator or not function.isidentifier():
+    place, _, function = text.rpartition(":")
+    is_file, first = place.endswith(".py"), place.partition(".")[0]
+    if not function.isidentifier() or not (is_file or all(part.isidentifier() for part in place.split("."))):
         raise UserError(f"--call {text}: is typed package.module:function or file.py:function")
-    here = Path(place) if place.endswith(".py") else Path(*place.split(".")).with_suffix(".py")
-    first = place.split(".")[0]
-    if here.is_file() and (place.endswith(".py") or here.parent == Path()):
-        made = _find_function(text, lambda: _load(here), function)
-        files, call, trust = {f"src/{name}/simulator.py": here}, f"{name}.simulator:{function}", name
-    elif place.endswith(".py"):
+    file = Path(place if is_file else f"{place}.py")
+    if is_file and not file.is_file():
         raise UserError(f"--call {text}: there is no file {quote(place)}")
-    elif re.fullmatch(r"\w+(\.\w+)*", place) is None:
-        raise UserError(f"--call {text}: is typed package.module:function or file.py:function")
+    files = {}
+    if file.is_file():
+        made = _find_function(text, lambda: _load(file), function)
+        files, call, trust = {f"src/{name}/simulator.py": file}, f"{name}.simulator:{function}", name
     else:
-        if Path(first).is_dir() and str(Path.cwd()) not in sys.path:
+        if Path(first).is_dir():
             sys.path.insert(0, str(Path.cwd()))
         made = _find_function(text, lambda: importlib.import_module(place), function)
-        found = Path(inspect.getfile(sys.modules[first])).parent if hasattr(sys.modules[first], "__file__") else None
-        files = {f"src/{first}": Path(first)} if found == Path(first).resolve() else {}
         call, trust = text, first
+        if (Path(first) / "__init__.py").resolve() == Path(sys.modules[first].__file__ or "").resolve():
+            files = {f"src/{first}": Path(first)}
     simulator, edited = {"call": call, "derivatives": "auto"}, next(iter(files), text)
     try:
         parameters = inspect.signature(made).parameters.values()
@@ -81,9 +80,9 @@ def read_call(text: str, name: str) -> Origin:
 
 def _load(file: Path) -> Any:
     sys.path.insert(0, str(file.resolve().parent))  # as where it is run
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec = importlib.util.spec_from_file_location("simulator", file)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules["simulator"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -147,6 +146,8 @@ def read_data(text: str, name: str) -> Origin:
         assert column is not None
         unit = [column[2]] if column[2] else []
         ranges[column[1]] = ([min(values), max(values), *unit], "of the data")
+    if len(ranges) < len(header):
+        raise UserError(f"--data {text}: has two columns of the same name")
     return Origin({"data": file.name}, file.name, tuple(ranges), (), ranges, {file.name: file})
 
 
