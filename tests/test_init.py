@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,6 +200,8 @@ def test_a_folder_a_file_and_an_address(init: Callable[..., Path], tmp_path: Pat
         assert read(project / f"conf/task/lab_{option}.yaml")[f"lab_{option}"]["simulator"] == {option: value}
         assert read(project / "conf/config.yaml")["trust"] == [value]
         assert option == "umbridge" or (project / value).exists()
+        asked = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+        assert (asked["name"], asked["dependencies"]) == (f"lab_{option}", [f"aimback[{option}]"])
 
 
 @pytest.mark.parametrize(

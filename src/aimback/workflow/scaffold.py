@@ -29,6 +29,7 @@ from aimback.workflow.origin import READERS, Origin
 # Of aimback's own repository as they are; what DVC and git shall leave alone is the same here and there.
 _COPIED = (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 _HEAD = "# The stages of the installed aimback, as `aimback init` wrote them.\n"
+_EXTRAS = ("tesseract", "umbridge", "fmu")  # what reaches these is installed beside the rest
 _LEFT = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
 
 
@@ -259,7 +260,15 @@ def _write(folder: Path, name: str, origin: Origin, told: Mapping[str, Any]) -> 
     for place, source in origin.files.items():
         _copy(source, folder / place)
     routes = ["surrogate"] if "data" in origin.head else ["surrogate", "direct", "hybrid"]
-    more = {"name": name, "place": origin.place, "head": origin.head, "trust": list(origin.trust), "routes": routes}
+    extra = "".join(f"[{kind}]" for kind in origin.head.get("simulator", ()) if kind in _EXTRAS)
+    more = {
+        "name": name,
+        "extra": extra,
+        "place": origin.place,
+        "head": origin.head,
+        "trust": list(origin.trust),
+        "routes": routes,
+    }
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("aimback.workflow"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
