@@ -147,7 +147,6 @@ class Settings(Section):
     Attributes:
         trust: what conf/config.yaml allows to be run beside aimback: packages; commands, files, addresses as a whole.
         tasks: the simulators by name; under `only.task`, that one.
-        trust: what the tasks of a user's own project may run: packages, command lines, files, folders, addresses.
         targets_sha256: of the file of targets, as it was when the pipeline was composed.
     """
 
@@ -178,7 +177,6 @@ class Settings(Section):
     targets: Annotated[Path, Field(strict=False), AfterValidator(locate_untracked)] | None
     targets_sha256: str | None
     published: Literal["neural_adjoint"] | None
-    trust: list[str]
     inputs: list[Annotated[Path, Field(strict=False), AfterValidator(locate)]]
     _tree: dict[str, Any]
 

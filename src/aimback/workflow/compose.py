@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text
 from aimback.runtime.exits import report_errors
-from aimback.settings.foreign import check_trust, reuse_findings
 from aimback.runtime.project import CONF, CONFS, locate_untracked, name_below_root
+from aimback.settings.foreign import check_trust, reuse_findings
 from aimback.workflow.entry import explain_composing
 from aimback.workflow.params import ANEW, PARAMS, check_conf, read_mapping
 

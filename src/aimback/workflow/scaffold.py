@@ -259,7 +259,8 @@ def _write(folder: Path, name: str, origin: Origin, told: Mapping[str, Any]) -> 
         _copy(HOME / file, folder / file)
     for place, source in origin.files.items():
         _copy(source, folder / place)
-    routes = ["surrogate"] if "data" in origin.head else ["surrogate", "direct", "hybrid"]
+    dear = "simulator" in origin.head
+    routes = ["surrogate"] if "data" in origin.head else ["surrogate", "direct", *([] if dear else ["hybrid"])]
     extra = "".join(f"[{kind}]" for kind in origin.head.get("simulator", ()) if kind in _EXTRAS)
     more = {
         "name": name,
@@ -268,6 +269,7 @@ def _write(folder: Path, name: str, origin: Origin, told: Mapping[str, Any]) -> 
         "head": origin.head,
         "trust": list(origin.trust),
         "routes": routes,
+        "dear": dear,
     }
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("aimback.workflow"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True

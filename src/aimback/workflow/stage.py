@@ -22,8 +22,8 @@ from aimback.core.files import check_writable, sha256, write_text
 from aimback.core.hardware import device_name, peak_memory
 from aimback.data.identity import identify
 from aimback.runtime.locks import hold_lock
-from aimback.settings.costs import check_costs
 from aimback.runtime.project import STAGES
+from aimback.settings.costs import check_costs
 from aimback.settings.memory import check_memory
 from aimback.settings.tree import Settings, read_settings
 from aimback.tasks.base import Task
