@@ -137,14 +137,15 @@ class Prober:
                         continue
                     finally:
                         calls += rows.calls
-                    found = replace(found, calls=calls, reasons=(*reasons, *found.reasons))
+                    found = replace(found, calls=calls)
                     if found.derivatives in candidate.modes:
                         return found
                     if not candidate.modes:
-                        plain = found if plain is None or found.derivatives != "none" else plain
+                        if plain is None or found.derivatives != "none":
+                            plain = replace(found, reasons=(*(plain.reasons if plain else ()), *found.reasons))
                         break
                     # Tensors of which the gradient is of no use are only slower than arrays.
-                    plain, reasons = plain or found, list(found.reasons)
+                    plain = plain or found
                 else:
                     calls += rows.calls
                     reasons.append(f"{candidate.arrays}, {candidate.cases}: {reason}")

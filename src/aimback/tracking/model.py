@@ -1,5 +1,6 @@
 """The trained surrogate as an MLflow model: code and checked weights, no pickle."""
 
+import json
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +39,7 @@ def log_model(uri: str, run_id: str, model: Model) -> None:
                 # The package travels with the model, so that it loads where aimback is not installed.
                 code_paths=[str(_PACKAGE)],
                 model_config={
-                    "task": dict(model.task),
+                    "task": json.dumps(dict(model.task)),  # as text, since MLflow sorts names, and controls have an order
                     "inputs": list(model.inputs),
                     "outputs": list(model.outputs),
                 },

@@ -1,5 +1,6 @@
 """What MLflow runs to load a logged surrogate; see `model.py`."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ class SurrogateModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         config = context.model_config
         # Who loads a model trusts it with the class that it names; a described simulator is not even imported.
-        package = config["task"].get("_target_", "").partition(".")[0]
-        task = build(config["task"], Task, trusted=[package])  # type: ignore[type-abstract]
+        node = json.loads(config["task"])
+        package = node.get("_target_", "").partition(".")[0]
+        task = build(node, Task, trusted=[package])  # type: ignore[type-abstract]
         self.n_controls = len(task.box)
         self.inputs, self.outputs = config["inputs"], config["outputs"]
         self.surrogate = Surrogate.load(Path(context.artifacts["weights"]), task, dtype=torch.float64)
