@@ -176,7 +176,7 @@ def test_no_bit_of_a_row_depends_on_its_company(folder: Path) -> None:
     assert_same(whole, threaded)
     for rows in (slice(0, 1), slice(41, 42), slice(100, 117)):
         some = program(front[rows], solver.max_steps, len(unit[rows]))
-        for name in ("best", "miss", "merit", "reached", "steps", "status"):
+        for name in ("best", "miss", "reached", "steps", "status"):
             assert torch.equal(getattr(whole, name)[rows], getattr(some, name)), name
         assert torch.equal(whole.path[: len(some.path), rows], some.path)
 

@@ -327,7 +327,9 @@ def test_a_project_elsewhere_keeps_its_artifacts_and_its_models(store, tmp_path,
     network = Surrogate.for_dataset(dataset, task, plan_network(hidden_width=8, hidden_layers=1), generator)
     network.save(weights, task)
     columns = {"inputs": ["speed", "angle", "wind"], "outputs": ["distance"], "example": [5.0, 0.5, 1.0]}
-    model = Model(weights, weights.with_suffix(".sha256"), "aimback.tasks.cannon_drag.CannonDrag", {}, **columns)
+    model = Model(
+        weights, weights.with_suffix(".sha256"), {"_target_": "aimback.tasks.cannon_drag.CannonDrag"}, **columns
+    )
     runs = [training(model=model, artifacts={"files": [weights]})]
     done = publish(open_store(before), ["s1"], lambda: runs, before / "marker.json")
     content = {file: file.read_bytes() for file in before.rglob("*") if file.is_file()}

@@ -84,6 +84,16 @@ def hash_code(node: Mapping[str, Any], place: str, trusted: list[str]) -> str | 
         raise UserError(f"{where}: {error}") from None
 
 
+def is_of_this_code(tree: Mapping[str, Any]) -> bool:
+    """Whether the tasks of a composition are of the code that is there now."""
+    tasks = tree.get("task")
+    if not isinstance(tasks, Mapping):
+        return True  # who reads it says what is wrong
+    trusted = read_trust()
+    nodes = [(name, node) for name, node in tasks.items() if isinstance(node, Mapping)]
+    return all(hash_code(node, f"task.{name}", trusted) == node.get(CODE) for name, node in nodes)
+
+
 def reuse_findings(tasks: Mapping[str, Any], known: Mapping[str, Any], trusted: list[str]) -> dict[str, Any]:
     """Write the hash of its code beside each task, and what was found out about the same simulator before into it.
 
