@@ -13,8 +13,9 @@ from aimback.core.errors import UserError
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem, StartStatus
 from aimback.data.identity import identify
+from aimback.settings import foreign as foreign_settings
 from aimback.settings.build import build
-from aimback.settings.foreign import check_trust, find_out, hash_code, reuse_findings
+from aimback.settings.foreign import check_trust, find_out, forget_stale, hash_code, reuse_findings
 from aimback.simulators.description import Description
 from aimback.simulators.noise import choose_step, estimate_noise
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
@@ -211,7 +212,7 @@ def test_an_edit_of_what_it_imports_changes_its_hash(tmp_path: Path, monkeypatch
     assert hash_code(node, "task.drop", ["somelab"]) != edited
 
 
-def test_what_was_found_out_is_kept_until_the_code_changes() -> None:
+def test_what_was_found_out_is_kept_until_the_code_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = {"drop": describe("count")}
     known = find_out(reuse_findings(tasks, {}, ["foreign"]), ["foreign"])
     assert known["drop"]["simulator"]["derivatives"] == "finite_differences"
@@ -220,6 +221,9 @@ def test_what_was_found_out_is_kept_until_the_code_changes() -> None:
     assert "range" not in reuse_findings(changed, known, ["foreign"])["drop"]["outcomes"]["distance"]
     other = {"drop": {**known["drop"], "_code_": "edited"}}
     assert "range" not in reuse_findings(tasks, other, ["foreign"])["drop"]["outcomes"]["distance"]
+    monkeypatch.setattr(foreign_settings, "read_trust", lambda: ["foreign"])
+    assert forget_stale({"task": other}) == {"task": tasks}
+    assert forget_stale({"task": known}) == {"task": known}
     with pytest.raises(UserError, match=r"task.drop: its code was edited after params.yaml was composed"):
         find_out(other, ["foreign"])
 

@@ -15,7 +15,7 @@ import aimback
 from aimback.core.checks import quote
 from aimback.core.errors import UserError
 from aimback.core.section import Section
-from aimback.simulators.source import CODE
+from aimback.simulators.source import CODE, FOUND
 from aimback.solve.solver import Solver
 from aimback.tasks.base import Task
 
@@ -42,6 +42,7 @@ def build(node: Any, kind: type[T], path: str = "", trusted: Sequence[str] = ())
         raise UserError(_place(path, f"must be a group of settings, got {quote(node)}"))
     values = {str(name): value for name, value in node.items()}
     code = values.pop(CODE, None)
+    values.pop(FOUND, None)
     made = _choose_class(values, kind, path, trusted)
     schema = _describe(made)
     try:

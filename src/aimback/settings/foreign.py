@@ -1,7 +1,9 @@
 """Simulators that config names: which may be run at all, of which code they are, and what is found out about them."""
 
+import copy
+import functools
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,9 +13,7 @@ from aimback.core.errors import UserError
 from aimback.runtime.project import CONF, ROOT
 from aimback.simulators.apart import run_apart
 from aimback.simulators.description import NAMED_BY
-from aimback.simulators.source import CODE, hash_files, hash_package, hash_place
-
-_FOUND = ("arrays", "cases", "derivatives", "step")
+from aimback.simulators.source import CODE, FOUND, hash_files, hash_package, hash_place
 
 
 def read_trust() -> list[str]:
@@ -84,14 +84,27 @@ def hash_code(node: Mapping[str, Any], place: str, trusted: list[str]) -> str | 
         raise UserError(f"{where}: {error}") from None
 
 
-def is_of_this_code(tree: Mapping[str, Any]) -> bool:
-    """Whether the tasks of a composition are of the code that is there now."""
+def forget_stale(tree: dict[str, Any]) -> dict[str, Any]:
+    """A composition without what was found out about simulators that are of other code by now."""
     tasks = tree.get("task")
-    if not isinstance(tasks, Mapping):
-        return True  # who reads it says what is wrong
+    if not isinstance(tasks, dict):
+        return tree  # who reads it says what is wrong
     trusted = read_trust()
-    nodes = [(name, node) for name, node in tasks.items() if isinstance(node, Mapping)]
-    return all(hash_code(node, f"task.{name}", trusted) == node.get(CODE) for name, node in nodes)
+    return {**tree, "task": {name: _forget_stale(name, node, trusted) for name, node in tasks.items()}}
+
+
+def _forget_stale(name: str, node: Any, trusted: list[str]) -> Any:
+    if not isinstance(node, Mapping) or hash_code(node, f"task.{name}", trusted) == node.get(CODE):
+        return node
+    kept = copy.deepcopy({key: value for key, value in node.items() if key not in (CODE, FOUND)})
+    for place in node.get(FOUND, ()):
+        *above, key = place.split(".")
+        _descend(kept, above).pop(key, None)
+    return kept
+
+
+def _descend(section: Any, names: Iterable[str]) -> Any:
+    return functools.reduce(lambda inner, name: inner[name], names, section)
 
 
 def reuse_findings(tasks: Mapping[str, Any], known: Mapping[str, Any], trusted: list[str]) -> dict[str, Any]:
@@ -109,20 +122,15 @@ def _reuse(name: str, node: Mapping[str, Any], known: Mapping[str, Any], trusted
     if code is None:
         return node
     marked = {**node, CODE: code}
-    if "_target_" in node or known.get(CODE) != code:
+    if "_target_" in node or FOUND in node or known.get(CODE) != code:
         return marked
+    filled = copy.deepcopy({**marked, FOUND: known.get(FOUND, [])})
     try:
-        simulator = dict(marked["simulator"])
-        for key in _FOUND:
-            if simulator.get(key, "auto") in ("auto", None) and key in known["simulator"]:
-                simulator[key] = known["simulator"][key]
-        outcomes = {
-            outcome: {"range": known["outcomes"][outcome]["range"], **section}
-            for outcome, section in marked["outcomes"].items()
-        }
+        for place in filled[FOUND]:
+            *above, key = place.split(".")
+            _descend(filled, above)[key] = _descend(known, above)[key]
     except (KeyError, TypeError, AttributeError):
-        return marked
-    filled = {**marked, "simulator": simulator, "outcomes": outcomes}
+        return marked  # other outcomes than before
     return filled if filled == known else marked
 
 

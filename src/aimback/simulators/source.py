@@ -10,6 +10,8 @@ from aimback.core.errors import UserError
 
 # What a hash is written under beside the settings of a task; every stage of the task takes notice of it.
 CODE = "_code_"
+# What the names of the settings that were found out by calling the simulator stand under; other code, and they go.
+FOUND = "_found_"
 _NOT_CODE = {".pyc", ".pyo"}
 
 

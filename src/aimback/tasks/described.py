@@ -18,6 +18,7 @@ from aimback.simulators.maps import RowMap
 from aimback.simulators.probe import SAMPLES, Findings
 from aimback.simulators.quantity import Quantity, read_outcomes, read_quantities
 from aimback.simulators.simulator import Simulator
+from aimback.simulators.source import FOUND
 from aimback.tasks.base import Task
 
 _CASES_AT_ONCE = 256  # so that whoever waits sees how far they have come
@@ -132,15 +133,16 @@ class DescribedTask(Task):
 
 
 def complete(node: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
-    """A task's section of the config with what was found out about its simulator filled in."""
-    simulator = {
-        **node["simulator"],
+    """A task's section of the config with what was found out about its simulator filled in, and the names of that."""
+    found: dict[str, Any] = {
         "arrays": findings.arrays,
         "cases": findings.cases,
         "derivatives": findings.derivatives,
+        **({} if findings.step is None else {"step": findings.step}),
     }
-    if findings.step is not None:
-        simulator["step"] = findings.step
+    simulator = dict(node["simulator"])
+    names = [f"simulator.{name}" for name in found if simulator.get(name, "auto") in ("auto", None)]
+    simulator |= found
     outcomes, column = {}, 0
     for one in read_outcomes(node["outcomes"]):
         last = column + one.quantity.columns
@@ -149,9 +151,11 @@ def complete(node: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
         name = one.quantity.name
         if one.quantity.bounds is None and not low < high:
             raise UserError(f"outcomes.{name}: is {low:g} in all of {SAMPLES} runs; no control or condition changes it")
+        if one.quantity.bounds is None:
+            names.append(f"outcomes.{name}.range")
         outcomes[name] = {"range": [low, high], **node["outcomes"][name]}
         column = last
-    return {**node, "simulator": simulator, "outcomes": outcomes}
+    return {**node, "simulator": simulator, "outcomes": outcomes, FOUND: names}
 
 
 def _make_box(quantities: Iterable[Quantity]) -> Box:

@@ -39,7 +39,7 @@ def log_model(uri: str, run_id: str, model: Model) -> None:
                 # The package travels with the model, so that it loads where aimback is not installed.
                 code_paths=[str(_PACKAGE)],
                 model_config={
-                    "task": json.dumps(dict(model.task)),  # text, since MLflow sorts names
+                    "task_section": json.dumps(dict(model.task)),  # text, since MLflow sorts names
                     "inputs": list(model.inputs),
                     "outputs": list(model.outputs),
                 },

@@ -20,7 +20,7 @@ class SurrogateModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         config = context.model_config
         # Who loads a model trusts it with the class that it names; a described simulator is not even imported.
-        node = json.loads(config["task"])
+        node = json.loads(config["task_section"])
         package = node.get("_target_", "").partition(".")[0]
         task = build(node, Task, trusted=[package])  # type: ignore[type-abstract]
         self.n_controls = len(task.box)

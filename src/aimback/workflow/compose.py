@@ -17,7 +17,7 @@ from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text
 from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF, CONFS, locate_untracked, name_below_root
-from aimback.settings.foreign import check_trust, is_of_this_code, reuse_findings
+from aimback.settings.foreign import check_trust, forget_stale, reuse_findings
 from aimback.workflow.entry import explain_composing
 from aimback.workflow.params import ANEW, PARAMS, check_conf, read_mapping
 
@@ -109,8 +109,7 @@ def _compose() -> DictConfig:
     by_dvc = text and not text.startswith(HEADER.encode()) and "DVC_EXP_NAME" in os.environ
     if by_dvc or text.startswith((HEADER + hash_conf()).encode()):
         known = read_mapping(PARAMS, ANEW)
-        if by_dvc or is_of_this_code(known):
-            return OmegaConf.create(known)
+        return OmegaConf.create(known if by_dvc else forget_stale(known))
     return _compose_conf()
 
 

@@ -20,6 +20,8 @@ from typing import Any
 from aimback.core.checks import quote
 from aimback.core.errors import UserError
 
+# Whatever runs case by case does so in two processes, and is given up after a minute.
+RUNNING = {"derivatives": "auto", "workers": 2, "timeout": 60.0}
 _COLUMN = re.compile(r"\s*([^\[\]]*?)\s*(?:\[([^\[\]]*)\])?\s*")
 
 
@@ -66,7 +68,7 @@ def read_call(text: str, name: str) -> Origin:
         call, trust = text, first
         if (Path(first) / "__init__.py").resolve() == Path(sys.modules[first].__file__ or "").resolve():
             files = {f"src/{first}": Path(first)}
-    simulator, edited = {"call": call, "derivatives": "auto"}, next(iter(files), text)
+    simulator, edited = {"call": call, **RUNNING}, next(iter(files), text)
     try:
         parameters = inspect.signature(made).parameters.values()
     except (TypeError, ValueError):  # one written in C
@@ -126,7 +128,8 @@ def read_command(text: str, name: str) -> Origin:
         elif word == words[0] and "/" in word:
             raise UserError(f"--command {text}: there is no file {quote(word)} here")
     names = tuple(dict.fromkeys(found))
-    return Origin({"simulator": {"command": text}}, next(iter(files), text), names, names, {}, files, (text,))
+    simulator, edited = {"command": text, **RUNNING}, next(iter(files), text)
+    return Origin({"simulator": simulator}, edited, names, names, {}, files, (text,))
 
 
 def read_data(text: str, name: str) -> Origin:
@@ -155,20 +158,20 @@ def read_tesseract(text: str, name: str) -> Origin:
     """The folder of a Tesseract, with its `tesseract_api.py`; it is copied."""
     folder = _find(text, "tesseract", lambda place: (place / "tesseract_api.py").is_file())
     place = folder.resolve().name
-    return Origin({"simulator": {"tesseract": place}}, place, files={place: folder}, trust=(place,))
+    return Origin({"simulator": {"tesseract": place, **RUNNING}}, place, files={place: folder}, trust=(place,))
 
 
 def read_fmu(text: str, name: str) -> Origin:
     """A Functional Mock-up Unit; it is copied."""
     file = _find(text, "fmu", Path.is_file)
-    return Origin({"simulator": {"fmu": file.name}}, file.name, files={file.name: file}, trust=(file.name,))
+    return Origin({"simulator": {"fmu": file.name, **RUNNING}}, file.name, files={file.name: file}, trust=(file.name,))
 
 
 def read_umbridge(text: str, name: str) -> Origin:
     """The address of an UM-Bridge server."""
     if re.fullmatch(r"https?://[^\s/]+\S*", text) is None:
         raise UserError(f"--umbridge {text}: is an address such as http://localhost:4242")
-    return Origin({"simulator": {"umbridge": text}}, text, trust=(text,))
+    return Origin({"simulator": {"umbridge": text, **RUNNING}}, text, trust=(text,))
 
 
 def _find(text: str, option: str, is_right: Callable[[Path], bool]) -> Path:

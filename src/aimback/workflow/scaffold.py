@@ -24,7 +24,7 @@ from aimback.core.files import write_text
 from aimback.core.repository import is_git_root
 from aimback.runtime.doctor import tell_of_git
 from aimback.runtime.exits import join_lines
-from aimback.workflow.origin import READERS, Origin
+from aimback.workflow.origin import READERS, RUNNING, Origin
 
 # Of aimback's own repository as they are; what DVC and git shall leave alone is the same here and there.
 _COPIED = (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
@@ -139,7 +139,7 @@ def _read_origin(asked: argparse.Namespace, name: str) -> tuple[Origin, dict[str
 def _imagine(name: str) -> Origin:
     """The example that a project has whose user names no simulator; see templates/src/simulator.py."""
     ranges = {"speed": [1.0, 10.0, "m/s"], "angle": [0.1, 1.4, "rad"], "wind": [-2.0, 2.0, "m/s"]}
-    simulator = {"call": f"{name}.simulator:simulate", "derivatives": "auto"}
+    simulator = {"call": f"{name}.simulator:simulate", **RUNNING}
     known = {axis: (value, "") for axis, value in ranges.items()}
     place = f"src/{name}/simulator.py"
     return Origin({"simulator": simulator}, place, tuple(ranges), tuple(ranges), known, trust=(name,))
