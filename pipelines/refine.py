@@ -4,7 +4,6 @@ The solver begins with one start a target: the proposal. All but cma_es look at 
 first generation around it.
 """
 
-import dataclasses
 import json
 
 from aimback.core.ledger import Counted, Ledger
@@ -20,10 +19,7 @@ def main(job: Job) -> None:
     folder = f"routes/proposers/{route.network}"
     proposer = Proposer.load(job.find(f"{folder}/weights.safetensors"), task, hardware.device(), route.torch_dtype)
     ledger = Ledger(**json.loads(job.find(f"{folder}/ledger.json").read_text(encoding="utf-8")))
-    if job.settings.amortise[route.network].refine == "outside_tolerance":
-        # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
-        solver = dataclasses.replace(route.solver, precision=task.distance.share)
-        route = route.model_copy(update={"solver": solver})
+    route = route.stop_where(job.settings.amortise[route.network].refine, task)
     about = identify(task) if task.compiles else None
     forward = Counted(task, ledger, simulates=True, limit=job.settings.budget.simulations)
     solve_targets(job, route, forward, ledger, about, propose=proposer)

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimback.core.problem import InverseProblem, Linearised, Solution
+from aimback.core.problem import Linearised, Solution
+from aimback.data.question import pose_problem
 from aimback.data.targets import Targets
 from aimback.settings.claims import DiagnoseSettings
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
-from aimback.solve.starts import Starts, draw_starts
+from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
 
 
@@ -54,22 +55,8 @@ class Case:
             purpose: of the random stream; the same purpose gives every forward map the same starts.
             starts: where to begin, `(n_targets, n_starts, n_controls)` in the units of the box, or how to draw that.
         """
-        box, generator = self.task.box, self.generator(purpose)
-        if isinstance(starts, Starts):
-            unit = draw_starts(starts, len(targets), box, self._guess, generator)
-        else:
-            unit = box.to_unit(starts.to(self.device, torch.float64))
-        problem = InverseProblem(
-            targets.targets.to(self.device),
-            targets.conditions.to(self.device),
-            box,
-            self.task.distance,
-            unit,
-        )
-        return solve(forward, problem, solver, generator)
-
-    def _guess(self, count: int) -> Tensor:
-        return self.task.draw_starts(count, self.generator("prior starts"))
+        problem, stream = pose_problem(self.task, targets, starts, self.generator, purpose=purpose, device=self.device)
+        return solve(forward, problem, solver, stream)
 
 
 # Pictures of a claim: arrays by name, for the figures.

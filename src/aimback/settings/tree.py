@@ -4,6 +4,7 @@ Sections that name their class by `_target_` (tasks, solvers) are objects: the k
 schema, and the constructors check the ranges.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -129,6 +130,14 @@ class Refinement(Search):
     """
 
     network: str
+
+    def stop_where(self, refine: str, task: Task) -> "Refinement":
+        """The same with the precision that `HybridSettings.refine` asks for."""
+        if refine == "always":
+            return self
+        # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
+        solver = dataclasses.replace(self.solver, precision=task.tolerance / task.outcomes.span)
+        return self.model_copy(update={"solver": solver})
 
 
 class RouteLists(Section):

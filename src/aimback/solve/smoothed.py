@@ -9,7 +9,7 @@ from aimback.core.box import Box
 from aimback.core.errors import UserError
 from aimback.core.problem import Linearised
 from aimback.solve.rowwise import total
-from aimback.solve.smoothing_settings import Order
+from aimback.solve.smoothing_settings import Order, Smoothing
 
 _ROWS = 65_536  # evaluated at once; bounds the memory
 
@@ -107,6 +107,11 @@ class Smoothed:
         parts = zip(*(evaluate(*pair) for pair in zip(rows, given, strict=True)), strict=True)
         whole = (torch.cat(part) for part in parts)
         return tuple(part.reshape(*leading, *part.shape[1:]) for part in whole)
+
+
+def smooth(forward: Linearised, box: Box, smoothing: Smoothing, generator: torch.Generator) -> list[Smoothed]:
+    """The maps to descend through before `forward` itself, the smoothest first; none where nothing is smoothed."""
+    return [Smoothed(forward, box, sigma, smoothing.samples, smoothing.order, generator) for sigma in smoothing.sigmas]
 
 
 def _match_moments(normal: Tensor) -> Tensor:

@@ -3,32 +3,26 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Sequence
-
-from torch import Tensor
+from collections.abc import Sequence
 
 from aimback.compile.compiler import Compiler
 from aimback.core.errors import UserError
 from aimback.core.files import write_text
 from aimback.core.ledger import Counted, Ledger
-from aimback.core.problem import InverseProblem, Linearised, Solution
+from aimback.core.problem import Linearised, Solution
 from aimback.data.solution import save_solution
 from aimback.data.targets import Targets, load_targets
 from aimback.runtime.project import ROOT
+from aimback.settings.posing import Proposals, pose_for_route
 from aimback.settings.tree import Inversion, Optimisation, Refinement
 from aimback.solve.continuation import solve_by_continuation
 from aimback.solve.multistart import solve
 from aimback.solve.rounds import solve_in_rounds
-from aimback.solve.starts import draw_starts
 from aimback.solve.step import NotCompilable
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job
 
 log = logging.getLogger(__name__)
-
-
-# (targets, conditions) -> one start each
-Proposals = Callable[[Tensor, Tensor], Tensor]
 
 
 def solve_targets(
@@ -65,24 +59,11 @@ def _solve(
     propose: Proposals | None,
     before: Sequence[Linearised],
 ) -> Solution:
-    task, hardware = job.task, job.settings.hardware
-    device, dtype = hardware.device(), route.torch_dtype
-    wanted, given = targets.targets.to(device, dtype), targets.conditions.to(device, dtype)
-    box = task.box.shrink(route.margin) if isinstance(route, Inversion) and route.margin else task.box
-    generator = job.generator("starts")
-
-    def guess(count: int) -> Tensor:
-        return task.draw_starts(count, job.generator("prior starts"))
-
-    if isinstance(route, Refinement):
-        assert propose is not None
-        starts = box.to_unit(propose(wanted, given))[:, None]
-    else:
-        starts = draw_starts(route.starts, len(targets), box, guess, generator)
-    problem = InverseProblem(wanted, given, box, task.distance, starts)
+    hardware = job.settings.hardware
+    problem, generator = pose_for_route(job.task, route, targets, job.generator, hardware.device(), propose)
     compiler = None
     in_rounds = not isinstance(route, Refinement) and route.starts.until_solved
-    if about is not None and forward.limit is None and not in_rounds and hardware.compiles(starts.shape[:2].numel()):
+    if about is not None and forward.limit is None and not in_rounds and hardware.compiles(problem.starts.shape[:2].numel()):
         compiler = Compiler(ROOT / "outputs" / "compiled", about)
     with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
         if in_rounds:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import json
 import os
@@ -21,6 +20,7 @@ from aimback.core.errors import UserError
 from aimback.core.files import check_writable, sha256, write_text
 from aimback.core.hardware import device_name, peak_memory
 from aimback.data.identity import identify
+from aimback.core.randomness import derive_seed, make_generator
 from aimback.runtime.locks import hold_lock
 from aimback.runtime.project import STAGES
 from aimback.settings.costs import check_costs
@@ -95,11 +95,10 @@ class Job:
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of random numbers for each purpose: none is moved by what another one draws."""
-        return torch.Generator().manual_seed(self.seed(purpose))
+        return make_generator(self.settings.seed, self.name, purpose)
 
     def seed(self, purpose: str) -> int:
-        text = f"{self.settings.seed} {self.name} {purpose}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+        return derive_seed(self.settings.seed, self.name, purpose)
 
     @contextlib.contextmanager
     def meter(self, result: str) -> Iterator[None]:
