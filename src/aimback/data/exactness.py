@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.distance import Distance
+from aimback.core.ledger import Ledger
 from aimback.data.dataset import simulate
 from aimback.tasks.base import TOLERANCES, Task
 
@@ -49,9 +50,20 @@ class Simulated:
 
 
 def simulate_closely(
-    task: Task, controls: Tensor, conditions: Tensor, wanted: Tensor, device: torch.device | str = "cpu"
+    task: Task,
+    controls: Tensor,
+    conditions: Tensor,
+    wanted: Tensor,
+    device: torch.device | str = "cpu",
+    ledger: Ledger | None = None,
 ) -> Simulated:
-    """Simulate `(n, ...)` rows in ever more steps, until the simulator's own error no longer decides about a hit."""
+    """Simulate `(n, ...)` rows in ever more steps, until the simulator's own error no longer decides about a hit.
+
+    Args:
+        ledger: where the simulations are counted; None counts them nowhere.
+    """
+    ledger = Ledger() if ledger is None else ledger
+    ledger.simulations += len(controls)
     distance = task.distance
     own = simulate(task, controls, conditions, device)
     outcome, doubt = own.clone(), own.new_zeros(len(own))
@@ -60,6 +72,7 @@ def simulate_closely(
         finer = task.finer(factor)
         if finer is None or len(rows) == 0:
             break
+        ledger.simulations += len(rows)
         again = simulate(finer, controls[rows], conditions[rows], device)
         doubt[rows] = change = _change(distance, outcome[rows], again)
         outcome[rows] = again

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimback.core.ledger import Ledger
 from aimback.core.problem import Solution, StartStatus, Status
 from aimback.data.exactness import FACTORS, Simulated, simulate_closely
 from aimback.data.targets import Targets
@@ -44,25 +45,32 @@ class Answers:
     status: Tensor
 
 
-def resimulate(task: Task, targets: Targets, solution: Solution, device: torch.device | str = "cpu") -> Simulated:
-    """Put the first `CANDIDATES` of every valid target through the true simulator, in the order in which the route
-    ranks them; `(n_valid, n_candidates)`, NaN where a start was never begun."""
+def resimulate(
+    task: Task,
+    targets: Targets,
+    solution: Solution,
+    device: torch.device | str = "cpu",
+    candidates: int = CANDIDATES,
+    ledger: Ledger | None = None,
+) -> Simulated:
+    """Put the first candidates of every valid target through the true simulator, in the order in which the route
+    ranks them; `(n_valid, n_candidates)`, NaN where a start was never begun. The ledger, if there is one, counts the simulations."""
     valid = targets.only_valid()
-    controls = _rank(solution.controls, solution)[:, :CANDIDATES].double()
+    controls = _rank(solution.controls, solution)[:, :candidates].double()
     shape = controls.shape[:2]
     wanted, conditions = (part.repeat_interleave(shape[1], 0) for part in (valid.targets, valid.conditions))
-    rows = _find_begun(solution).flatten().nonzero()[:, 0]
-    truth = simulate_closely(task, controls.flatten(0, 1)[rows], conditions[rows], wanted[rows], device)
+    rows = _find_begun(solution, candidates).flatten().nonzero()[:, 0]
+    truth = simulate_closely(task, controls.flatten(0, 1)[rows], conditions[rows], wanted[rows], device, ledger)
     return truth.spread(rows, len(wanted)).unflatten(shape)
 
 
 def count_resimulations(solution: Solution) -> int:
     """How many answers `resimulate` simulates again."""
-    return int(_find_begun(solution).sum())
+    return int(_find_begun(solution, CANDIDATES).sum())
 
 
-def _find_begun(solution: Solution) -> Tensor:
-    return _rank(solution.start_status, solution)[:, :CANDIDATES] != StartStatus.NOT_BEGUN
+def _find_begun(solution: Solution, candidates: int) -> Tensor:
+    return _rank(solution.start_status, solution)[:, :candidates] != StartStatus.NOT_BEGUN
 
 
 def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) -> Answers:

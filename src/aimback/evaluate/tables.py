@@ -47,21 +47,27 @@ class AnswerRow:
 
 def write_answers(path: Path, task: Task, targets: Targets, answers: Mapping[str, Answers]) -> None:
     """Write every route's answers as a CSV table, a row a target and route, with full precision."""
-    header = ["route", "target", "line", "status"]
-    header += [f"wanted {axis.label}" for axis in task.outcomes.axes]
-    header += [axis.label for axis in (*task.conditions.axes, *task.box.axes, *task.outcomes.axes)]
-    header += ["miss", "believed_miss", "problem"]
+    header = ["route", "target", "line", "status", *name_numbers(task), "problem"]
     rows: list[Sequence[object]] = []
     for route, answer in answers.items():
-        table = torch.cat(
-            [targets.targets, targets.conditions, answer.controls, answer.outcome]
-            + [part[:, None] for part in (answer.miss, answer.believed_miss)],
-            dim=1,
-        ).tolist()
+        table = list_numbers(targets, answer).tolist()
         for index, (line, status) in enumerate(zip(targets.lines.tolist(), answer.status.tolist(), strict=True)):
             numbers = ["" if math.isnan(number) else repr(number) for number in table[index]]
             rows.append([route, index, line or "", Status(status).name.lower(), *numbers, targets.problems[index]])
     write_table(path, header, rows)
+
+
+def name_numbers(task: Task) -> list[str]:
+    """What the columns of `list_numbers` are."""
+    wanted = [f"wanted {axis.label}" for axis in task.outcomes.axes]
+    others = [axis.label for axis in (*task.conditions.axes, *task.box.axes, *task.outcomes.axes)]
+    return [*wanted, *others, "miss", "believed_miss"]
+
+
+def list_numbers(targets: Targets, answers: Answers) -> Tensor:
+    """What was wanted and what came of it, a row a target, `(n_targets, n_columns)`; NaN where there is nothing."""
+    misses = torch.stack([answers.miss, answers.believed_miss], dim=1)
+    return torch.cat([targets.targets, targets.conditions, answers.controls, answers.outcome, misses], dim=1)
 
 
 def write_r_t(path: Path, curves: Mapping[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ from aimback.diagnose.claim import Claim, Estimate, Verdict
 from aimback.evaluate.tables import read_answers
 from aimback.report.published import PublishedRow
 from aimback.report.text import number
+from aimback.settings.tree import Settings
 from aimback.tasks.base import Task
 
 _CURE = "run `dvc repro` to make it anew"
@@ -90,6 +91,19 @@ class TaskResult:
     def any_metrics(self) -> Mapping[str, Any]:
         """Those of one route, for what is the same for all of them."""
         return next(iter(self.metrics.values()))
+
+
+def list_routes(settings: Settings) -> dict[str, Route]:
+    """The routes as configured, with the meters of their stages."""
+    routes = {}
+    for name, route in settings.invert.items():
+        paid = {"seconds_generate": "generate", "seconds_train": f"train-{route.network}"}
+        routes[name] = Route("surrogate", f"invert-{name}", paid)
+    for name in settings.optimise:
+        routes[name] = Route("direct", f"optimise-{name}", {})
+    for name, refined in settings.refine.items():
+        routes[name] = Route("hybrid", f"refine-{name}", {"seconds_train": f"amortise-{refined.network}"})
+    return routes
 
 
 def read_result(

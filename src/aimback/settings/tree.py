@@ -136,7 +136,7 @@ class Refinement(Search):
         if refine == "always":
             return self
         # A start this close is done: the look at the proposal itself, step 0, is then all that it costs.
-        solver = dataclasses.replace(self.solver, precision=task.tolerance / task.outcomes.span)
+        solver = dataclasses.replace(self.solver, precision=task.distance.share)
         return self.model_copy(update={"solver": solver})
 
 

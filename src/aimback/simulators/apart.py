@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from aimback.core.errors import UserError
 
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
 
-def run_apart(work: Callable[..., Answer], *arguments: object, who: str) -> Answer:
+def run_apart(work: Callable[..., _Answer], *arguments: object, who: str) -> _Answer:
     """Call `work` in another process and return what it returns, or raise what it raises.
 
     Args:

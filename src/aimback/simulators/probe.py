@@ -159,13 +159,17 @@ class Prober:
 
     def _try_calling(self, rows: "_Tally", candidate: Candidate, controls: Tensor, conditions: Tensor) -> str | None:
         """Why it cannot be called so; None where it can."""
+        singly = list(zip(controls.split(1), conditions.split(1), strict=True))
         try:
+            if candidate.arrays == "torch" and candidate.cases != "batch":
+                # By itself first: where that fails, no more cases are counted than the code has seen.
+                rows(*singly[0])
             together = rows(controls, conditions)
             if together.shape[:1] != controls.shape[:1] or together.ndim != 2:
                 return f"{len(controls)} cases at once gave numbers of shape {tuple(together.shape)}"
             if candidate.cases == "one":
                 return None
-            alone = torch.cat([rows(*one) for one in zip(controls.split(1), conditions.split(1), strict=True)])
+            alone = torch.cat([rows(*one) for one in singly])
         except Exception as error:  # code that was not written for these arrays can fail in any way
             if is_out_of_memory(error):
                 raise

@@ -6,9 +6,9 @@ from typing import Any
 
 from aimback.report.page import write_report
 from aimback.report.published import read_published
-from aimback.report.result import Route, read_result
+from aimback.report.result import list_routes, read_result
 from aimback.report.verdict import name_rows, verdict
-from aimback.settings.tree import Settings, read_settings
+from aimback.settings.tree import read_settings
 from aimback.tracking import Run
 from aimback.workflow.records import Record
 
@@ -23,7 +23,7 @@ class Results:
 
     def __init__(self, tree: Mapping[str, Any], outputs: Path) -> None:
         self._settings, self._outputs = read_settings(tree), outputs
-        settings, routes = self._settings, _routes(self._settings)
+        settings, routes = self._settings, list_routes(self._settings)
         published = read_published() if settings.published else ()
         self._results = {
             name: read_result(
@@ -64,16 +64,3 @@ class Results:
             for name, state in states.items()
         ]
         return [run for record in records for run in record.runs()]
-
-
-def _routes(settings: Settings) -> dict[str, Route]:
-    """The routes with the meters that their stages wrote."""
-    routes = {}
-    for name, route in settings.invert.items():
-        paid = {"seconds_generate": "generate", "seconds_train": f"train-{route.network}"}
-        routes[name] = Route("surrogate", f"invert-{name}", paid)
-    for name in settings.optimise:
-        routes[name] = Route("direct", f"optimise-{name}", {})
-    for name, refined in settings.refine.items():
-        routes[name] = Route("hybrid", f"refine-{name}", {"seconds_train": f"amortise-{refined.network}"})
-    return routes

@@ -63,7 +63,12 @@ def _solve(
     problem, generator = pose_for_route(job.task, route, targets, job.generator, hardware.device(), propose)
     compiler = None
     in_rounds = not isinstance(route, Refinement) and route.starts.until_solved
-    if about is not None and forward.limit is None and not in_rounds and hardware.compiles(problem.starts.shape[:2].numel()):
+    if (
+        about is not None
+        and forward.limit is None
+        and not in_rounds
+        and hardware.compiles(problem.starts.shape[:2].numel())
+    ):
         compiler = Compiler(ROOT / "outputs" / "compiled", about)
     with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
         if in_rounds:
