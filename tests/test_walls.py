@@ -13,7 +13,7 @@ OURS = {module_name(file): file for file in SOURCES}
 # From the ground up: a room imports itself and what stands before it.
 ROOMS = (
     *("core", "runtime", "autodiff", "simulators", "tasks", "solve", "compile", "data", "settings"),
-    *("learn", "evaluate", "diagnose", "report", "tracking", "workflow"),
+    *("learn", "evaluate", "diagnose", "report", "tracking", "workflow", "library"),
 )
 
 # What only these may import; a folder stands for everything in it.
@@ -34,6 +34,7 @@ AT_THE_RIM = {
     "pickle": [],
     "multiprocessing": ["src/aimback/simulators"],
     "scipy": [],
+    "pandas": ["src/aimback/library", "src/aimback/tracking"],
     "jax": ["src/aimback/simulators/maps.py"],
     "requests": ["src/aimback/simulators/umbridge.py"],
     "umbridge": ["src/aimback/simulators/umbridge.py"],

@@ -15,7 +15,7 @@ from aimback.tasks.base import TOLERANCES
 _Look = TypeVar("_Look")
 
 _DPI = 120  # of a still figure, which has more dots than a moving one
-_STYLE = {
+STYLE = {
     "figure.dpi": 100,
     "font.size": 11,
     "axes.spines.top": False,
@@ -54,7 +54,7 @@ LINES = _Looks({"direct": "-", "surrogate": "--", "hybrid": "-."}, [":", "--", "
 def canvas(size: tuple[float, float]) -> Iterator[Figure]:
     """An empty figure of so many inches."""
     # "default" first: a user's own matplotlibrc must not change an output.
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure

@@ -18,7 +18,7 @@ def log_model(uri: str, run_id: str, model: Model) -> None:
     reads the safetensors file through `Surrogate.load`, which checks the SHA-256 beside it.
     """
     import mlflow
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
