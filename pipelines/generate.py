@@ -6,13 +6,12 @@ from collections import Counter
 from aimback.core.errors import UserError
 from aimback.core.files import check_writable, sha256, write_table
 from aimback.data.dataset import dataset_size, save_dataset, simulate_dataset
-from aimback.data.exactness import error_note, simulation_error
+from aimback.data.exactness import TRIED, error_note, simulation_error
 from aimback.data.targets import Targets, draw_targets, read_targets, save_targets
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
 
 _NAMED = 3  # invalid rows, on the console; all of them stand in evaluate/answers.csv
-_TRIED = 500  # simulated finer, to see beforehand whether the simulator's own error matters
 
 
 @stage
@@ -75,7 +74,7 @@ def _name_failures(job: Job) -> None:
 def _check_error(job: Job) -> None:
     """Say it before the long work begins where the simulator's own error is not small against the tolerance."""
     task, generator = job.task, job.generator("simulation error")
-    controls, conditions = task.draw_controls(_TRIED, generator), task.conditions.sample(_TRIED, generator)
+    controls, conditions = task.draw_controls(TRIED, generator), task.conditions.sample(TRIED, generator)
     errors = simulation_error(task, controls, conditions, job.settings.hardware.device())
     if errors is None:
         return

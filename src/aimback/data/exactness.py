@@ -15,6 +15,7 @@ from aimback.tasks.base import TOLERANCES, Task
 SMALL_ERROR = 0.1
 # Times as many steps; of a fourth-order method's error the first leaves a 256th.
 FACTORS = (4, 16, 64)
+TRIED = 500  # simulations, to see beforehand whether the simulator's own error matters
 
 
 @dataclass(frozen=True)

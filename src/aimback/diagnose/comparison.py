@@ -17,6 +17,7 @@ from aimback.solve.multistart import HISTORY_ROWS
 from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver
 from aimback.solve.starts import draw_evenly
+from aimback.tasks.base import Task
 from aimback.tasks.reach import find_unreachable
 
 # A start whose believed miss is below this share of the tolerance is done, through either map. What is left to
@@ -78,8 +79,12 @@ def draw_even_starts(case: Case, count: int) -> Tensor:
 
 def limit_steps(case: Case, solver: Solver) -> Solver:
     """Give the solver as many steps as a descent has here, and no more precision than a hit needs."""
-    precision = max(solver.precision, _DONE * case.task.tolerance / case.task.distance.span)
-    return replace(solver, max_steps=case.settings.max_steps, precision=precision)
+    return replace(limit_precision(case.task, solver), max_steps=case.settings.max_steps)
+
+
+def limit_precision(task: Task, solver: Solver) -> Solver:
+    """Ask the solver for no more precision than a hit needs."""
+    return replace(solver, precision=max(solver.precision, _DONE * task.tolerance / task.distance.span))
 
 
 def measure_miss(case: Case, targets: Targets, controls: Tensor) -> Tensor:

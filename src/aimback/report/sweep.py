@@ -30,8 +30,8 @@ from aimback.tasks.base import Task
 
 FRAMES = 36
 _HOLD, _FRAME = 900, 110  # ms: the last frame, every other one
-_STARTS, _MAX_STEPS = 4, 40
-_POINTS = 61
+SWEPT_STARTS, _MAX_STEPS = 4, 40
+SWEPT_POINTS = 61
 _DECADES = 5
 _SHADES = 15
 _COLOURS = 64
@@ -89,11 +89,11 @@ def view_sweep(
     wanted = targets.targets.median(0).values.expand(FRAMES, -1).clone()
     wanted[:, 0] = torch.linspace(float(ends[0]), float(ends[1]), FRAMES, dtype=torch.float64)
     condition = targets.conditions.median(0).values
-    starts = task.box.from_unit(draw_evenly(1, _STARTS, len(task.box), generator)).expand(FRAMES, -1, -1)
+    starts = task.box.from_unit(draw_evenly(1, SWEPT_STARTS, len(task.box), generator)).expand(FRAMES, -1, -1)
     problem = InverseProblem(wanted, condition.expand(FRAMES, -1), task.box, task.distance, task.box.to_unit(starts))
     brief = replace(solver, max_steps=min(solver.max_steps, _MAX_STEPS))
     axes = task.box.axes[:2]
-    controls = task.box.from_unit(make_unit_grid(torch.full((len(task.box),), 0.5, dtype=torch.float64), _POINTS))
+    controls = task.box.from_unit(make_unit_grid(torch.full((len(task.box),), 0.5, dtype=torch.float64), SWEPT_POINTS))
     sides = []
     for title, route, forward in name_maps(task, surrogate):
         outcome = evaluate(forward, controls, condition)

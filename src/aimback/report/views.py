@@ -16,6 +16,7 @@ from aimback.tasks.base import Task
 
 SHOWN_STARTS = 8
 LOSS_FLOOR, MISS_FLOOR = 1e-33, 1e-16  # a hit to the last bit has no logarithm
+SURFACE_POINTS = 161  # along each side
 _SHOWN_TARGETS = 5
 
 
@@ -68,7 +69,7 @@ def view_landscape(
     targets: Targets,
     solutions: Mapping[str, Solution],
     compared: Mapping[str, str],
-    points: int = 161,
+    points: int = SURFACE_POINTS,
 ) -> Landscape:
     """The loss over the first two controls (one, where there is only one), true and through the network.
 

@@ -79,6 +79,10 @@ class DescribedTask(Task):
         return self._simulator.make()
 
     @property
+    def description(self) -> Description:
+        return self._simulator.description
+
+    @property
     def simulations_a_jacobian(self) -> int:
         return 1 + len(self.box) if self.derivatives == "finite_differences" else 1
 
@@ -127,9 +131,12 @@ class DescribedTask(Task):
         rows = find_cases(self._rows)
         return () if rows is None else rows.failures
 
-    def probe(self) -> Findings:
-        """Find out what the description leaves open, with some simulations."""
-        return self._simulator.probe(self.conditions)
+    def probe(self, *, anew: bool = False) -> Findings:
+        """Find out what the description leaves open, with some simulations; `anew`: also what it does not."""
+        description = self.description
+        if anew:
+            description = description.model_copy(update=dict.fromkeys(("arrays", "cases", "derivatives"), "auto"))
+        return replace(self._simulator, description=description).probe(self.conditions)
 
 
 def complete(node: Mapping[str, Any], findings: Findings) -> dict[str, Any]:

@@ -53,9 +53,7 @@ def write_params(cfg: DictConfig) -> bool:
         if targets is not None:
             tree["targets"] = name_below_root(tree["targets"])
         tree["targets_sha256"] = targets and sha256(targets)
-        if isinstance(tree["task"], dict):
-            tree["task"] = reuse_findings(tree["task"], _read_tasks(), check_trust(tree))
-        text = _write_out(tree)
+        text = _write_out(tree := fill_in_known(tree))
     except (OmegaConfBaseException, RecursionError):
         pass  # the settings do not resolve, of which `read_settings` says more
     if text is not None and PARAMS.is_file() and PARAMS.read_bytes() == text.encode():
@@ -75,6 +73,13 @@ def write_params(cfg: DictConfig) -> bool:
             read_targets(targets, task)
     write_text(PARAMS, _write_out(settings.tree))
     return True
+
+
+def fill_in_known(tree: dict[str, Any]) -> dict[str, Any]:
+    """What is configured, with what an earlier run has found out about the same simulators."""
+    if not isinstance(tree["task"], dict):
+        return tree
+    return {**tree, "task": reuse_findings(tree["task"], _read_tasks(), check_trust(tree))}
 
 
 def _read_tasks() -> dict[str, Any]:

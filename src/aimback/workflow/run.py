@@ -158,6 +158,10 @@ def main() -> None:
     elif find_project(Path.cwd()) is None:  # no trace is kept, for the folder is not ours
         print("error: here is no project of aimback; to make one, type: aimback init NAME", file=sys.stderr)
         sys.exit(2)
+    elif sys.argv[1:2] == ["check"]:
+        from aimback.workflow.check import main as check  # with PyTorch, which a run leaves to its stages
+
+        check(sys.argv[2:])
     else:
         run()
 
