@@ -22,7 +22,7 @@ from aimback.runtime.project import CONF
 from aimback.settings import foreign as settings_foreign
 from aimback.settings.tree import Settings, read_settings
 from aimback.tasks.base import Task
-from aimback.workflow.check import Examined, advise, check_task, read_arguments, tell
+from aimback.workflow.inspection import Examined, advise, check_task, read_arguments, tell
 from aimback.workflow.stage import Job
 
 T = torch.float64
@@ -170,7 +170,7 @@ def test_runs_that_fail_are_told_with_their_reason() -> None:
     settings = make_settings(*SMALL, task={**TASK, "simulator": {"call": "foreign:failing_above_five"}})
     examined = check_task(settings, "drop")
     text = "\n".join(tell(settings.tasks["drop"], examined))
-    assert "all of them at speed from 5" in text and "failed: RuntimeError: no convergence" in text
+    assert "% of them, the others at speed from 5" in text and "failed: RuntimeError: no convergence" in text
     assert any("narrow the ranges of the controls" in line for line in advice(settings, examined.checkup))
 
 

@@ -159,7 +159,7 @@ def main() -> None:
         print("error: here is no project of aimback; to make one, type: aimback init NAME", file=sys.stderr)
         sys.exit(2)
     elif sys.argv[1:2] == ["check"]:
-        from aimback.workflow.check import main as check  # with PyTorch, which a run leaves to its stages
+        from aimback.workflow.inspection import main as check  # with PyTorch, which a run leaves to its stages
 
         check(sys.argv[2:])
     else:

@@ -100,7 +100,7 @@ def tell(task: Task, examined: Examined) -> Iterator[str]:
     found, axes = examined.checkup, task.outcomes.axes
     low, middle, high = found.alone
     yield f"outcomes     {found.dtype} of shape {found.shape} from {found.cases} cases"
-    where = f", all of them at {found.where}" if found.where else ""
+    where = f", the others at {found.where}" if found.where else ""
     reasons = "; ".join(f"{count} failed: {reason}" for reason, count in found.reasons.most_common(3))
     yield f"finite       {percent(found.finite)} of them{where}" + (f"; {reasons}" if reasons else "")
     yield f"in company   an outcome differs by {number(found.company)} of its range from the same alone"
