@@ -68,7 +68,7 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_smooth_simulator_has_nothing_wrong() -> None:
     found = check(lambda x: torch.stack([x[..., 0] * 3, x[..., 1]], dim=-1), outcomes=2)
-    assert (found.shape, found.dtype, found.finite, found.company) == ((4096, 2), "float64", 1.0, 0.0)
+    assert (found.cases, found.dtype, found.finite, found.company) == (4096, "float64", 1.0, 0.0)
     assert found.noise is not None and float(found.noise.max()) < 1e-14
     assert found.jacobian_error is not None and found.jacobian_error < 1e-10 and found.wrong == 0
     # In box lengths, 1 and 2, and tolerances the slopes are 3 / 0.01 and 2 / 0.01.
@@ -94,16 +94,32 @@ def test_noise_company_and_wrong_derivatives_are_seen() -> None:
 
 
 def test_the_time_of_the_simulator_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
+    clock, each = [0.0], [0.1]
 
     def slow(x: Tensor) -> Tensor:
-        clock[0] += 0.1 * x.shape[:-1].numel()
+        clock[0] += each[0] * x.shape[:-1].numel()
         return x[..., :1] ** 2 if isinstance(x, Tensor) else x[..., :1] * x[..., :1]
 
     monkeypatch.setattr("aimback.diagnose.checkup.time.perf_counter", lambda: clock[0])
     found = check(slow)
     assert found.seconds < 6 and found.seconds == pytest.approx(0.1 * found.simulations)
     assert found.a_case == pytest.approx(0.1) and found.alone == pytest.approx((0.1, 0.1, 0.1))
+    each[0] = 1000.0
+    found = check(slow)
+    assert found.simulations == 3 and found.a_case == pytest.approx(1000)
+    assert (found.noise, found.jacobian_error, found.pilots) == (None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x[..., 0], r"a case gives outcomes of shape \(1,\), not \(1, 1\)"),
+        (lambda x: x @ x, r"a call with one case fails \(RuntimeError: mat1 and mat2"),
+    ],
+)
+def test_what_cannot_be_simulated_is_one_line(function: Callable[[Tensor], Tensor], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check(function)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimback.core.errors import UserError
+from aimback.core.errors import UserError, is_out_of_memory
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem, Linearised
 from aimback.data.targets import Targets
@@ -50,7 +50,7 @@ class Checkup:
 
     Attributes:
         simulations, seconds: that it took of the simulator.
-        shape: of the outcomes of `cases` cases; dtype: theirs, where float64 went in.
+        dtype: of the outcomes, where float64 went in.
         cases: how many were drawn from the box.
         finite: the share of them with a finite outcome.
         where: in which part of the box the others lie, in words; "" where that is no part.
@@ -68,7 +68,6 @@ class Checkup:
 
     simulations: int
     seconds: float
-    shape: tuple[int, ...]
     dtype: str
     cases: int
     finite: float
@@ -90,7 +89,9 @@ class _Spent(Exception):  # noqa: N818 - a state of affairs
 
 
 class _Timed:
-    """A task of which the time is limited."""
+    """A task of which the time is limited, but for the very first calls, without which nothing can be told."""
+
+    is_limited = False
 
     def __init__(self, task: Task, seconds: float) -> None:
         self.task, self.left, self.times = task, seconds, list[tuple[int, float]]()
@@ -111,7 +112,7 @@ class _Timed:
         return max(0, min(most, int(share * self.left / max(a_case, 1e-9))))
 
     def _time(self, work: Callable[..., Any], controls: Tensor, conditions: Tensor, each: int) -> Any:
-        if self.left <= 0:
+        if self.is_limited and self.left <= 0:
             raise _Spent
         began = time.perf_counter()
         with torch.no_grad():
@@ -141,11 +142,22 @@ def check_up(
     def simulate(rows: slice) -> Tensor:
         return timed(controls[rows], conditions[rows])
 
-    simulate(slice(0, 1))  # the first call is slower than any other
-    first, again = simulate(slice(0, 1)), simulate(slice(0, 1))
+    try:
+        first = again = simulate(slice(0, 1))
+    except Exception as raised:  # whatever a user's simulator raises
+        if isinstance(raised, UserError) or is_out_of_memory(raised):
+            raise
+        reason = str(raised).strip().partition("\n")[0]
+        raise UserError(f"a call with one case fails ({type(raised).__name__}: {reason})") from raised
+    if first.shape != (1, len(task.outcomes)):
+        raise UserError(f"a case gives outcomes of shape {tuple(first.shape)}, not {(1, len(task.outcomes))}")
+    if timed.afford(3, timed.times[0][1], 0.2) == 3:
+        # The first call is slower than any other.
+        first, again = simulate(slice(0, 1)), simulate(slice(0, 1))
+        del timed.times[0]
     a_call = min(seconds for _, seconds in timed.times)
     alone = [first, *(simulate(slice(row, row + 1)) for row in range(1, max(1, timed.afford(_ALONE, a_call, 0.1))))]
-    calls = torch.tensor([seconds for _, seconds in timed.times[1:]], dtype=torch.float64)
+    calls = torch.tensor([seconds for _, seconds in timed.times], dtype=torch.float64)
     spread = calls.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)).tolist()
     few = max(2, workers, len(alone), timed.afford(_FEW, a_call, 0.2))
     outcomes = simulate(slice(0, few))
@@ -158,8 +170,9 @@ def check_up(
         longer = timed.times[-1][1]
         further = max((longer - together) / (more - few), 0.05 * longer / more)
         a_case = (longer + further * (_MANY - more)) / _MANY
+    timed.is_limited = True
     fine = torch.isfinite(outcomes).all(-1)
-    reasons: Counter[str] = getattr(task, "failed", None) or Counter()
+    reasons: Counter[str] = Counter(getattr(task, "failed", None))  # as they are now: they go on being counted
     if not bool(fine.any()):
         why = "".join(f": {reason}" for reason, _ in reasons.most_common(1))
         raise UserError(f"none of {len(outcomes)} runs gave a finite outcome{why}")
@@ -176,13 +189,12 @@ def check_up(
     pilots = {name: pilot for name, trial in trials.items() if (pilot := _try(timed, wanted, trial))}
     return Checkup(
         simulations=timed.simulations,
-        seconds=sum(seconds for _, seconds in timed.times),
-        shape=tuple(outcomes.shape),
+        seconds=seconds - timed.left,
         dtype=str(outcomes.dtype).removeprefix("torch."),
         cases=len(outcomes),
         finite=float(fine.double().mean()),
         where=_say_where(task, controls[: len(outcomes)], fine),
-        reasons=Counter(reasons),
+        reasons=reasons,
         ranges=ranges,
         company=float(company.nan_to_num().max()),
         noise=noise,

@@ -99,7 +99,7 @@ def tell(task: Task, examined: Examined) -> Iterator[str]:
     """What was found out, a line each."""
     found, axes = examined.checkup, task.outcomes.axes
     low, middle, high = found.alone
-    yield f"outcomes     {found.dtype} of shape {found.shape} from {found.cases} cases"
+    yield f"outcomes     {len(axes)} a case, {found.dtype}, of {found.cases} cases"
     where = f", the others at {found.where}" if found.where else ""
     reasons = "; ".join(f"{count} failed: {reason}" for reason, count in found.reasons.most_common(3))
     yield f"finite       {percent(found.finite)} of them{where}" + (f"; {reasons}" if reasons else "")
@@ -130,9 +130,8 @@ def tell(task: Task, examined: Examined) -> Iterator[str]:
 def advise(settings: Settings, name: str, examined: Examined) -> Iterator[str]:
     """What to change, a line each; none where nothing is wrong."""
     task, found = settings.tasks[name], examined.checkup
-    if found.shape != (found.cases, len(task.outcomes)) or found.dtype != "float64":
-        wanted = (found.cases, len(task.outcomes))
-        yield f"its outcomes are {found.dtype} of shape {found.shape}, and should be float64 of {wanted}"
+    if found.dtype != "float64":
+        yield f"its outcomes are {found.dtype} where its controls are float64: keep what it is given"
     if 1 - found.finite > _OFTEN:
         where = f", all of them at {found.where}" if found.where else ""
         share = percent(1 - found.finite)
