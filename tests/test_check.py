@@ -183,7 +183,7 @@ def test_a_route_that_needs_derivatives_is_advised_against_where_there_are_none(
 
 
 def test_runs_that_fail_are_told_with_their_reason() -> None:
-    settings = make_settings(*SMALL, task={**TASK, "simulator": {"call": "foreign:failing_above_five"}})
+    settings = make_settings(*SMALL, task={**TASK, "simulator": {"call": "foreign:failing_above_eight"}})
     examined = check_task(settings, "drop")
     text = "\n".join(tell(settings.tasks["drop"], examined))
     assert "% of them, the others at speed from 5" in text and "failed: RuntimeError: no convergence" in text

@@ -172,7 +172,7 @@ def check_up(
         a_case = (longer + further * (_MANY - more)) / _MANY
     timed.is_limited = True
     fine = torch.isfinite(outcomes).all(-1)
-    reasons: Counter[str] = Counter(getattr(task, "failed", None))  # as they are now: they go on being counted
+    reasons: Counter[str] = Counter(failure.reason for failure in task.failures)
     if not bool(fine.any()):
         why = "".join(f": {reason}" for reason, _ in reasons.most_common(1))
         raise UserError(f"none of {len(outcomes)} runs gave a finite outcome{why}")

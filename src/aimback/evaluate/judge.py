@@ -54,7 +54,7 @@ def resimulate(
     ledger: Ledger | None = None,
 ) -> Simulated:
     """Put the first candidates of every valid target through the true simulator, in the order in which the route
-    ranks them; `(n_valid, n_candidates)`, NaN where a start was never begun. The ledger, if there is one, counts the simulations."""
+    ranks them; `(n_valid, n_candidates)`, NaN where a start was never begun. The ledger counts the simulations."""
     valid = targets.only_valid()
     controls = _rank(solution.controls, solution)[:, :candidates].double()
     shape = controls.shape[:2]

@@ -69,7 +69,9 @@ def invert(
     forward = Counted(wish.task, ledger, simulates=True)
     generator = partial(make_generator, seed, wish.name)
     targets, again = wish.targets.only_valid().once()
-    problem, stream = pose_problem(wish.task, targets, Starts(number=starts, drawn_from="box"), generator)
+    problem, stream = pose_problem(
+        wish.task, targets, Starts(number=starts, drawn_from="box", until_solved=False), generator
+    )
     began = time.perf_counter()
     solution = solve(
         forward, problem, chosen or (LevenbergMarquardt() if wish.has_derivatives else CmaEs()), stream

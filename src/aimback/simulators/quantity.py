@@ -48,7 +48,7 @@ class Quantity:
         return [Axis(name, self.unit, *self.bounds) for name in self.name_columns()]
 
 
-def flatten(quantities: Iterable[Quantity]) -> list[Quantity]:
+def spread_arrays(quantities: Iterable[Quantity]) -> list[Quantity]:
     """The numbers of arrays as quantities of their own."""
     flat = []
     for one in quantities:

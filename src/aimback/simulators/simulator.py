@@ -20,7 +20,7 @@ from aimback.simulators.fmu import FmuFile
 from aimback.simulators.function import Function, check_arguments, find_function
 from aimback.simulators.maps import ArrayRows, DifferenceRows, JaxRows, Named, RowMap, TensorRows, WithoutDerivatives
 from aimback.simulators.probe import Candidate, Findings, Prober
-from aimback.simulators.quantity import Quantity, flatten
+from aimback.simulators.quantity import Quantity, spread_arrays
 from aimback.simulators.tesseract import TesseractFile
 from aimback.simulators.umbridge import UmbridgeModel
 
@@ -128,7 +128,7 @@ class Simulator:
     def _make_cases(self, mode: str) -> RowMap:
         controls, conditions, outcomes = self.controls, self.conditions, self.outcomes
         if self.description.kind == "umbridge":  # which knows vectors of numbers without names
-            controls, conditions, outcomes = flatten(controls), flatten(conditions), flatten(outcomes)
+            controls, conditions, outcomes = spread_arrays(controls), spread_arrays(conditions), spread_arrays(outcomes)
         rows = CaseRows(self._runner, controls, conditions, outcomes, self.description)
         return OwnRows(rows) if mode else rows  # type: ignore[return-value]
 
@@ -157,9 +157,13 @@ class Simulator:
                 fmu.check_names(names)
                 return fmu
             if about.kind == "umbridge":
-                options = {"model": "forward", "inputs": [[one.name for one in flatten(self.inputs)]], **about.options}
+                options = {
+                    "model": "forward",
+                    "inputs": [[one.name for one in spread_arrays(self.inputs)]],
+                    **about.options,
+                }
                 inputs = tuple(tuple(vector) for vector in options.pop("inputs"))
-                results = tuple(one.name for one in flatten(self.outcomes))
+                results = tuple(one.name for one in spread_arrays(self.outcomes))
                 return UmbridgeModel(about.place, inputs=inputs, outcomes=results, **options)
             varying = tuple(one.name for one in self.controls if one.value is None)
             place = ROOT / about.place

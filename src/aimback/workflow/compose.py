@@ -59,7 +59,7 @@ def write_params(cfg: DictConfig) -> bool:
     if text is not None and PARAMS.is_file() and PARAMS.read_bytes() == text.encode():
         return False  # it was checked before it was written
     from aimback.data.targets import read_targets  # PyTorch takes seconds to import
-    from aimback.settings.costs import check_costs
+    from aimback.settings.limits import check_limits
     from aimback.settings.memory import check_memory
     from aimback.settings.tree import read_settings
 
@@ -67,7 +67,7 @@ def write_params(cfg: DictConfig) -> bool:
     if settings.only.task or settings.only.route:
         raise UserError("only: is told to stages one by one; what a run shall do is chosen by task=[...]")
     check_memory(settings)
-    check_costs(settings)
+    check_limits(settings)
     if targets is not None:
         for task in settings.tasks.values():
             read_targets(targets, task)

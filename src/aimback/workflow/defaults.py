@@ -12,12 +12,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from aimback import HOME
 from aimback.core.errors import UserError
-from aimback.runtime.project import CONF, PACKED
 from aimback.settings.foreign import read_trust
 from aimback.settings.tree import Settings, read_settings
 
-_OWN_CONF = PACKED / "conf" if PACKED.is_dir() else CONF
+_OWN_CONF = HOME / "conf"
 # Nothing is written, and a task has to stand somewhere: this one is made in no time.
 _APART = ("task=cannon_vacuum", "diagnose=none", "tracking=off", "hardware=cpu")
 

@@ -22,6 +22,7 @@ from aimback.solve.cma_es import CmaEs
 from aimback.solve.multistart import HISTORY_ROWS
 from aimback.solve.smoothed import smooth
 from aimback.solve.solver import Solver
+from aimback.solve.starts import Starts
 
 _TYPICAL = 15  # evaluations of a start by a solver with derivatives, where there was no time to try it
 _PLAIN = "gradient descent"  # the pilot of the claims
@@ -64,7 +65,14 @@ def forecast(settings: Settings, name: str, pilots: Mapping[str, Pilot]) -> dict
     Args:
         pilots: what was tried of `list_trials`; what was not is taken to be typical.
     """
-    return {stage: round(count) for stage, count in _Forecast(settings, name, pilots).list_stages() if count >= 1}
+    counts = {stage: round(count) for stage, count in _Forecast(settings, name, pilots).list_stages() if count >= 1}
+    budget = settings.budget.simulations
+    return {stage: count if budget is None else min(count, budget) for stage, count in counts.items()}
+
+
+def _count_starts(starts: Starts) -> int:
+    """How many a target will have; where it gets them until it is solved, the most are by the second one."""
+    return min(starts.number, 2) if starts.until_solved else starts.number
 
 
 class _Forecast:
@@ -78,13 +86,16 @@ class _Forecast:
 
     def list_stages(self) -> Iterator[tuple[str, float]]:
         settings = self.settings
-        data, drawn = settings.data, settings.targets is None
+        drawn = settings.targets is None
         checked = TRIED * self.again if self.again > 1 else 0
-        yield "generate", checked + bool(settings.train) * data.examples + drawn * self.targets
+        yield "generate", checked + bool(settings.train) * settings.count_examples() + drawn * self.targets
         for network in settings.train:
-            yield f"train-{network}", settings.replicas_of(network) * data.examples
+            yield f"train-{network}", settings.replicas_of(network) * settings.count_examples()
         for name, route in settings.optimise.items():
-            yield f"optimise-{name}", self.targets * route.starts.number * self.search(name, route.solver).simulations
+            yield (
+                f"optimise-{name}",
+                self.targets * _count_starts(route.starts) * self.search(name, route.solver).simulations,
+            )
         for name, hybrid in settings.amortise.items():
             learned, kept = hybrid.targets, hybrid.validation_targets
             epoch = learned * self.each + kept
@@ -117,9 +128,9 @@ class _Forecast:
     def list_routes(self) -> Iterator[tuple[str, int, Solver]]:
         settings = self.settings
         for inversion in settings.invert.values():
-            yield self.direct, inversion.starts.number, inversion.solver
+            yield self.direct, _count_starts(inversion.starts), inversion.solver
         for name, optimisation in settings.optimise.items():
-            yield name, optimisation.starts.number, optimisation.solver
+            yield name, _count_starts(optimisation.starts), optimisation.solver
         for refinement in settings.refine.values():
             yield self.direct, 1, refinement.solver
 

@@ -19,11 +19,11 @@ from omegaconf import DictConfig
 from aimback.core.errors import UserError
 from aimback.core.files import check_writable, sha256, write_text
 from aimback.core.hardware import device_name, peak_memory
-from aimback.data.identity import identify
 from aimback.core.randomness import derive_seed, make_generator
+from aimback.data.identity import identify
 from aimback.runtime.locks import hold_lock
 from aimback.runtime.project import STAGES
-from aimback.settings.costs import check_costs
+from aimback.settings.limits import check_limits
 from aimback.settings.memory import check_memory
 from aimback.settings.tree import Settings, read_settings
 from aimback.tasks.base import Task
@@ -142,7 +142,7 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
     def main(cfg: DictConfig) -> None:
         settings = read_settings(cfg)
         check_memory(settings)
-        check_costs(settings)
+        check_limits(settings)
         root = Path(HydraConfig.get().runtime.output_dir)
         torch.set_num_threads(settings.hardware.threads)
         turns = settings.turns_of(name) if name in _OF_ROUTES else [""]

@@ -8,7 +8,7 @@ from aimback.tasks.base import Task
 from aimback.tasks.described import DescribedTask
 
 
-def check_costs(settings: Settings) -> None:
+def check_limits(settings: Settings) -> None:
     """Compare what the routes need with what the budget and the simulators offer, before the first stage.
 
     Raises:
