@@ -186,7 +186,7 @@ def test_runs_that_fail_are_told_with_their_reason() -> None:
     settings = make_settings(*SMALL, task={**TASK, "simulator": {"call": "foreign:failing_above_eight"}})
     examined = check_task(settings, "drop")
     text = "\n".join(tell(settings.tasks["drop"], examined))
-    assert "% of them, the others at speed from 5" in text and "failed: RuntimeError: no convergence" in text
+    assert "% of them, the others at speed from 8 to 10 m/s" in text and "failed: RuntimeError: no convergence" in text
     assert any("narrow the ranges of the controls" in line for line in advice(settings, examined.checkup))
 
 
