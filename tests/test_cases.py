@@ -208,3 +208,35 @@ def test_i_an_edit_runs_again_what_depends_on_it(tmp_path: Path) -> None:
     simulator.write_text(simulator.read_text().replace("0.05 *", "0.06 *"))
     finished = lab.run("dvc", "repro").ok().printed
     assert "Running stage 'generate" in finished and "Running stage 'optimise" in finished
+
+
+COUNTED = '''
+"""Tells of each run in a file, so that it can be seen which were made twice."""
+
+import math
+import os
+import time
+
+
+def simulate(speed, angle):
+    distance = speed * math.sin(angle)
+    time.sleep(0.02)
+    with open(os.environ["RUNS_OF_THE_TEST"], "a") as file:
+        file.write(f"{speed!r} {angle!r}\\n")
+    return distance
+'''
+
+
+def test_b_killed_it_runs_nothing_again_that_was_finished(tmp_path: Path) -> None:
+    runs = tmp_path / "runs.txt"
+    lab = make(tmp_path, COUNTED, "--controls", "speed=1:10:m/s,angle=0.1:1.4:rad", "--outcomes", "distance:m:0.01")
+    lab.given["RUNS_OF_THE_TEST"] = str(runs)
+    runs.touch()
+    small = (*SMALL, "routes=[surrogate]", "data.examples=300")
+    lab.run_and_kill("aimback.workflow.run", *small, when=lambda: len(runs.read_text().splitlines()) > 150)
+    lab.run("aimback.runtime.doctor").ok()
+    lab.run("dvc", "repro", "generate@mylab").ok()
+    made = runs.read_text().splitlines()
+    assert len(made) > 300
+    # Finding out runs some cases twice, and two were at work when they were killed.
+    assert len(made) - len(set(made)) <= 15
