@@ -6,9 +6,10 @@ from aimback.core.files import write_table, write_text
 from aimback.core.ledger import Ledger
 from aimback.data.solution import load_solution
 from aimback.data.targets import load_targets
+from aimback.evaluate.distinct import find_distinct
 from aimback.evaluate.judge import find_reachable, judge, resimulate
 from aimback.evaluate.metrics import compute_r_t, measure, trace_descents
-from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_r_t
+from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_distinct, write_r_t
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
 
@@ -35,9 +36,13 @@ def main(job: Job) -> None:
         )
         for route in routes
     }
+    distinct = {route: find_distinct(task, targets, solutions[route], truths[route]) for route in routes}
+    for route in routes:
+        metrics[route]["distinct_answers_median"] = distinct[route].find_median()
     folder = job.outputs / "evaluate"
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     write_answers(folder / "answers.csv", task, targets, answers)
+    write_distinct(folder / "distinct.csv", task, distinct)
     write_table(folder / "curves.csv", CURVE_COLUMNS, steps)
     write_r_t(folder / "r_t.csv", {route: compute_r_t(task, targets, truth) for route, truth in truths.items()})
 

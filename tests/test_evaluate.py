@@ -30,7 +30,7 @@ from aimback.tasks.cannon_vacuum import CannonVacuum
 
 T = torch.float64
 TASK = CannonVacuum()
-A, S, L, E, N = StartStatus
+A, S, L, E, N, _ = StartStatus
 
 
 def wanted(*distances: float) -> Targets:

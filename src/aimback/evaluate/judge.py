@@ -56,7 +56,7 @@ def resimulate(
     """Put the first candidates of every valid target through the true simulator, in the order in which the route
     ranks them; `(n_valid, n_candidates)`, NaN where a start was never begun. The ledger counts the simulations."""
     valid = targets.only_valid()
-    controls = _rank(solution.controls, solution)[:, :candidates].double()
+    controls = order_by_rank(solution.controls, solution)[:, :candidates].double()
     shape = controls.shape[:2]
     wanted, conditions = (part.repeat_interleave(shape[1], 0) for part in (valid.targets, valid.conditions))
     rows = _find_begun(solution, candidates).flatten().nonzero()[:, 0]
@@ -70,7 +70,7 @@ def count_resimulations(solution: Solution) -> int:
 
 
 def _find_begun(solution: Solution, candidates: int) -> Tensor:
-    return _rank(solution.start_status, solution)[:, :candidates] != StartStatus.NOT_BEGUN
+    return order_by_rank(solution.start_status, solution)[:, :candidates] != StartStatus.NOT_BEGUN
 
 
 def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) -> Answers:
@@ -84,9 +84,9 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) ->
     """
     valid = targets.only_valid()
     miss, outcome, doubt = truth.miss[:, 0], truth.outcome[:, 0], truth.doubt[:, 0]
-    controls = _rank(solution.controls, solution)[:, 0].double()
-    believed = _rank(solution.believed_miss, solution)[:, 0].double()
-    stopped = _rank(solution.start_status, solution)[:, 0]
+    controls = order_byorder_by_rank(solution.controls, solution)[:, 0].double()
+    believed = order_byorder_by_rank(solution.believed_miss, solution)[:, 0].double()
+    stopped = order_byorder_by_rank(solution.start_status, solution)[:, 0]
 
     status = torch.tensor([_UNLESS_SOLVED[start] for start in StartStatus])[stopped.long()]
     status[_out_of_reach(task, valid, miss, believed)] = Status.UNREACHABLE
@@ -116,7 +116,7 @@ def find_reachable(answers: Iterable[Answers]) -> Tensor:
     return ~out & (status[0] != Status.INVALID_INPUT)
 
 
-def _rank(values: Tensor, solution: Solution) -> Tensor:
+def order_by_rank(values: Tensor, solution: Solution) -> Tensor:
     """Per-start values `(n_targets, n_starts, ...)` in the order of the route's own ranking."""
     ranking = solution.ranking()
     index = ranking.reshape(*ranking.shape, *([1] * (values.ndim - 2))).expand_as(values)

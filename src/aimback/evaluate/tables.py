@@ -1,4 +1,5 @@
-"""The tables of results, written and read in one place: answers.csv, curves.csv, r_t.csv and history.csv."""
+"""The tables of results, written and read in one place: answers.csv, distinct.csv, curves.csv, r_t.csv and
+history.csv."""
 
 import csv
 import math
@@ -16,6 +17,7 @@ from aimback.core.errors import UserError
 from aimback.core.files import write_table
 from aimback.core.problem import Status
 from aimback.data.targets import Targets
+from aimback.evaluate.distinct import DistinctAnswers
 from aimback.evaluate.judge import Answers
 from aimback.tasks.base import Task
 
@@ -68,6 +70,17 @@ def list_numbers(targets: Targets, answers: Answers) -> Tensor:
     """What was wanted and what came of it, a row a target, `(n_targets, n_columns)`; NaN where there is nothing."""
     misses = torch.stack([answers.miss, answers.believed_miss], dim=1)
     return torch.cat([targets.targets, targets.conditions, answers.controls, answers.outcome, misses], dim=1)
+
+
+def write_distinct(path: Path, task: Task, distinct: Mapping[str, DistinctAnswers]) -> None:
+    """Write every route's distinct answers as a CSV table, a row an answer, with full precision."""
+    header = ["route", "target", "number", *(axis.label for axis in task.box.axes), "miss"]
+    rows: list[Sequence[object]] = []
+    for route, answers in distinct.items():
+        table = torch.cat([answers.controls, answers.miss[:, None]], dim=1).tolist()
+        numbers = zip(answers.target.tolist(), answers.number.tolist(), table, strict=True)
+        rows += [[route, target, number, *map(repr, row)] for target, number, row in numbers]
+    write_table(path, header, rows)
 
 
 def write_r_t(path: Path, curves: Mapping[str, Tensor]) -> None:
