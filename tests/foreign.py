@@ -47,6 +47,14 @@ def detached(speed: Tensor, angle: Tensor) -> Tensor:
     return torch.sin(angle.detach()) * speed
 
 
+def energy(speed: float, angle: float) -> float:
+    return speed**2
+
+
+def sulk(speed: float, angle: float) -> str:
+    return "dear"
+
+
 def at_random(speed: float, angle: float) -> float:
     return float(np.random.default_rng().random())
 

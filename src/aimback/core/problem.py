@@ -136,6 +136,8 @@ class Solution:
         steps_to_tolerance: `(n_targets, n_starts)`, the first step at which the believed miss was
             within the tolerance; -1 where it never was.
         history: paths of the first few targets.
+        costs: `(n_targets, n_starts)`, what the answers that the route believes to hit cost their user, and infinity
+            for all others; None where there is no preference among them.
     """
 
     controls: Tensor
@@ -144,6 +146,7 @@ class Solution:
     steps: Tensor
     steps_to_tolerance: Tensor
     history: History
+    costs: Tensor | None = None
 
     def of(self, rows: Tensor) -> "Solution":
         """The answers to some of the targets, by number, `(n,)`; a number may come again.
@@ -159,15 +162,20 @@ class Solution:
             self.steps[rows],
             self.steps_to_tolerance[rows],
             History(self.history.controls[:, first], self.history.believed_miss[:, first]),
+            None if self.costs is None else self.costs[rows],
         )
 
     def ranking(self) -> Tensor:
-        """The starts of each target from best to worst by believed miss, `(n_targets, n_starts)`.
+        """The starts of each target from best to worst, `(n_targets, n_starts)`.
 
-        NaN comes last; equal misses keep the order of the starts.
+        By cost, where there is a preference: then all that are believed to hit come first. The others, and all
+        without a preference, by believed miss; NaN comes last, and equal misses keep the order of the starts.
         """
-        return self.believed_miss.nan_to_num(nan=torch.inf).argsort(dim=-1, stable=True)
+        order = self.believed_miss.nan_to_num(nan=torch.inf).argsort(dim=-1, stable=True)
+        if self.costs is None:
+            return order
+        return order.gather(-1, self.costs.gather(-1, order).argsort(dim=-1, stable=True))
 
     def best(self) -> Tensor:
-        """The start with the least believed miss of each target, `(n_targets,)`."""
+        """The start of each target that is ranked first, `(n_targets,)`."""
         return self.ranking()[:, 0]

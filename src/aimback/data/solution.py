@@ -1,6 +1,6 @@
 """A route's solution as a file."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from aimback.tasks.base import Task
 
 _FLOATS = ("float64", "float32")
 _COUNTS = ("int32", "int64")
-_OWN = tuple(field.name for field in fields(Solution) if field.name != "history")
+_OWN = tuple(field.name for field in fields(Solution) if field.name not in ("history", "costs"))
 
 
 def save_solution(path: Path, solution: Solution, task: Task) -> None:
@@ -22,7 +22,7 @@ def save_solution(path: Path, solution: Solution, task: Task) -> None:
 
 
 def load_solution(path: Path, task: Task, targets: int | None = None) -> Solution:
-    """Read a solution of this task, onto the CPU.
+    """Read a solution of this task, onto the CPU, with the costs of its answers where the task has a preference.
 
     Args:
         targets: how many it must answer; None leaves that open.
@@ -48,4 +48,15 @@ def load_solution(path: Path, task: Task, targets: int | None = None) -> Solutio
         raise DamagedFileError(path, "its targets, starts and paths do not fit together")
     if not torch.isin(solution.start_status, torch.tensor(list(StartStatus))).all():
         raise DamagedFileError(path, "its start_status are not all codes of how a start can stop")
-    return solution
+    return _add_costs(solution, task)
+
+
+def _add_costs(solution: Solution, task: Task) -> Solution:
+    """Only what the route itself believes to hit, by controls inside the box, has a cost: the truth selects nothing."""
+    hits = (solution.start_status == StartStatus.ARRIVED) & ~task.box.is_outside(solution.controls.double())
+    found = task.compute_costs(solution.controls[hits])
+    if found is None:
+        return solution
+    costs = torch.full(hits.shape, torch.inf, dtype=torch.float64)
+    costs[hits] = found
+    return replace(solution, costs=costs)

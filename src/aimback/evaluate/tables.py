@@ -49,10 +49,12 @@ class AnswerRow:
 
 def write_answers(path: Path, task: Task, targets: Targets, answers: Mapping[str, Answers]) -> None:
     """Write every route's answers as a CSV table, a row a target and route, with full precision."""
-    header = ["route", "target", "line", "status", *name_numbers(task), "problem"]
+    header = ["route", "target", "line", "status", *name_numbers(task)]
+    header += [*(["cost"] if _has_costs(task) else []), "problem"]
     rows: list[Sequence[object]] = []
     for route, answer in answers.items():
-        table = list_numbers(targets, answer).tolist()
+        numbers = [list_numbers(targets, answer), *_list_costs(task, answer.controls)]
+        table = torch.cat(numbers, dim=1).tolist()
         for index, (line, status) in enumerate(zip(targets.lines.tolist(), answer.status.tolist(), strict=True)):
             numbers = ["" if math.isnan(number) else repr(number) for number in table[index]]
             rows.append([route, index, line or "", Status(status).name.lower(), *numbers, targets.problems[index]])
@@ -75,12 +77,29 @@ def list_numbers(targets: Targets, answers: Answers) -> Tensor:
 def write_distinct(path: Path, task: Task, distinct: Mapping[str, DistinctAnswers]) -> None:
     """Write every route's distinct answers as a CSV table, a row an answer, with full precision."""
     header = ["route", "target", "number", *(axis.label for axis in task.box.axes), "miss"]
+    header += ["cost"] if _has_costs(task) else []
     rows: list[Sequence[object]] = []
     for route, answers in distinct.items():
-        table = torch.cat([answers.controls, answers.miss[:, None]], dim=1).tolist()
+        parts = [answers.controls, answers.miss[:, None], *_list_costs(task, answers.controls)]
+        table = torch.cat(parts, dim=1).tolist()
         numbers = zip(answers.target.tolist(), answers.number.tolist(), table, strict=True)
         rows += [[route, target, number, *map(repr, row)] for target, number, row in numbers]
     write_table(path, header, rows)
+
+
+def _has_costs(task: Task) -> bool:
+    return task.compute_costs(torch.zeros(0, len(task.box), dtype=torch.float64)) is not None
+
+
+def _list_costs(task: Task, controls: Tensor) -> list[Tensor]:
+    """The column of costs, where the task has a preference: `(n, 1)`, NaN for rows of NaN."""
+    known = controls.isfinite().all(-1)
+    found = task.compute_costs(controls[known])
+    if found is None:
+        return []
+    costs = torch.full((len(controls), 1), torch.nan, dtype=torch.float64)
+    costs[known, 0] = found
+    return [costs]
 
 
 def write_r_t(path: Path, curves: Mapping[str, Tensor]) -> None:

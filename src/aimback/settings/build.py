@@ -161,6 +161,8 @@ def _descend(hint: Any, place: tuple[int | str, ...]) -> tuple[Any, list[Any]]:
     for name in place:
         if field := _fields(hint).get(name):
             hint, bounds = field.annotation, field.metadata
+            # A section that may be left out is a union with None.
+            hint = next((part for part in get_args(hint) if hasattr(part, "model_fields")), hint)
         else:  # what a mapping or a list holds
             hint = (get_args(hint) or (Any,))[-1]
             hint, bounds = getattr(hint, "__origin__", hint), list(getattr(hint, "__metadata__", ()))

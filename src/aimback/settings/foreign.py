@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import hashlib
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -65,6 +66,16 @@ def hash_code(node: Mapping[str, Any], place: str, trusted: list[str]) -> str | 
         return None
     kind, target = found
     where = f"{place}.{kind}" if kind == "_target_" else f"{place}.simulator.{kind}"
+    code = _hash_target(node, kind, target, where, trusted)
+    preference = node.get("preference")
+    if not isinstance(preference, Mapping) or preference.get("cost") is None:
+        return code
+    cost = _hash_target(node, "call", str(preference["cost"]), f"{place}.preference.cost", trusted)
+    return hashlib.sha256(f"{code} {cost}".encode()).hexdigest()
+
+
+def _hash_target(node: Mapping[str, Any], kind: str, target: str, where: str, trusted: list[str]) -> str:
+    """The hash of what a task names by `kind`."""
     if not is_trusted(target, trusted):
         wanted = quote(target.partition(":")[0].partition(".")[0] if kind in ("call", "_target_") else target)
         raise UserError(f"{where}: {quote(target)} is not trusted; list it in conf/config.yaml, trust: [{wanted}]")

@@ -1,7 +1,7 @@
 """What a task is: a simulator with its box of controls, its conditions and its outcome."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -82,6 +82,14 @@ class Task(Protocol):
     @tolerances.setter
     def tolerances(self, tolerances: Sequence[float]) -> None:
         vars(self)["_tolerances"] = tuple(tolerances)
+
+    def compute_costs(self, controls: Tensor) -> Tensor | None:
+        """What answers cost their user, `(n, n_controls)` -> `(n,)`, float64: of those that hit the cheapest is taken.
+
+        None where nobody has said, so that the least miss decides.
+        """
+        costs: Callable[[Tensor], Tensor] | None = vars(self).get("_costs")
+        return None if costs is None else costs(controls)
 
     @property
     def miss_unit(self) -> str:

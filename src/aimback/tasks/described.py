@@ -20,6 +20,7 @@ from aimback.simulators.quantity import Quantity, read_outcomes, read_quantities
 from aimback.simulators.simulator import Simulator
 from aimback.simulators.source import FOUND
 from aimback.tasks.base import Task
+from aimback.tasks.preference import Preference
 
 _CASES_AT_ONCE = 256  # so that whoever waits sees how far they have come
 # What says how runs are managed and differentiated, and nothing of what comes out.
@@ -36,6 +37,7 @@ class DescribedTask(Task):
         outcomes: by name `{unit: ..., tolerance: ..., range: [lower, upper], size: ...}`; the range is the one that
             misses are compared with.
         conditions: as controls.
+        preference: which answer is wanted where several hit; None leaves that to the least miss.
         function: in the place of what `simulator.call` names.
 
     Raises:
@@ -48,6 +50,7 @@ class DescribedTask(Task):
         controls: dict[str, Any],
         outcomes: dict[str, Any],
         conditions: dict[str, Any] | None = None,
+        preference: Preference | None = None,
         function: Callable[..., Any] | None = None,
     ) -> None:
         simulator = Description.model_validate(simulator)  # MLflow keeps it as a mapping
@@ -67,6 +70,8 @@ class DescribedTask(Task):
         # Public, so that a file that was made for another simulator is known by them; see `identify`.
         self.simulator = simulator.model_dump(exclude=_NOT_SIMULATED, exclude_defaults=True)
         self.pinned = {one.name: one.value for one in both if one.value is not None}
+        if preference is not None:
+            self._costs = Preference.model_validate(preference).make(self.box, inputs[0])
         self._allowed: int | None = None
         self._simulator = Simulator(
             simulator, inputs[0], inputs[1], [one.quantity for one in results], self.box, function
