@@ -9,6 +9,7 @@ from aimback.core.problem import Solution
 from aimback.data.exactness import Simulated
 from aimback.data.targets import Targets
 from aimback.evaluate.judge import order_by_rank
+from aimback.evaluate.uncertainty import Uncertainty, propagate
 from aimback.tasks.base import Task
 
 # Two answers are the same where no control differs by more than this share of its range. With as many outcomes as
@@ -27,12 +28,14 @@ class DistinctAnswers:
         number: of the answer among those of its target, from 1, in the order of the route's own ranking, `(n,)`.
         controls: `(n, n_controls)`, float64 on the CPU.
         miss: by the true simulator, `(n,)`, in the unit of the task's misses.
+        uncertainty: of the controls; None where targets are not measured.
     """
 
     target: Tensor
     number: Tensor
     controls: Tensor
     miss: Tensor
+    uncertainty: Uncertainty | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -71,4 +74,5 @@ def find_distinct(task: Task, targets: Targets, solution: Solution, truth: Simul
         number=kept.cumsum(-1)[row, rank],
         controls=controls[row, rank],
         miss=truth.miss[row, rank],
+        uncertainty=propagate(task, controls[row, rank], targets.only_valid().conditions[row]),
     )

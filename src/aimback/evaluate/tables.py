@@ -2,6 +2,7 @@
 history.csv."""
 
 import csv
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,15 +76,31 @@ def list_numbers(targets: Targets, answers: Answers) -> Tensor:
 
 
 def write_distinct(path: Path, task: Task, distinct: Mapping[str, DistinctAnswers]) -> None:
-    """Write every route's distinct answers as a CSV table, a row an answer, with full precision."""
+    """Write every route's distinct answers as a CSV table, a row an answer, with full precision.
+
+    Where targets are measured, the standard deviations of the controls follow, and the names of those that the target
+    leaves undetermined, see `Uncertainty`.
+    """
     header = ["route", "target", "number", *(axis.label for axis in task.box.axes), "miss"]
     header += ["cost"] if _has_costs(task) else []
+    header += [] if task.sigmas is None else [*(f"sd_{axis.label}" for axis in task.box.axes), "undetermined"]
     rows: list[Sequence[object]] = []
     for route, answers in distinct.items():
         parts = [answers.controls, answers.miss[:, None], *_list_costs(task, answers.controls)]
         table = torch.cat(parts, dim=1).tolist()
-        numbers = zip(answers.target.tolist(), answers.number.tolist(), table, strict=True)
-        rows += [[route, target, number, *map(repr, row)] for target, number, row in numbers]
+        names: list[list[str]] = [[]] * len(table)
+        if answers.uncertainty is not None:
+            deviations = answers.uncertainty.deviations.tolist()
+            table = [[*row, *more] for row, more in zip(table, deviations, strict=True)]
+            names = [
+                [" ".join(itertools.compress(task.box.names, flags))]
+                for flags in answers.uncertainty.undetermined.tolist()
+            ]
+        numbers = zip(answers.target.tolist(), answers.number.tolist(), table, names, strict=True)
+        rows += [
+            [route, target, number, *("" if math.isnan(value) else repr(value) for value in row), *name]
+            for target, number, row, name in numbers
+        ]
     write_table(path, header, rows)
 
 

@@ -126,14 +126,16 @@ class Outcome:
     Attributes:
         quantity: its name, unit, size, and range where that is known.
         tolerance: how far each of its numbers may be from the target.
+        sigma: the standard deviation of each of a target's numbers where these are measured, else None.
     """
 
     quantity: Quantity
     tolerance: float
+    sigma: float | None = None
 
 
 def read_outcomes(section: Mapping[str, Any]) -> list[Outcome]:
-    """Read the outcomes of a config, `{name: {unit: m, tolerance: 0.01}}`.
+    """Read the outcomes of a config, `{name: {unit: m, tolerance: 0.01, sigma: 0.005}}`.
 
     Raises:
         UserError: names the outcome and what is allowed.
@@ -145,16 +147,24 @@ def read_outcomes(section: Mapping[str, Any]) -> list[Outcome]:
         place = f"outcomes.{name}"
         if not isinstance(node, Mapping):
             raise UserError(f"{place}: give {{unit: ..., tolerance: ...}}, got {quote(node)}")
-        if unknown := sorted(set(map(str, node)) - {"range", "unit", "size", "tolerance"}):
-            raise UserError(f"{place}.{unknown[0]}: unknown key; known are unit, tolerance, range, size")
-        tolerance = node.get("tolerance")
-        if not (_is_number(tolerance) and 0 < float(tolerance) < np.inf):  # type: ignore[arg-type]
-            raise UserError(f"{place}.tolerance: must be a number above 0, got {quote(tolerance)}")
+        if unknown := sorted(set(map(str, node)) - {"range", "unit", "size", "tolerance", "sigma"}):
+            raise UserError(f"{place}.{unknown[0]}: unknown key; known are unit, tolerance, sigma, range, size")
+        tolerance = _read_width(node.get("tolerance"), f"{place}.tolerance")
+        sigma = None if node.get("sigma") is None else _read_width(node["sigma"], f"{place}.sigma")
         known = node.get("range")
         bounds = None if known is None else read_range(known, f"{place}.range")
         quantity = Quantity(str(name), str(node.get("unit", "")), _read_size(node, place), bounds)
-        outcomes.append(Outcome(quantity, float(tolerance)))  # type: ignore[arg-type]
+        outcomes.append(Outcome(quantity, tolerance, sigma))
+    silent = [one.quantity.name for one in outcomes if one.sigma is None]
+    if silent and len(silent) < len(outcomes):
+        raise UserError(f"outcomes.{silent[0]}.sigma: is missing; give that of every outcome, or of none")
     return outcomes
+
+
+def _read_width(value: Any, place: str) -> float:
+    if not (_is_number(value) and 0 < float(value) < np.inf):
+        raise UserError(f"{place}: must be a number above 0, got {quote(value)}")
+    return float(value)
 
 
 def _is_number(value: Any) -> bool:

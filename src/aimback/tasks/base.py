@@ -92,6 +92,12 @@ class Task(Protocol):
         return None if costs is None else costs(controls)
 
     @property
+    def sigmas(self) -> tuple[float, ...] | None:
+        """The standard deviation of each outcome of a target, in its unit; None where targets are not measured."""
+        sigmas: tuple[float, ...] | None = vars(self).get("_sigmas")
+        return sigmas
+
+    @property
     def miss_unit(self) -> str:
         """What a miss is counted in: the unit of the outcomes where `tolerance` is that of each; else "tolerances"."""
         units = {axis.unit for axis in self.outcomes.axes}

@@ -34,8 +34,8 @@ class DescribedTask(Task):
         simulator: where it is, and how it is called.
         controls: by name `[lower, upper, unit]`, `{range: [lower, upper], unit: ..., size: ...}` for an array, or a
             number that the control is pinned to.
-        outcomes: by name `{unit: ..., tolerance: ..., range: [lower, upper], size: ...}`; the range is the one that
-            misses are compared with.
+        outcomes: by name `{unit: ..., tolerance: ..., sigma: ..., range: [lower, upper], size: ...}`; the range is the
+            one that misses are compared with, and sigma the standard deviation of a measured target.
         conditions: as controls.
         preference: which answer is wanted where several hit; None leaves that to the least miss.
         function: in the place of what `simulator.call` names.
@@ -65,6 +65,8 @@ class DescribedTask(Task):
             raise UserError(f"conditions.{twice}: is a control too")
         self.outcomes = _make_box([_span(one.quantity) for one in results])
         self.tolerances = tuple(one.tolerance for one in results for _ in range(one.quantity.columns))
+        if results[0].sigma is not None:
+            self._sigmas = tuple(one.sigma for one in results for _ in range(one.quantity.columns))
         alike = len({(one.quantity.unit, one.tolerance) for one in results}) == 1
         self.tolerance = self.tolerances[0] if alike else 1.0
         # Public, so that a file that was made for another simulator is known by them; see `identify`.
