@@ -5,6 +5,7 @@ import functools
 import importlib
 import inspect
 import re
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -162,7 +163,8 @@ def _descend(hint: Any, place: tuple[int | str, ...]) -> tuple[Any, list[Any]]:
         if field := _fields(hint).get(name):
             hint, bounds = field.annotation, field.metadata
             # A section that may be left out is a union with None.
-            hint = next((part for part in get_args(hint) if hasattr(part, "model_fields")), hint)
+            if isinstance(hint, types.UnionType):
+                hint = next((part for part in get_args(hint) if hasattr(part, "model_fields")), hint)
         else:  # what a mapping or a list holds
             hint = (get_args(hint) or (Any,))[-1]
             hint, bounds = getattr(hint, "__origin__", hint), list(getattr(hint, "__metadata__", ()))
