@@ -7,6 +7,7 @@ from aimback.core.ledger import Ledger
 from aimback.data.solution import load_solution
 from aimback.data.targets import load_targets
 from aimback.evaluate.distinct import find_distinct
+from aimback.evaluate.growth import trace_growth
 from aimback.evaluate.judge import find_reachable, judge, resimulate
 from aimback.evaluate.metrics import compute_r_t, measure, trace_descents
 from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_distinct, write_r_t
@@ -38,7 +39,8 @@ def main(job: Job) -> None:
     }
     distinct = {route: find_distinct(task, targets, solutions[route], truths[route]) for route in routes}
     for route in routes:
-        metrics[route]["distinct_answers_median"] = distinct[route].find_median()
+        growth = trace_growth(task, targets, solutions[route], truths[route], reachable)
+        metrics[route] |= {"distinct_answers_median": distinct[route].find_median(), "solved_by_starts": growth}
     folder = job.outputs / "evaluate"
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     write_answers(folder / "answers.csv", task, targets, answers)

@@ -19,7 +19,7 @@ from aimback.report.published import parse_published, read_published
 from aimback.report.result import Unsolved, read_result
 from aimback.report.rows import findings, interval, over_seeds, summary, table
 from aimback.report.text import DASH, factor, join_names, number, percent
-from aimback.report.verdict import lead, name_rows, ranking, verdict, winner
+from aimback.report.verdict import advise_starts, lead, name_rows, ranking, verdict, winner
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -100,6 +100,38 @@ class TestTwoRoutes:
 
 
 THREE_METERS = METERS | {"amortise-hybrid": meter(4.0), "refine-hybrid": meter(1.0)}
+
+
+class TestMoreStarts:
+    def said(self, *shares, targets=100, number=64):
+        growth = {str(number >> len(shares) - 1 - place): share for place, share in enumerate(shares)}
+        mine = metrics(shares[-1], 1e-3, 10, reachable_targets=targets, solved_by_starts=growth)
+        return advise_starts(result(metrics(0.0, 2.0, 10, reachable_targets=targets), mine))
+
+    def test_where_each_doubling_brings_as_much_the_next_one_is_worth_a_word(self):
+        assert self.said(0.2, 0.28, 0.36, 0.45) == [
+            "More starts would likely help the direct route: it solves 28 %, 36 % and 45 % of the targets with "
+            "16, 32 and 64 of them, so with starts.number=128 perhaps 53 %."
+        ]
+        found = result(metrics(0.0, 2.0, 1), metrics(0.45, 1, 1, solved_by_starts={"1": 0.2, "2": 0.3, "4": 0.45}))
+        assert verdict(found).splitlines()[-1].startswith("More starts would likely help the direct route: ")
+
+    @pytest.mark.parametrize(
+        ("shares", "targets"),
+        [
+            ((0.9, 1.0, 1.0), 100),  # nothing is left to solve
+            ((0.5, 0.6, 0.6), 100),  # the last doubling has brought nothing
+            ((0.2, 0.6, 0.62), 100),  # it has brought so little that the next one brings less than can be told
+            ((0.1, 0.3, 0.5), 10),  # two targets may be chance
+            ((0.3, 0.5), 100),  # a trend takes three
+        ],
+    )
+    def test_else_nothing_is_said(self, shares, targets):
+        assert self.said(*shares, targets=targets) == []
+
+    def test_a_guess_never_solves_more_than_there_are(self):
+        (line,) = self.said(0.1, 0.2, 0.6)
+        assert line.endswith("perhaps 80 %.")
 
 
 class TestThreeRoutes:

@@ -16,6 +16,7 @@ from aimback.report.text import count_noun, factor, join_names, number, percent
 from aimback.tasks.base import TOLERANCES
 
 TIME_MARGIN = 1.2  # a lesser factor is within what a busy machine makes
+GAINED = 3  # targets; what one or two do may be chance
 NAMED = 5  # rows that the console names
 
 RULE = (
@@ -68,7 +69,7 @@ def verdict(result: TaskResult) -> str:
     if not others:
         miss, spent = _amount(result, mine["miss_median"]), count_noun(mine["simulations"], "simulation")
         alone = f"{result.name}, the {first} route alone solves {share} of {targets}.{_left_out(result)}"
-        return f"{alone}\nIts median miss is {miss}; it takes {spent}."
+        return "\n".join([alone, f"Its median miss is {miss}; it takes {spent}.", *advise_starts(result)])
     second, *rest = others
     other = result.metrics[second]
     solved = join_names([f"the {route} route {percent(result.metrics[route]['solved_fraction'])}" for route in others])
@@ -79,10 +80,39 @@ def verdict(result: TaskResult) -> str:
         f"its simulations are {_against(mine['simulations'], other['simulations'])}, "
         f"{_time(result, first, second)}.",
         *(f"{_repaid_by(result, route)}." for route in list_prepared_routes(result)),
+        *advise_starts(result),
     ]
     if result.caution:
         lines.append(f"{result.caution[0].upper()}{result.caution[1:]}.")
     return "\n".join(lines)
+
+
+def advise_starts(result: TaskResult) -> list[str]:
+    """A sentence on the best route that would likely solve more targets with more starts; none where none would.
+
+    It stands where the last doubling of the starts has brought `SOLVED_MARGIN` of the targets and at least
+    `GAINED` of them. What the next one would bring is guessed as the lesser of two: that its gain is to the last as the
+    last is to the one before, at most the same, or that it leaves the same share of what is left as the last one did.
+    """
+    for route in ranking(result):
+        shares = list((result.metrics[route].get("solved_by_starts") or {}).items())
+        if len(shares) < 3:
+            continue
+        (_, quarter), (_, half), (number, whole) = shares[-3:]
+        gain, before = whole - half, half - quarter
+        if gain < SOLVED_MARGIN or round(gain * _reachable(result)) < GAINED:
+            continue
+        alike = gain * min(1.0, gain / before) if before > 0 else gain
+        expected = whole + min(alike, gain * (1 - whole) / (1 - half))
+        if expected - whole < SOLVED_MARGIN:
+            continue
+        known = join_names([percent(share) for _, share in shares[-3:]])
+        starts = join_names([many for many, _ in shares[-3:]])
+        return [
+            f"More starts would likely help the {route} route: it solves {known} of the targets with {starts} of them, "
+            f"so with starts.number={2 * int(number)} perhaps {percent(round(expected, 2))}."
+        ]
+    return []
 
 
 def name_rows(result: TaskResult) -> list[str]:
