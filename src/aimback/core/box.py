@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aimback.core.constraints import Constraints
 from aimback.core.errors import UserError
 
+_REDRAWS = 100
 _SLACK = 1e-6  # box lengths: bounds in float32 are not those in float64
 
 
@@ -41,13 +43,15 @@ class Box:
 
     Args:
         axes: one `Axis` a dimension; none at all is allowed (a task without conditions).
+        constraints: what else its points keep; None leaves the whole box to them.
 
     Raises:
         UserError: bounds that are not finite or not in order, or a name used twice.
     """
 
-    def __init__(self, axes: Iterable[Axis]) -> None:
+    def __init__(self, axes: Iterable[Axis], constraints: Constraints | None = None) -> None:
         self.axes: tuple[Axis, ...] = tuple(axes)
+        self.constraints = constraints
         for axis in self.axes:
             if not (math.isfinite(axis.lower) and math.isfinite(axis.upper)):
                 raise UserError(f"{axis.name}: bounds must be finite, got [{axis.lower}, {axis.upper}]")
@@ -87,24 +91,44 @@ class Box:
         lower, upper = self.bounds(unit)
         return torch.where(unit == 1, upper, torch.lerp(lower, upper, unit))
 
+    def keep_inside(self, unit: Tensor) -> Tensor:
+        """Unit-cube coordinates, moved to the nearest point of the box that keeps its constraints."""
+        return unit.clamp(0, 1) if self.constraints is None else self.constraints.project(unit)
+
     def shrink(self, margin: float) -> "Box":
         """Cut off a share of each width, in [0, 0.5), at either end."""
+        constraints = None if self.constraints is None else self.constraints.shrink(margin)
         axes = [(axis, margin * (axis.upper - axis.lower)) for axis in self.axes]
-        return Box([Axis(axis.name, axis.unit, axis.lower + off, axis.upper - off) for axis, off in axes])
+        return Box([Axis(axis.name, axis.unit, axis.lower + off, axis.upper - off) for axis, off in axes], constraints)
 
     def contains(self, points: Tensor) -> Tensor:
         """Which points lie in the closed box, `(...)`; a NaN does not."""
         lower, upper = self.bounds(points)
-        return ((points >= lower) & (points <= upper)).all(-1)
+        return ((points >= lower) & (points <= upper)).all(-1) & ~self._breaks(points)
 
     def is_outside(self, points: Tensor) -> Tensor:
         """Which points lie outside by more than rounding, `(...)`; a NaN does not."""
-        return ((self.to_unit(points) - 0.5).abs() > 0.5 + _SLACK).any(-1)
+        return ((self.to_unit(points) - 0.5).abs() > 0.5 + _SLACK).any(-1) | self._breaks(points)
+
+    def _breaks(self, points: Tensor) -> Tensor:
+        """Which points break a constraint by more than rounding, `(...)`."""
+        if self.constraints is None:
+            return torch.zeros(points.shape[:-1], dtype=torch.bool, device=points.device)
+        return self.constraints.measure_excess(self.to_unit(points)) > _SLACK
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` uniform points, `(count, len(box))`, float64 on the CPU, so that every device
-        starts from the same ones."""
+        starts from the same ones.
+
+        Points that break a constraint are drawn again; what still does so after many draws is moved to the nearest
+        point that keeps them.
+        """
         unit = torch.rand(count, len(self), generator=generator, dtype=torch.float64)
+        if self.constraints is not None:
+            for _ in range(_REDRAWS):
+                broken = self.constraints.measure_excess(unit) > 0
+                unit[broken] = torch.rand(int(broken.sum()), len(self), generator=generator, dtype=torch.float64)
+            unit = self.constraints.project(unit)
         return self.from_unit(unit)
 
 

@@ -76,6 +76,8 @@ def evolve(
     early = min(kept, count) * each
     for step in range(1, solver.max_steps + 1):
         unit = torch.from_numpy(np.stack([[runs[row].ask() for _ in range(size)] for row in active.tolist()]))
+        if problem.box.constraints is not None:
+            unit = problem.box.keep_inside(unit)
         try:
             residual = _residual(forward, problem, unit, active // each)
         except OverBudgetError:

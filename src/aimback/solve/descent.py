@@ -5,9 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from aimback.core.box import Box
 from aimback.solve.point import Point
-from aimback.solve.rowwise import dot, largest, total
+from aimback.solve.rowwise import dot, largest, some, total
 
+_WORTH = 0.1  # of the fall along the gradient
 _ENOUGH = 1e-4  # share of the promised decrease, Nocedal & Wright (2006), (3.4) and algorithm 4.1
 
 
@@ -36,6 +38,22 @@ def step_inside(point: Point, step: Callable[[Tensor, Tensor], Tensor]) -> Tenso
         if not torch.compiler.is_compiling() and not bool(hits.any()):
             break
     return torch.where(free, there, end)
+
+
+def keep_constraints(point: Point, proposed: Tensor, box: Box) -> Tensor:
+    """A solver's proposal, moved to the nearest place that keeps the constraints of the box, `(rows, n_controls)`.
+
+    A solver knows nothing of them, so what is left of its step may lead up. Where it does not fall at least by a share
+    of what a step of the same length down the gradient would, moved inside likewise, that step is proposed instead. As
+    solvers shorten a step that they refuse, this ends as the projected gradient method does (Nocedal & Wright 2006,
+    section 16.7; Goldstein 1964): at a place that no short step inside lowers.
+    """
+    inside = box.keep_inside(proposed)
+    length = (total((proposed - point.unit).square()) / total(point.gradient.square())).sqrt()[:, None]
+    straight = box.keep_inside(point.unit - torch.where(torch.isfinite(length), length, 0.0) * point.gradient)
+    falls, could_fall = (dot(point.gradient, place - point.unit) for place in (inside, straight))
+    weak = some(inside != proposed) & (falls > _WORTH * could_fall)
+    return torch.where(weak[:, None], straight, inside)
 
 
 def judge_decrease(point: Point, trial: Point, promised: Tensor) -> tuple[Tensor, Tensor]:

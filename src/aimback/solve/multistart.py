@@ -50,13 +50,15 @@ def solve(
             starts under way end as if by the limit of steps.
         NotCompilable: a compiler is given and cannot do it.
     """
-    starts = problem.starts if solver.boundary is not None else problem.starts.clamp(0, 1)
+    starts = problem.starts if solver.boundary is not None else problem.box.keep_inside(problem.starts)
     each = starts.shape[1]
     kept = max(1, HISTORY_ROWS // each)
     if isinstance(solver, CmaEs):
         if compiler is not None:
             raise NotCompilable("cma_es is a library's own code")
         return evolve(forward, problem, solver, starts, kept, generator, progress)
+    if compiler is not None and problem.box.constraints is not None:
+        raise NotCompilable("constraints among controls are kept by the interpreter")
     iteration = Iteration(forward, problem, cast("Stepper", solver))  # an isinstance check of a protocol is slow
     program = None if compiler is None else compiler(iteration)
     size = max(1, _ROWS // each)

@@ -65,7 +65,7 @@ def _begin(problem: InverseProblem, kept: int) -> Solution:
     """All starts where they are, none begun."""
     like = problem.targets
     shape = problem.starts.shape[:2]
-    controls = problem.box.from_unit(problem.starts.to(like).clamp(0, 1))
+    controls = problem.box.from_unit(problem.box.keep_inside(problem.starts.to(like)))
     nowhere = torch.full(shape, torch.inf, dtype=like.dtype, device=like.device)
     counts = torch.zeros(shape, dtype=torch.int64, device=like.device)
     return Solution(

@@ -10,6 +10,7 @@ from torch import Tensor
 from aimback.core.errors import UserError
 from aimback.core.problem import History, InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve import point as points
+from aimback.solve.descent import keep_constraints
 from aimback.solve.point import Point
 from aimback.solve.rowwise import largest, some
 from aimback.solve.solver import Memory, Stepper
@@ -95,6 +96,8 @@ class Iteration:
             )
         here = Point(front.unit, front.residual, front.jacobian, solver.boundary)
         proposed, memory = solver.propose(here, front.memory, step)
+        if self.problem.box.constraints is not None and solver.boundary is None:
+            proposed = keep_constraints(here, proposed, self.problem.box)
         if not isinstance(step, Tensor):
             trial = self._look(proposed, front)
             moves, still, memory = solver.judge(here, trial, memory)

@@ -11,12 +11,13 @@ import numpy as np
 from torch import Tensor
 
 from aimback.core.box import Box
+from aimback.core.constraints import read_constraints
 from aimback.core.errors import OverBudgetError, UserError
 from aimback.simulators.cases import Failure, find_cases
 from aimback.simulators.description import Description
 from aimback.simulators.maps import RowMap
 from aimback.simulators.probe import SAMPLES, Findings
-from aimback.simulators.quantity import Quantity, read_outcomes, read_quantities
+from aimback.simulators.quantity import Quantity, flatten, read_outcomes, read_quantities
 from aimback.simulators.simulator import Simulator
 from aimback.simulators.source import FOUND
 from aimback.tasks.base import Task
@@ -38,6 +39,8 @@ class DescribedTask(Task):
             one that misses are compared with, and sigma the standard deviation of a measured target.
         conditions: as controls.
         preference: which answer is wanted where several hit; None leaves that to the least miss.
+        constraints: such as "speed + 2*angle <= 9", of controls by name, in their units. They are kept by data sets,
+            starts and answers; what perturbs an answer (smoothing, finite differences) may go beyond them.
         function: in the place of what `simulator.call` names.
 
     Raises:
@@ -51,6 +54,7 @@ class DescribedTask(Task):
         outcomes: dict[str, Any],
         conditions: dict[str, Any] | None = None,
         preference: Preference | None = None,
+        constraints: Sequence[str] | None = None,
         function: Callable[..., Any] | None = None,
     ) -> None:
         simulator = Description.model_validate(simulator)  # MLflow keeps it as a mapping
@@ -59,6 +63,11 @@ class DescribedTask(Task):
         self.box, self.conditions = (_make_box(quantities) for quantities in inputs)
         if len(self.box) == 0:
             raise UserError("controls: name at least one with a range, e.g. speed: [0, 10, m/s]")
+        if constraints:
+            ranges = {axis.name: (axis.lower, axis.upper) for axis in self.box.axes}
+            pinned = {one.name: float(one.value) for one in flatten(inputs[0]) if isinstance(one.value, int | float)}
+            self.box = Box(self.box.axes, read_constraints(constraints, ranges, pinned))
+            self.constraints = tuple(constraints)  # public, as `simulator` below
         both = [*inputs[0], *inputs[1]]
         names = [one.name for one in both]
         if twice := next((name for name in names if names.count(name) > 1), None):
