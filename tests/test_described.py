@@ -153,7 +153,7 @@ def test_what_cannot_be_called_is_one_line(node: dict[str, Any], message: str) -
         ({"outcomes": {"distance": {"unit": "m"}}}, "outcomes.distance.tolerance: must be a number above 0, got None"),
         ({"outcomes": {"distance": {"tolerance": 1, "units": "m"}}}, "outcomes.distance.units: unknown key"),
         ({"constraints": ["speed <= fast"]}, "constraints: 'speed <= fast': must compare sums of controls, as in "),
-        ({"constraints": "speed <= 9"}, "constraints: must be a valid list, got 'speed <= 9'"),
+        ({"constraints": "speed <= 9"}, "constraints: 'str' instances are not allowed as a Sequence value"),
         ({"simulator": {}}, "simulator: name it by one of call, module, command"),
         ({"simulator": {"call": "a:b", "command": "c"}}, "simulator: name it by one of"),
         ({"simulator": {"call": "a:b", "worker": 2}}, "simulator.worker: unknown key; did you mean workers?"),
