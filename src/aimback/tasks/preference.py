@@ -19,6 +19,8 @@ from aimback.simulators.quantity import Quantity, name_cases
 class Preference(Section):
     """The section `preference` of a described task: of the answers that hit, the one of least cost is taken.
 
+    A target that gets further starts only while none has hit it has hardly a choice, see `Starts.until_solved`.
+
     Attributes:
         reference: controls by name; the cost is the distance from there, see `Preference.make`.
         weights: how much a control of the reference counts, by name, 0 or more; 1 where nothing is said.
