@@ -84,9 +84,9 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) ->
     """
     valid = targets.only_valid()
     miss, outcome, doubt = truth.miss[:, 0], truth.outcome[:, 0], truth.doubt[:, 0]
-    controls = order_byorder_by_rank(solution.controls, solution)[:, 0].double()
-    believed = order_byorder_by_rank(solution.believed_miss, solution)[:, 0].double()
-    stopped = order_byorder_by_rank(solution.start_status, solution)[:, 0]
+    controls = order_by_rank(solution.controls, solution)[:, 0].double()
+    believed = order_by_rank(solution.believed_miss, solution)[:, 0].double()
+    stopped = order_by_rank(solution.start_status, solution)[:, 0]
 
     status = torch.tensor([_UNLESS_SOLVED[start] for start in StartStatus])[stopped.long()]
     status[_out_of_reach(task, valid, miss, believed)] = Status.UNREACHABLE

@@ -54,8 +54,7 @@ def write_answers(path: Path, task: Task, targets: Targets, answers: Mapping[str
     header += [*(["cost"] if _has_costs(task) else []), "problem"]
     rows: list[Sequence[object]] = []
     for route, answer in answers.items():
-        numbers = [list_numbers(targets, answer), *_list_costs(task, answer.controls)]
-        table = torch.cat(numbers, dim=1).tolist()
+        table = torch.cat([list_numbers(targets, answer), *_list_costs(task, answer.controls)], dim=1).tolist()
         for index, (line, status) in enumerate(zip(targets.lines.tolist(), answer.status.tolist(), strict=True)):
             numbers = ["" if math.isnan(number) else repr(number) for number in table[index]]
             rows.append([route, index, line or "", Status(status).name.lower(), *numbers, targets.problems[index]])

@@ -94,7 +94,7 @@ def read_wish(
 
 def _make(node: Mapping[str, Any], function: Callable[..., Any]) -> DescribedTask:
     description = Description.model_validate(node["simulator"])
-    return DescribedTask(description, node["controls"], node["outcomes"], node["conditions"], function)
+    return DescribedTask(description, node["controls"], node["outcomes"], node["conditions"], function=function)
 
 
 def _read_task(task: Task, *given: Any) -> Wish:

@@ -17,7 +17,7 @@ from aimback.simulators.cases import Failure, find_cases
 from aimback.simulators.description import Description
 from aimback.simulators.maps import RowMap
 from aimback.simulators.probe import SAMPLES, Findings
-from aimback.simulators.quantity import Quantity, flatten, read_outcomes, read_quantities
+from aimback.simulators.quantity import Quantity, read_outcomes, read_quantities, spread_arrays
 from aimback.simulators.simulator import Simulator
 from aimback.simulators.source import FOUND
 from aimback.tasks.base import Task
@@ -65,7 +65,9 @@ class DescribedTask(Task):
             raise UserError("controls: name at least one with a range, e.g. speed: [0, 10, m/s]")
         if constraints:
             ranges = {axis.name: (axis.lower, axis.upper) for axis in self.box.axes}
-            pinned = {one.name: float(one.value) for one in flatten(inputs[0]) if isinstance(one.value, int | float)}
+            pinned = {
+                one.name: float(one.value) for one in spread_arrays(inputs[0]) if isinstance(one.value, int | float)
+            }
             self.box = Box(self.box.axes, read_constraints(constraints, ranges, pinned))
             self.constraints = tuple(constraints)  # public, as `simulator` below
         both = [*inputs[0], *inputs[1]]
