@@ -104,7 +104,7 @@ def test_an_array_that_is_none_of_a_data_set(sound: Path, array: np.ndarray, rea
         ("solution", {"controls": np.zeros((6, 2, 3))}, "controls has the shape (6, 2, 3), not (6, 2, 2)"),
         ("solution", {"controls": np.full((6, 2, 2), np.nan)}, "controls is not finite"),
         ("solution", {"steps": np.zeros((5, 2), np.int32)}, "steps has the shape (5, 2), not (6, 2)"),
-        ("solution", {"start_status": np.full((6, 2), 5, np.int8)}, "start_status are not all codes"),
+        ("solution", {"start_status": np.full((6, 2), 6, np.int8)}, "start_status are not all codes"),
         ("solution", {"start_status": np.full((6, 2), -1, np.int8)}, "start_status are not all codes"),
         ("solution", {"history_believed_miss": np.zeros((1, 6, 2))}, "history_believed_miss has the shape (1, 6, 2)"),
         (

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from aimback.autodiff.any_torch import linearise_by_autograd
 from aimback.core.box import Axis, Box
+from aimback.core.errors import OverBudgetError
 from aimback.core.problem import Linearised
 from aimback.data.targets import Targets, draw_targets
 from aimback.diagnose import conditioning, derivatives, examination, gradients, minima, roughness
@@ -386,10 +388,19 @@ def test_second_derivatives_next_to_a_wall_stay_inside() -> None:
 def test_progress_counts_every_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examination, "EXAMINATIONS", (lambda about: (about, 1), lambda about: (about, 2)))
     told: list[int] = []
-    about: Any = "subject"
+    about: Any = SimpleNamespace(task=SineWave())
     decided = examination.examine_all(about, told.append)
-    assert decided == examination.examine_all(about) == [("subject", 1), ("subject", 2)]
+    assert decided == examination.examine_all(about) == ([(about, 1), (about, 2)], [])
     assert told == [1, 1]
+
+
+def test_a_claim_beyond_the_budget_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def examine(about: Any) -> Any:
+        raise OverBudgetError("more are needed")
+
+    monkeypatch.setattr(examination, "EXAMINATIONS", (lambda about: (about, 1), examine))
+    about: Any = SimpleNamespace(task=SineWave())
+    assert examination.examine_all(about, budget=10) == ([(about, 1)], ["test_diagnose_landscape"])
 
 
 # --- C7 -----------------------------------------------------------------------------------------------------------

@@ -280,7 +280,8 @@ def test_r_t_is_in_raw_units_where_outcomes_share_one_and_else_in_tolerances() -
     ):
         targets = ask([[0.0, 0.0]])
         solution = replace(invert(task, targets, GradientDescent(max_steps=1)), controls=off)
-        solution = replace(solution, believed_miss=torch.zeros(1, 1, dtype=T))
+        arrived = torch.zeros(1, 1, dtype=torch.int8)
+        solution = replace(solution, believed_miss=torch.zeros(1, 1, dtype=T), start_status=arrived)
         assert float(compute_r_t(task, targets, resimulate(task, targets, solution))[0, 0]) == expected
 
 

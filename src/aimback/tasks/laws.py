@@ -26,8 +26,8 @@ def draw_inside(task: Task, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def check_contract(task: Task) -> None:
     """It is a task, with something to solve for and something to reach."""
-    assert isinstance(task, Task)
     assert task.tolerance > 0, "the tolerance must be above 0"
+    assert isinstance(task, Task)
     assert len(task.box) > 0 and len(task.outcomes) > 0
 
 
