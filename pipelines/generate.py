@@ -1,4 +1,4 @@
-"""Simulate the data set that networks learn from; draw the targets, or read a user's."""
+"""Simulate the data set that networks learn from, or read what was measured; draw the targets, or read a user's."""
 
 import sys
 from collections import Counter
@@ -7,7 +7,9 @@ from aimback.core.errors import UserError
 from aimback.core.files import check_writable, sha256, write_table
 from aimback.data.dataset import dataset_size, save_dataset, simulate_dataset
 from aimback.data.exactness import TRIED, error_note, simulation_error
+from aimback.data.measurements import Measurements, read_measurements
 from aimback.data.targets import Targets, draw_targets, read_targets, save_targets
+from aimback.tasks.measured import MeasuredTask
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
 
@@ -20,8 +22,13 @@ def main(job: Job) -> None:
     hardware, data = settings.hardware, settings.data
     device, dtype = hardware.device(), hardware.torch_dtype
     folder = job.outputs / "data"
+    measured = _read_measured(job)
     _check_error(job)
-    if settings.train:
+    if measured is not None:
+        with job.meter("data/dataset.npz"):
+            dataset = measured.make_dataset(data.validation_fraction, job.generator("dataset"))
+            save_dataset(folder / "dataset.npz", dataset, task)
+    elif settings.train:
         check_writable(job.outputs, dataset_size(task, job.settings.count_examples()))
         examples = job.settings.count_examples()
         if examples < data.examples:
@@ -40,7 +47,10 @@ def main(job: Job) -> None:
         _name_failures(job)
     else:  # nothing learns from examples
         folder.joinpath("dataset.npz").unlink(missing_ok=True)
-    if settings.targets is None:
+    if settings.targets is None and measured is not None:
+        targets = measured.draw_targets(data.targets, job.generator("targets"))
+        print(f"{job.name}: {len(targets):,} of the outcomes that were measured are the targets")
+    elif settings.targets is None:
         targets = draw_targets(task, data.targets, job.generator("targets"), device, dtype)
     else:
         targets = read_targets(settings.targets, task)
@@ -48,6 +58,22 @@ def main(job: Job) -> None:
         if settings.targets_sha256 not in (None, sha256(settings.targets)):
             raise UserError(f"targets: {settings.targets} was edited after params.yaml was composed; run it again")
     save_targets(folder / "targets.npz", targets, task)
+
+
+def _read_measured(job: Job) -> Measurements | None:
+    """The measurements of a task that has no simulator; what is wrong with them is said, row by row in a file."""
+    task, file = job.task, job.outputs / "data" / "left_out.csv"
+    file.unlink(missing_ok=True)
+    if not isinstance(task, MeasuredTask):
+        return None
+    measured = read_measurements(task)
+    told = [f"{len(measured):,} measurements are learned from", *measured.notes]
+    if problems := measured.problems:
+        write_table(file, ["problem"], [[problem] for problem in problems])
+        more = [f"and {len(problems) - _NAMED} more, see {file}"] if len(problems) > _NAMED else []
+        told.append(f"{len(problems)} rows are left out: {', '.join([*problems[:_NAMED], *more])}")
+    print(f"{job.name}: {task.data}: {'; '.join(told)}")
+    return measured
 
 
 def _name_invalid(job: Job, targets: Targets) -> None:

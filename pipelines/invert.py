@@ -16,7 +16,10 @@ def main(job: Job) -> None:
     surrogate = Surrogate.load(weights, job.task, job.settings.hardware.device(), route.torch_dtype)
     dataset = load_dataset(job.find("data/dataset.npz"), job.task)
     examples = len(dataset) + dataset.n_left_out
-    ledger = Ledger(simulations=examples, training_examples=examples)
+    if job.task.has_simulator:
+        ledger = Ledger(simulations=examples, training_examples=examples)
+    else:
+        ledger = Ledger(training_examples=len(dataset))
     about = None if surrogate.wide else f"{identify(job.task)} {sha256(weights)}"
     solve_targets(job, route, Counted(surrogate, ledger, simulates=False), ledger, about)
 

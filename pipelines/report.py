@@ -25,7 +25,8 @@ def main(job: Job) -> None:
     if "surrogate" in settings.compared:
         network = f"routes/networks/{settings.invert[settings.compared['surrogate']].network}"
     answers = [row for row in read_answers(job.find("evaluate/answers.csv")) if not row.problem]
-    with progress_bar(f"{job.name}: drawing", len(FIGURES)) as bar, job.meter("figures/miss.png"):
+    result = "miss" if task.has_simulator else "training"
+    with progress_bar(f"{job.name}: drawing", len(FIGURES)) as bar, job.meter(f"figures/{result}.png"):
         draw_figures(
             job.outputs / "figures",
             job.outputs / "interactive",

@@ -21,6 +21,7 @@ def main(job: Job) -> None:
     with live_training(job, examples) as live:
         # Lightning takes seconds to import; the live logger gets ready meanwhile.
         from aimback.learn.callbacks import Epoch
+        from aimback.learn.cross_validation import cross_validate, summarise_errors
         from aimback.learn.surrogate_training import train_surrogates, validation_mse
 
         # Alone, so that its seconds are what a route with one network pays.
@@ -40,8 +41,11 @@ def main(job: Job) -> None:
         "epochs": history[-1].epoch,
         "steps": history[-1].step,
     }
+    if not task.has_simulator:  # nothing but data that a network has not seen can tell what it is worth
+        errors = cross_validate(dataset, task, network, training, job.generator("folds"), device.type, job.checkpoints)
+        metrics |= summarise_errors(task, errors)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    numbers = range(1, settings.replicas_of(job.route) + 1)
+    numbers = range(1, settings.replicas_of(job.route) + 1) if task.has_simulator else ()
     datasets = [
         simulate_dataset(
             task,

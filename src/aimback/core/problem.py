@@ -44,7 +44,8 @@ class StartStatus(IntEnum):
 
 
 class Status(IntEnum):
-    """What became of a target, decided by re-simulating its best answer."""
+    """What became of a target, decided by re-simulating its best answer; where there is no simulator, by what its route
+    believes."""
 
     SOLVED = 0
     MISSED = 1
@@ -54,6 +55,7 @@ class Status(IntEnum):
     NO_EVENT = 5
     NOT_FINITE = 6
     INVALID_INPUT = 7
+    BELIEVED = 8
 
 
 @dataclass(frozen=True)

@@ -124,9 +124,23 @@ def simulate_dataset(
             f"only {kept} of {examples} simulated examples have a finite outcome, at least {LEAST_EXAMPLES} are "
             "needed; narrow the task's box or raise data.examples"
         )
-    order = finite.nonzero().squeeze(-1)[torch.randperm(kept, generator=generator)]
-    n_validation = min(max(round(validation_fraction * kept), 1), kept - 1)
-    return Dataset(controls[order], conditions[order], outcomes[order], n_validation, examples - kept)
+    return split_examples(
+        controls[finite], conditions[finite], outcomes[finite], validation_fraction, generator, examples - kept
+    )
+
+
+def split_examples(
+    controls: Tensor,
+    conditions: Tensor,
+    outcomes: Tensor,
+    validation_fraction: float,
+    generator: torch.Generator,
+    n_left_out: int,
+) -> Dataset:
+    """Examples in random order, `(N, ...)` each, some set apart for validation, at least one on either side."""
+    order = torch.randperm(len(outcomes), generator=generator)
+    n_validation = min(max(round(validation_fraction * len(outcomes)), 1), len(outcomes) - 1)
+    return Dataset(controls[order], conditions[order], outcomes[order], n_validation, n_left_out)
 
 
 def save_dataset(path: Path, dataset: Dataset, task: Task) -> None:

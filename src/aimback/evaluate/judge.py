@@ -97,6 +97,31 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) ->
     status[hits & ~outside] = Status.SOLVED
     status[hits & outside] = Status.MISSED
 
+    return _spread_out(targets, controls, outcome, believed, miss, status)
+
+
+def believe(task: Task, targets: Targets, solution: Solution) -> Answers:
+    """Take each target's best-ranked answer as its route sees it, where there is no simulator to judge by.
+
+    It is `believed` where the route believes in a hit by controls inside the box, `missed` where soft walls let
+    it take others, and else named after how the start stopped. Outcome and miss are NaN.
+    """
+    controls = _rank(solution.controls, solution)[:, 0].double()
+    believed = _rank(solution.believed_miss, solution)[:, 0].double()
+    stopped = _rank(solution.start_status, solution)[:, 0]
+    status = torch.tensor([_UNLESS_SOLVED[start] for start in StartStatus])[stopped.long()]
+    hits, outside = believed <= task.tolerance, task.box.is_outside(controls)
+    status[hits & ~outside] = Status.BELIEVED
+    status[hits & outside] = Status.MISSED
+    unknown = torch.full_like(believed, torch.nan)
+    outcome = unknown[:, None].expand(-1, len(task.outcomes))
+    return _spread_out(targets, controls, outcome, believed, unknown, status)
+
+
+def _spread_out(
+    targets: Targets, controls: Tensor, outcome: Tensor, believed: Tensor, miss: Tensor, status: Tensor
+) -> Answers:
+    """What was found for the valid rows in the places of these among all."""
     rows, total = targets.valid, len(targets)
 
     def spread(values: Tensor) -> Tensor:

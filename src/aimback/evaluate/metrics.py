@@ -1,6 +1,6 @@
 """The measures of a route, by the names that metrics.json, MLflow and the report give them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -56,7 +56,43 @@ def measure(
     # What r_T looks at beyond the one answer is no part of finding it, and stands beside the ledger.
     measured |= {"candidates": len(curve), "resimulations": count_resimulations(solution)}
     measured |= asdict(ledger)
-    measured["status"] = {status.name.lower(): counts[status] for status in Status}
+    # Where there is a simulator nothing is merely believed.
+    measured["status"] = {status.name.lower(): counts[status] for status in Status if status != Status.BELIEVED}
+    return measured
+
+
+def measure_belief(
+    task: Task,
+    targets: Targets,
+    solution: Solution,
+    answers: Answers,
+    ledger: Ledger,
+    held_out: Mapping[str, float],
+    outside: Tensor,
+) -> dict[str, object]:
+    """The metrics of a route whose answers nothing can simulate.
+
+    Args:
+        held_out: what its network errs by on data that it has not seen, by name.
+        outside: which answers lie outside of the data, `(n_targets,)`.
+    """
+    rows, steps = targets.valid, solution.steps_to_tolerance
+    many, hits = int(rows.sum()), answers.status == Status.BELIEVED
+    measured: dict[str, object] = {"believed_fraction": int(hits.sum()) / many}
+    measured |= _spread("believed_miss", answers.believed_miss[rows])
+    measured |= held_out
+    # What a hit that is believed is off by at most, with the 90 % that the bound of the error has.
+    worst = float(answers.believed_miss[hits].max()) if hits.any() else None
+    measured["hit_miss_p90"] = None if worst is None else worst + held_out["held_out_miss_p90"]
+    measured["outside_data_fraction"] = int(outside.sum()) / many
+    measured["arrived_fraction"] = float((steps >= 0).double().mean())
+    measured |= _spread("steps_to_tolerance", steps[steps >= 0].double(), ("median", "p90"))
+    measured["outside_fraction"] = float(task.box.is_outside(answers.controls[rows]).double().mean())
+    # Nothing tells which targets are out of reach.
+    measured |= {"targets": len(targets), "reachable_targets": many, "starts": solution.controls.shape[1]}
+    measured |= asdict(ledger)
+    counts = answers.status.bincount(minlength=len(Status)).tolist()
+    measured["status"] = {status.name.lower(): counts[status] for status in Status if status != Status.SOLVED}
     return measured
 
 
@@ -88,6 +124,14 @@ def follow_descents(
     misses[step, row] = miss
     last = torch.where(moved, torch.arange(steps)[:, None], 0).cummax(0).values
     return loss, misses.gather(0, last)
+
+
+def trace_beliefs(task: Task, solution: Solution, route: str) -> list[tuple[object, ...]]:
+    """`trace_descents` of a task without a simulator: there is a loss, and no miss."""
+    history = solution.history.believed_miss
+    rows = torch.arange(history.shape[1])
+    loss = (history[:, rows, solution.best()[: len(rows)]].double() / task.distance.span).square()
+    return [(route, step, value, "", "", "") for step, value in enumerate(loss.nanquantile(0.5, dim=1).tolist())]
 
 
 def trace_descents(

@@ -48,13 +48,25 @@ class AnswerRow:
     problem: str
 
 
-def write_answers(path: Path, task: Task, targets: Targets, answers: Mapping[str, Answers]) -> None:
-    """Write every route's answers as a CSV table, a row a target and route, with full precision."""
+def write_answers(
+    path: Path,
+    task: Task,
+    targets: Targets,
+    answers: Mapping[str, Answers],
+    further: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Write every route's answers as a CSV table, a row a target and route, with full precision.
+
+    Args:
+        further: by route, what else is told of each target, `(n_targets,)` by column; the same columns for all routes.
+    """
+    more = further or {route: {} for route in answers}
     header = ["route", "target", "line", "status", *name_numbers(task)]
-    header += [*(["cost"] if _has_costs(task) else []), "problem"]
+    header += [*(["cost"] if _has_costs(task) else []), *next(iter(more.values())), "problem"]
     rows: list[Sequence[object]] = []
     for route, answer in answers.items():
-        table = torch.cat([list_numbers(targets, answer), *_list_costs(task, answer.controls)], dim=1).tolist()
+        told = [column[:, None] for column in more[route].values()]
+        table = torch.cat([list_numbers(targets, answer), *_list_costs(task, answer.controls), *told], dim=1).tolist()
         for index, (line, status) in enumerate(zip(targets.lines.tolist(), answer.status.tolist(), strict=True)):
             numbers = ["" if math.isnan(number) else repr(number) for number in table[index]]
             rows.append([route, index, line or "", Status(status).name.lower(), *numbers, targets.problems[index]])

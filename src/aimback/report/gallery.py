@@ -63,7 +63,7 @@ def draw_figures(
     progress: Callable[[int], None] | None = None,
     budget: int | None = None,
 ) -> list[str]:
-    """Draw all figures of a task that apply to it.
+    """Draw all figures of a task that apply to it; without a simulator, how its network has learned.
 
     Args:
         folder: where the still figures go (PNG), and the one that moves (GIF).
@@ -101,7 +101,7 @@ def draw_figures(
     for route in solutions:  # the order in which routes get their looks
         _ = COLOURS[route], LINES[route]
     task.allow(budget)
-    if len(targets):
+    if len(targets) and task.has_simulator:
         most = None if budget is None else budget // (4 * len(solutions))
         descents = {route: follow_descents(task, targets, one, most=most) for route, one in solutions.items()}
         if surrogate is not None:
@@ -119,7 +119,8 @@ def draw_figures(
         losses, true = ({route: to_array(pair[part]) for route, pair in descents.items()} for part in (0, 1))
         show("loss", losses, true, unit, tolerance)
         show("r_t", r_t)
-    show("miss", {route: to_array(miss) for route, miss in misses.items()}, unit, tolerance)
+    if task.has_simulator:
+        show("miss", {route: to_array(miss) for route, miss in misses.items()}, unit, tolerance)
     if training:
         show("training", *(training[column] for column in ("step", "train_loss", "validation_loss")))
     more: dict[str, tuple[Any, ...]] = {"basins": (task.box.axes[:2],), "belief": (unit, tolerance)}

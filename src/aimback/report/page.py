@@ -28,7 +28,7 @@ from aimback.report.rows import (
     tabulate_published,
 )
 from aimback.report.text import number
-from aimback.report.verdict import RULE, lead, verdict, winner
+from aimback.report.verdict import RULE, TRUST, lead, verdict, winner
 
 LISTED = 20
 _STYLED = ("surrogate", "direct", "hybrid")  # whose colours, light and dark, stand in report.css
@@ -39,7 +39,7 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
 
     The page embeds its figures and Plotly; the Markdown file links to the still figures where they lie.
     """
-    routes = list(results[0].routes)
+    routes, compared = list(results[0].routes), not all(result.is_believed for result in results)
     content = {
         "results": [_content(result, markdown.parent) for result in results],
         "summary": summary(results),
@@ -48,7 +48,8 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
         "routes": routes,
         "colours": {route: COLOURS[route] for route in routes},
         "other_colours": {route: COLOURS[route] for route in routes if route not in _STYLED},
-        "rule": RULE,
+        "compared": compared,
+        "rule": RULE if compared else TRUST,
     }
     templates = _templates(autoescape=True)
     # Only these may run, told by their hashes: nothing that a user's file holds can.
@@ -64,7 +65,7 @@ def note(result: TaskResult) -> str:
     """Verdict and table of one task in Markdown."""
     content = {"verdict": verdict(result), "rows": table(result)}
     template = _templates(autoescape=False).get_template("note.md")
-    return template.render(result=content, routes=list(result.routes), rule=RULE)
+    return template.render(result=content, routes=list(result.routes), rule=TRUST if result.is_believed else RULE)
 
 
 def claims_note(result: TaskResult) -> str:
@@ -99,6 +100,7 @@ def _content(result: TaskResult, home: Path) -> dict[str, Any]:
     return {
         "name": result.name,
         "winner": winner(result),
+        "is_believed": result.is_believed,
         "verdict": verdict(result),
         "lead": lead(result),
         "rows": table(result),

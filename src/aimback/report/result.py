@@ -88,6 +88,11 @@ class TaskResult:
         return next((name for name, route in self.routes.items() if route.kind == "direct"), None)
 
     @property
+    def is_believed(self) -> bool:
+        """Whether there was no simulator, so that no answer is known to be right and no route to be better."""
+        return "believed_fraction" in self.any_metrics
+
+    @property
     def any_metrics(self) -> Mapping[str, Any]:
         """Those of one route, for what is the same for all of them."""
         return next(iter(self.metrics.values()))
@@ -143,7 +148,7 @@ def read_result(
         tolerance=task.tolerance,
         metrics=measured,
         meters=_read_meters(meters, results),
-        unsolved=_read_unsolved(answers),
+        unsolved=_read_unsolved(answers, task.has_simulator),
         claims=[] if diagnosis is None else _read_claims(diagnosis / "metrics.json", diagnosis / "claims.json"),
         figures=sorted(file for file in figures.glob("*") if file.suffix in (".png", ".gif")),
         panels={file.stem: file for file in sorted(panels.glob("*.json"))},
@@ -199,16 +204,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_unsolved(path: Path) -> list[Unsolved]:
+def _read_unsolved(path: Path, simulated: bool) -> list[Unsolved]:
     rows = read_answers(path)
     unsolved = []
     for row in rows:
-        if row.status == "solved":
+        if row.status in ("solved", "believed"):
             continue
         place = f"line {row.line}" if row.line else f"drawn {row.target + 1}"
         if row.problem and row.route != rows[0].route:
             continue  # said once: no route can do anything about it
-        reason = row.problem or f"miss {number(row.miss)}"
+        found = f"miss {number(row.miss)}" if simulated else "no answer in the box that the network takes for a hit"
+        reason = row.problem or found
         unsolved.append(Unsolved(place, "all" if row.problem else row.route, row.status, reason))
     # First what a person can mend, last what only says that the network is not exact.
     return sorted(unsolved, key=lambda target: (target.status != "invalid_input", target.status == "missed"))

@@ -40,10 +40,13 @@ def summary(results: Sequence[TaskResult]) -> list[Row]:
         Row(
             result.name,
             [
-                winner(result) or "tie",
+                winner(result) or (DASH if result.is_believed else "tie"),
                 lead(result),
-                *(percent(result.metrics[route]["solved_fraction"]) for route in result.routes),
-                *(f"{number(result.metrics[route]['miss_median'])} {result.unit}".rstrip() for route in result.routes),
+                *(percent(result.metrics[route].get("solved_fraction")) for route in result.routes),
+                *(
+                    f"{number(result.metrics[route].get('miss_median'))} {result.unit}".rstrip()
+                    for route in result.routes
+                ),
                 *(say_break_even(find_break_even(result, route)) for route in list_prepared_routes(result)),
             ],
         )
@@ -74,7 +77,7 @@ def table(result: TaskResult) -> list[Row]:
     miss = f"miss [{result.unit}]" if result.unit else "miss"
     believed = f"believed {miss}"
     error = f"the simulator's own error{miss.removeprefix('miss')}, greatest"
-    return [
+    rows = [
         row("targets", "targets"),
         row("targets within reach", "reachable_targets"),
         row("solved, of these", "solved_fraction", percent),
@@ -83,6 +86,7 @@ def table(result: TaskResult) -> list[Row]:
         row(f"{miss}, greatest", "miss_max"),
         row(f"{believed}, median", "believed_miss_median"),
         row(f"{believed}, 90 %", "believed_miss_p90"),
+        *(_tabulate_trust(row, miss) if result.is_believed else []),
         *([row(error, "simulation_error_max")] if "simulation_error_max" in result.any_metrics else []),
         row("distinct answers of a solved target, median", "distinct_answers_median"),
         row("starts that arrive, believed", "arrived_fraction", percent),
@@ -97,6 +101,18 @@ def table(result: TaskResult) -> list[Row]:
         Row("break-even targets", [say_break_even(find_break_even(result, route)) for route in result.routes]),
         row("peak memory [MiB]", "peak_memory_bytes", mebibytes),
         row("device", "device", lambda device: device or DASH),
+    ]
+    return [one for one in rows if set(one.cells) != {DASH}] if result.is_believed else rows
+
+
+def _tabulate_trust(row: Callable[..., Row], miss: str) -> list[Row]:
+    """What is told of a network whose answers cannot be simulated."""
+    return [
+        row("believed to be hits", "believed_fraction", percent),
+        row(f"{miss} on measurements not seen, root mean square", "held_out_miss_rms"),
+        row(f"{miss} on measurements not seen, 90 %", "held_out_miss_p90"),
+        row(f"{miss} of believed hits at most, with 90 %", "hit_miss_p90"),
+        row("answers outside of the data", "outside_data_fraction", percent),
     ]
 
 

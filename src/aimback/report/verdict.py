@@ -26,9 +26,18 @@ RULE = (
     "Every miss is one of the true simulator."
 )
 
+TRUST = (
+    "There is no simulator, so no answer was simulated again, and no route is known to be better. What a network errs "
+    "by is measured on rows that it has not learned from, a fifth of the data at a time; nine of ten new measurements from "
+    "where the data come from are within its bound. An answer lies outside of the data where it is farther from the "
+    "nearest rows than 99 % of the rows are."
+)
+
 
 def winner(result: TaskResult) -> str | None:
-    """The route to choose, by `RULE`; None for a tie, and where none solves anything."""
+    """The route to choose, by `RULE`; None for a tie, and where none solves anything, or none can be simulated."""
+    if result.is_believed:
+        return None
     front = _front(result)
     if len(front) == 1:
         return front[0]
@@ -54,17 +63,18 @@ def ranking(result: TaskResult) -> list[str]:
 
 
 def verdict(result: TaskResult) -> str:
-    """Who wins, by how much, at what cost; a sentence a line."""
+    """Who wins, by how much, at what cost, or how far to trust the networks; a sentence a line."""
     reachable = _reachable(result)
     if reachable == 0:
         return f"{result.name}, nothing to compare: no target is valid and within reach.{_left_out(result)}"
+    if result.is_believed:
+        return "\n".join(_say_trust(result, route) for route in result.routes)
     best = winner(result)
     first, *others = ranking(result)
     mine = result.metrics[first]
     opening = f"the {first} route wins: it" if best else f"a tie by the rule: the {first} route"
     whole = reachable == mine["targets"]
-    tolerance = "the tolerances of its outcomes" if result.unit == TOLERANCES else _amount(result, result.tolerance)
-    targets = f"{count_noun(reachable, 'target' if whole else 'reachable target')} within {tolerance}"
+    targets = f"{count_noun(reachable, 'target' if whole else 'reachable target')} within {_tolerance(result)}"
     share = percent(mine["solved_fraction"])
     if not others:
         miss, spent = _amount(result, mine["miss_median"]), count_noun(mine["simulations"], "simulation")
@@ -136,6 +146,8 @@ def name_rows(result: TaskResult) -> list[str]:
 
 def lead(result: TaskResult) -> str:
     """By how much the first route is ahead of the second, in the terms of the rule that decided."""
+    if result.is_believed:
+        return "nothing to compare by, for there is no simulator"
     first, *others = ranking(result)
     if not others:
         return "it is the only one"
@@ -168,6 +180,31 @@ def _left_out(result: TaskResult) -> str:
     parts = [f"{count_noun(out, 'target')} out of reach"] if out else []
     parts += [f"{count_noun(invalid, 'invalid row')}"] if invalid else []
     return f" Not counted: {join_names(parts)}." if parts else ""
+
+
+def _say_trust(result: TaskResult, route: str) -> str:
+    """What a network believes, and what that is worth by the data that it has not seen."""
+    mine = result.metrics[route]
+    whose = "the network" if len(result.routes) == 1 else f"the network of the route {route}"
+    names = ("held_out_miss_rms", "held_out_miss_p90", "hit_miss_p90")
+    errs, most, hit = (_amount(result, mine[name]) for name in names)
+    many = _reachable(result)
+    outside = round(mine["outside_data_fraction"] * many)
+    told = [
+        f"{result.name}: {whose} believes that it hits {percent(mine['believed_fraction'])} of "
+        f"{count_noun(many, 'target')} within {_tolerance(result)}",
+        f"on measurements that it has not seen it errs by {errs} (90 %: {most})",
+    ]
+    if mine["hit_miss_p90"] is not None:
+        told[-1] += f", so an answer that it calls a hit is within {hit} of the target with 90 %"
+    if outside:
+        lie = "answer lies" if outside == 1 else "answers lie"
+        told.append(f"{outside:,} {lie} outside of the data, where that does not hold")
+    return f"{'; '.join(told)}.{_left_out(result)}"
+
+
+def _tolerance(result: TaskResult) -> str:
+    return "the tolerances of its outcomes" if result.unit == TOLERANCES else _amount(result, result.tolerance)
 
 
 def _amount(result: TaskResult, value: float | None) -> str:

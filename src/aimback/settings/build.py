@@ -77,6 +77,10 @@ def _choose_class(values: dict[str, Any], kind: type[T], path: str, trusted: Seq
         from aimback.tasks.described import DescribedTask
 
         return DescribedTask
+    if kind is Task and "_target_" not in values and "data" in values:
+        from aimback.tasks.measured import MeasuredTask
+
+        return MeasuredTask
     return _find_class(values.pop("_target_", None), kind, path, trusted)
 
 

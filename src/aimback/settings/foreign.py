@@ -5,13 +5,14 @@ import functools
 import hashlib
 import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from aimback.core.checks import quote
 from aimback.core.errors import UserError
-from aimback.runtime.project import CONF, ROOT
+from aimback.runtime.project import CONF, ROOT, locate_untracked
 from aimback.simulators.apart import run_apart
 from aimback.simulators.description import NAMED_BY
 from aimback.simulators.source import CODE, FOUND, hash_files, hash_package, hash_place
@@ -53,7 +54,7 @@ def _find_target(node: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def hash_code(node: Mapping[str, Any], place: str, trusted: list[str]) -> str | None:
-    """The hash of the code that a task names; None where that is ours.
+    """The hash of the code, or of the data, that a task names; None where it is code of ours.
 
     Args:
         place: where the task stands in the config, for messages.
@@ -61,6 +62,8 @@ def hash_code(node: Mapping[str, Any], place: str, trusted: list[str]) -> str | 
     Raises:
         UserError: it is not trusted, or not there.
     """
+    if _is_measured(node):
+        return _hash_data(node["data"], f"{place}.data")
     found = _find_target(node)
     if found is None:
         return None
@@ -118,6 +121,20 @@ def _descend(section: Any, names: Iterable[str]) -> Any:
     return functools.reduce(lambda inner, name: inner[name], names, section)
 
 
+def _is_measured(node: Mapping[str, Any]) -> bool:
+    """Whether a task has data in the place of a simulator."""
+    return "data" in node and "_target_" not in node and "simulator" not in node
+
+
+def _hash_data(path: Any, place: str) -> str:
+    # Data run no code, so that no trust is needed; but a project stays what it is wherever it is copied to.
+    if not isinstance(path, str) or not path or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+        raise UserError(f"{place}: must be the path of a table below the project's root, got {quote(path)}")
+    if not (file := locate_untracked(path)).is_file():
+        raise UserError(f"{place}: there is no file {quote(path)}")
+    return hash_place(file)
+
+
 def reuse_findings(tasks: Mapping[str, Any], known: Mapping[str, Any], trusted: list[str]) -> dict[str, Any]:
     """Write the hash of its code beside each task, and what was found out about the same simulator before into it.
 
@@ -159,8 +176,11 @@ def _find_out(name: str, node: Any, trusted: list[str]) -> Any:
     if code is None:
         return node
     if node.get(CODE, code) != code:
-        raise UserError(f"task.{name}: its code was edited after params.yaml was composed; run it again")
+        edited = "data were" if _is_measured(node) else "code was"
+        raise UserError(f"task.{name}: its {edited} edited after params.yaml was composed; run it again")
     marked = {**node, CODE: code}
+    if _is_measured(node):
+        return _find_ranges(name, node, marked)
     if "_target_" in node or _is_known(node):
         return marked
     try:
@@ -169,6 +189,28 @@ def _find_out(name: str, node: Any, trusted: list[str]) -> Any:
         raise UserError(str(error) if str(error).startswith("task.") else f"task.{name}.{error}") from None
     print(f"{name}: {said}", flush=True)
     return found
+
+
+def _find_ranges(name: str, node: Mapping[str, Any], marked: dict[str, Any]) -> dict[str, Any]:
+    """A section of a task with data, with the ranges of its outcomes; of one that was checked before, as it is."""
+    outcomes = node.get("outcomes")
+    if CODE in node and isinstance(outcomes, Mapping) and all("range" in one for one in outcomes.values()):
+        return marked
+    from aimback.data.measurements import read_measurements  # imports PyTorch
+    from aimback.settings.build import build
+    from aimback.tasks.base import Task
+    from aimback.tasks.described import fill_ranges
+    from aimback.tasks.measured import MeasuredTask
+
+    place = f"task.{name}"
+    task = build(node, Task, place)  # type: ignore[type-abstract]
+    assert isinstance(task, MeasuredTask)
+    try:
+        measured = read_measurements(task)
+        outcomes, names = fill_ranges(node["outcomes"], measured.ranges, f"all rows of {task.data}")
+        return {**marked, "outcomes": outcomes, FOUND: names}
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
 
 
 def _is_known(node: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Settings that ask for more simulations than the budget has, or for derivatives that are not there, are refused."""
+"""Settings that ask for more simulations than there can be, or for derivatives that are not there, are refused."""
 
 from aimback.core.errors import UserError
 from aimback.settings.learning import HybridSettings
@@ -15,6 +15,8 @@ def check_limits(settings: Settings) -> None:
         UserError: names the route, and what to choose instead.
     """
     for name, task in settings.tasks.items():
+        if not task.has_simulator and (through := [*settings.optimise, *settings.refine]):
+            raise UserError(f"task.{name}: has no simulator for the route {through[0]}; choose routes=[surrogate]")
         for route in [*settings.optimise, *settings.refine]:
             searched = settings.optimise.get(route) or settings.refine[route]
             needs = not isinstance(searched.solver, CmaEs) or route in settings.refine

@@ -46,6 +46,11 @@ class Task(Protocol):
         return 1
 
     @property
+    def has_simulator(self) -> bool:
+        """Whether a call simulates; False where there are measurements, and answers can only be believed."""
+        return True
+
+    @property
     def compiles(self) -> bool:
         """Whether its arithmetic is torch's, so that a solve through it may be compiled."""
         return True

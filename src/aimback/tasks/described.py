@@ -17,7 +17,7 @@ from aimback.simulators.cases import Failure, find_cases
 from aimback.simulators.description import Description
 from aimback.simulators.maps import RowMap
 from aimback.simulators.probe import SAMPLES, Findings
-from aimback.simulators.quantity import Quantity, read_outcomes, read_quantities, spread_arrays
+from aimback.simulators.quantity import Outcome, Quantity, read_outcomes, read_quantities, spread_arrays
 from aimback.simulators.simulator import Simulator
 from aimback.simulators.source import FOUND
 from aimback.tasks.base import Task
@@ -58,31 +58,16 @@ class DescribedTask(Task):
         function: Callable[..., Any] | None = None,
     ) -> None:
         simulator = Description.model_validate(simulator)  # MLflow keeps it as a mapping
-        inputs = [read_quantities(controls, "controls"), read_quantities(conditions or {}, "conditions")]
-        results = read_outcomes(outcomes)
-        self.box, self.conditions = (_make_box(quantities) for quantities in inputs)
-        if len(self.box) == 0:
-            raise UserError("controls: name at least one with a range, e.g. speed: [0, 10, m/s]")
+        inputs, results = describe_axes(self, controls, outcomes, conditions)
         if constraints:
             ranges = {axis.name: (axis.lower, axis.upper) for axis in self.box.axes}
-            pinned = {
-                one.name: float(one.value) for one in spread_arrays(inputs[0]) if isinstance(one.value, int | float)
-            }
+            numbers = [one for one in spread_arrays(inputs[0]) if isinstance(one.value, int | float)]
+            pinned = {one.name: float(one.value) for one in numbers}  # type: ignore[arg-type]
             self.box = Box(self.box.axes, read_constraints(constraints, ranges, pinned))
             self.constraints = tuple(constraints)  # public, as `simulator` below
-        both = [*inputs[0], *inputs[1]]
-        names = [one.name for one in both]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UserError(f"conditions.{twice}: is a control too")
-        self.outcomes = _make_box([_span(one.quantity) for one in results])
-        self.tolerances = tuple(one.tolerance for one in results for _ in range(one.quantity.columns))
-        if results[0].sigma is not None:
-            self._sigmas = tuple(one.sigma for one in results for _ in range(one.quantity.columns))
-        alike = len({(one.quantity.unit, one.tolerance) for one in results}) == 1
-        self.tolerance = self.tolerances[0] if alike else 1.0
         # Public, so that a file that was made for another simulator is known by them; see `identify`.
         self.simulator = simulator.model_dump(exclude=_NOT_SIMULATED, exclude_defaults=True)
-        self.pinned = {one.name: one.value for one in both if one.value is not None}
+        self.pinned = {one.name: one.value for part in inputs for one in part if one.value is not None}
         if preference is not None:
             self._costs = Preference.model_validate(preference).make(self.box, inputs[0])
         self._allowed: int | None = None
@@ -157,6 +142,34 @@ class DescribedTask(Task):
         return replace(self._simulator, description=description).probe(self.conditions)
 
 
+def describe_axes(
+    task: Task, controls: dict[str, Any], outcomes: dict[str, Any], conditions: dict[str, Any] | None
+) -> tuple[list[list[Quantity]], list[Outcome]]:
+    """Give a task the box, conditions, outcomes and tolerances that a config describes, see `DescribedTask`.
+
+    Returns:
+        The controls and the conditions; the outcomes.
+
+    Raises:
+        UserError: names the key that is wrong.
+    """
+    inputs = [read_quantities(controls, "controls"), read_quantities(conditions or {}, "conditions")]
+    results = read_outcomes(outcomes)
+    task.box, task.conditions = (_make_box(quantities) for quantities in inputs)
+    if len(task.box) == 0:
+        raise UserError("controls: name at least one with a range, e.g. speed: [0, 10, m/s]")
+    names = [one.name for part in inputs for one in part]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"conditions.{twice}: is a control too")
+    task.outcomes = _make_box([_span(one.quantity) for one in results])
+    task.tolerances = tuple(one.tolerance for one in results for _ in range(one.quantity.columns))
+    if results[0].sigma is not None:
+        vars(task)["_sigmas"] = tuple(one.sigma for one in results for _ in range(one.quantity.columns))
+    alike = len({(one.quantity.unit, one.tolerance) for one in results}) == 1
+    task.tolerance = task.tolerances[0] if alike else 1.0
+    return inputs, results
+
+
 def complete(node: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
     """A task's section of the config with what was found out about its simulator filled in, and the names of that."""
     found: dict[str, Any] = {
@@ -167,20 +180,36 @@ def complete(node: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
     }
     simulator = dict(node["simulator"])
     names = [f"simulator.{name}" for name in found if simulator.get(name, "auto") in ("auto", None)]
-    simulator |= found
-    outcomes, column = {}, 0
-    for one in read_outcomes(node["outcomes"]):
+    outcomes, more = fill_ranges(node["outcomes"], findings.ranges, f"all of {SAMPLES} runs")
+    return {**node, "simulator": {**simulator, **found}, "outcomes": outcomes, FOUND: [*names, *more]}
+
+
+def fill_ranges(outcomes: Mapping[str, Any], ranges: Any, where: str) -> tuple[dict[str, Any], list[str]]:
+    """The outcomes of a task's section of the config, those whose range was left open with the range that was found.
+
+    Args:
+        ranges: least and greatest value of each column, `(2, n_outcomes)`.
+        where: it was found, for messages.
+
+    Returns:
+        The outcomes, and the names of the settings that were found.
+
+    Raises:
+        UserError: an outcome is the same everywhere.
+    """
+    filled, names, column = {}, [], 0
+    for one in read_outcomes(outcomes):
         last = column + one.quantity.columns
         # All numbers of an array share a range, as they share a unit.
-        low, high = float(findings.ranges[0, column:last].min()), float(findings.ranges[1, column:last].max())
+        low, high = float(ranges[0, column:last].min()), float(ranges[1, column:last].max())
         name = one.quantity.name
         if one.quantity.bounds is None and not low < high:
-            raise UserError(f"outcomes.{name}: is {low:g} in all of {SAMPLES} runs; no control or condition changes it")
+            raise UserError(f"outcomes.{name}: is {low:g} in {where}; no control or condition changes it")
         if one.quantity.bounds is None:
             names.append(f"outcomes.{name}.range")
-        outcomes[name] = {"range": [low, high], **node["outcomes"][name]}
+        filled[name] = {"range": [low, high], **outcomes[name]}
         column = last
-    return {**node, "simulator": simulator, "outcomes": outcomes, FOUND: names}
+    return filled, names
 
 
 def _make_box(quantities: Iterable[Quantity]) -> Box:

@@ -103,3 +103,8 @@ LAWS: Mapping[str, Callable[[Task], None]] = {
         check_draws,
     )
 }
+
+
+def list_laws(task: Task) -> list[str]:
+    """The names of the laws that can be tried on a task: those that need no simulation, where there is no simulator."""
+    return list(LAWS) if task.has_simulator else ["contract", "draws"]

@@ -3,7 +3,6 @@
 Each says what can be told of it without running it: the names it can be given, ranges for them, the files to copy.
 """
 
-import csv
 import importlib
 import importlib.util
 import inspect
@@ -19,10 +18,10 @@ from typing import Any
 
 from aimback.core.checks import quote
 from aimback.core.errors import UserError
+from aimback.data.sheet import read_number, read_sheet, split_label
 
 # Whatever runs case by case does so in two processes, and is given up after a minute.
 RUNNING = {"derivatives": "auto", "workers": 2, "timeout": 60.0}
-_COLUMN = re.compile(r"\s*([^\[\]]*?)\s*(?:\[([^\[\]]*)\])?\s*")
 
 
 @dataclass(frozen=True)
@@ -133,24 +132,30 @@ def read_command(text: str, name: str) -> Origin:
 
 
 def read_data(text: str, name: str) -> Origin:
-    """A table of measurements, a column for each control, condition and outcome: `speed [m/s],distance [m]`."""
+    """A table of measurements, a column for each control, condition and outcome: `speed [m/s],distance [m]`.
+
+    A column without a number is none of them, and neither is one that is the same everywhere.
+    """
     file = _find(text, "data", Path.is_file)
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            header, *rows = [row for row in csv.reader(opened) if any(cell.strip() for cell in row)]
-        columns = [_COLUMN.fullmatch(cell) for cell in header]
-        table = [[float(cell) for cell in row] for row in rows]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"--data {text}: is no table of numbers under a line of names ({error})") from error
-    if not table or not all(columns) or any(len(row) != len(header) for row in table):
-        raise UserError(f"--data {text}: is no table of numbers under a line of names, a number for each name")
-    ranges: dict[str, tuple[Any, str]] = {}
-    for column, values in zip(columns, zip(*table, strict=True), strict=True):
-        assert column is not None
-        unit = [column[2]] if column[2] else []
-        ranges[column[1]] = ([min(values), max(values), *unit], "of the data")
-    if len(ranges) < len(header):
-        raise UserError(f"--data {text}: has two columns of the same name")
+        sheet = read_sheet(file, "measurement")
+    except UserError as error:
+        raise UserError(f"--data {error}") from error
+    rows = [] if sheet.header is None or isinstance(sheet.header, UserError) else sheet.rows
+    known: dict[str, tuple[str | None, list[float]]] = {}
+    for column, cell in enumerate(sheet.header if rows else ()):  # type: ignore[arg-type] # it is no error where there are rows
+        title, unit = split_label(cell)
+        if title in known:
+            raise UserError(f"--data {text}: has two columns of the same name")
+        cells = [row[column] for row in rows if not isinstance(row, UserError) and len(row) > column]
+        known[title] = unit, [number for number in map(read_number, cells) if not math.isnan(number)]
+    ranges: dict[str, tuple[Any, str]] = {
+        title: ([min(values), max(values), *([unit] if unit else [])], "of the data")
+        for title, (unit, values) in known.items()
+        if values and min(values) < max(values)
+    }
+    if not ranges:
+        raise UserError(f"--data {text}: is no table of numbers that vary, under a line of names")
     return Origin({"data": file.name}, file.name, tuple(ranges), (), ranges, {file.name: file})
 
 

@@ -50,7 +50,11 @@ class Record:
         targets = self.folder / "data" / "targets.npz"
         task = self.settings.tasks[self.name]
         step, loss, miss = read_by_route(self.folder / "evaluate" / "curves.csv", CURVE_COLUMNS)[route].T[:3]
-        count, mean = read_by_route(self.folder / "evaluate" / "r_t.csv", R_T_COLUMNS)[route].T[:2]
+        series = {"loss": _series(step, loss)}
+        if not self.result.is_believed:
+            count, mean = read_by_route(self.folder / "evaluate" / "r_t.csv", R_T_COLUMNS)[route].T[:2]
+            r_t = [point for point in _series(count, mean) if math.isfinite(point[1])]
+            series |= {"miss": _series(step, miss), "r_T": r_t}
         return Run(
             state=self.state,
             kind="route",
@@ -58,11 +62,7 @@ class Record:
             route=route,
             params=flatten_params(self.settings.tree, self.name, self.settings.routes[route], route),
             metrics=list_metrics(self.result, route),
-            series={
-                "loss": _series(step, loss),
-                "miss": _series(step, miss),
-                "r_T": [point for point in _series(count, mean) if math.isfinite(point[1])],
-            },
+            series=series,
             note=note(self.result),
             artifacts={
                 "figures": [file for file in self.result.figures if file.stem in _TELLING],
