@@ -1,4 +1,4 @@
-"""A user's table, CSV or Parquet, with a unit in the header where one is told: read so that a bad row costs itself alone.
+"""A user's table, CSV or Parquet, whose header may tell units, read so that a bad row costs itself alone.
 
 PyTorch is not imported: `aimback init` reads the header of a table only.
 """

@@ -1,4 +1,4 @@
-"""Where there are data: a network says something about any controls, and knows something only near those it has seen."""
+"""Where there are data: a network says something of any controls, and knows something only of those near to them."""
 
 import torch
 from torch import Tensor

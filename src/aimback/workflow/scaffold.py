@@ -72,7 +72,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--call", metavar="PKG.MOD:FUNCTION", help="a Python function; or FILE.py:FUNCTION")
     kinds.add_argument("--command", metavar="LINE", help="a program, such as './drop {speed} {angle}'")
-    kinds.add_argument("--data", metavar="FILE.csv", help="measurements alone; name the --outcomes among its columns")
+    kinds.add_argument(
+        "--data", metavar="FILE", help="measurements alone, CSV or Parquet; name the --outcomes among its columns"
+    )
     kinds.add_argument("--tesseract", metavar="FOLDER", help="a Tesseract")
     kinds.add_argument("--umbridge", metavar="URL", help="an UM-Bridge server")
     kinds.add_argument("--fmu", metavar="FILE", help="a Functional Mock-up Unit")
@@ -102,7 +104,7 @@ def make_project(target: Path, asked: argparse.Namespace) -> None:
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    print(f"{target}: a new project; {origin.place} is what is simulated")
+    print(f"{target}: a new project; {origin.place} is what is {'learned from' if asked.data else 'simulated'}")
     if any(axis.note.startswith("made up") for kind in ("controls", "conditions", "outcomes") for axis in told[kind]):
         print(f"first edit the values that conf/task/{told['task']}.yaml calls made up")
     print(f"then type: cd {target} && aimback")
@@ -259,8 +261,8 @@ def _write(folder: Path, name: str, origin: Origin, told: Mapping[str, Any]) -> 
         _copy(HOME / file, folder / file)
     for place, source in origin.files.items():
         _copy(source, folder / place)
-    dear = "simulator" in origin.head
-    routes = ["surrogate"] if "data" in origin.head else ["surrogate", "direct", *([] if dear else ["hybrid"])]
+    dear, measured = "simulator" in origin.head, "data" in origin.head
+    routes = ["surrogate"] if measured else ["surrogate", "direct", *([] if dear else ["hybrid"])]
     extra = "".join(f"[{kind}]" for kind in origin.head.get("simulator", ()) if kind in _EXTRAS)
     more = {
         "name": name,
@@ -270,6 +272,7 @@ def _write(folder: Path, name: str, origin: Origin, told: Mapping[str, Any]) -> 
         "trust": list(origin.trust),
         "routes": routes,
         "dear": dear,
+        "measured": measured,
     }
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("aimback.workflow"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
