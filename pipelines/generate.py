@@ -71,7 +71,8 @@ def _read_measured(job: Job) -> Measurements | None:
     if problems := measured.problems:
         write_table(file, ["problem"], [[problem] for problem in problems])
         more = [f"and {len(problems) - _NAMED} more, see {file}"] if len(problems) > _NAMED else []
-        told.append(f"{len(problems)} rows are left out: {', '.join([*problems[:_NAMED], *more])}")
+        rows = "1 row is" if len(problems) == 1 else f"{len(problems):,} rows are"
+        told.append(f"{rows} left out: {', '.join([*problems[:_NAMED], *more])}")
     print(f"{job.name}: {task.data}: {'; '.join(told)}")
     return measured
 

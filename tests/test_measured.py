@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from aimback.settings.costs import check_costs
 from omegaconf import OmegaConf
 from test_init import Lab
 from torch import Tensor
@@ -31,13 +32,13 @@ from aimback.learn.surrogate_training import train_surrogate
 from aimback.runtime.project import CONF, ROOT
 from aimback.settings import foreign
 from aimback.settings.build import build
-from aimback.settings.costs import check_costs
 from aimback.settings.foreign import find_out, reuse_findings
 from aimback.settings.learning import NetworkSettings, TrainingSettings
 from aimback.settings.tree import read_settings
 from aimback.tasks.base import Task
 from aimback.tasks.laws import LAWS, list_laws
 from aimback.tasks.measured import MeasuredTask
+from aimback.workflow.origin import read_data
 
 T = torch.float64
 HEADER = "speed [m/s],angle [rad],wind [m/s],distance [m]"
@@ -140,6 +141,17 @@ def test_a_table_that_will_not_do_is_one_line_before_the_first_stage(
     with pytest.raises(UserError) as caught:
         find_out({"runs": NODE}, [])
     assert str(caught.value).startswith("task.runs: ") and says in str(caught.value)
+
+
+def test_init_takes_the_columns_that_vary(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"who": ["me", "you"], "mass [kg]": [3, 3], "speed [m/s]": [1, 4.5], "distance": [None, 2]})
+    frame = pd.concat([frame, pd.DataFrame({"speed [m/s]": [math.nan], "distance": [8.0]})])
+    frame.to_parquet(tmp_path / "runs.parquet")
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    for name in ("runs.parquet", "runs.csv"):
+        origin = read_data(str(tmp_path / name), "lab")
+        assert origin.ranges == {"speed": ([1.0, 4.5, "m/s"], "of the data"), "distance": ([2.0, 8.0], "of the data")}
+        assert origin.head == {"data": name}
 
 
 # ---- the task
@@ -317,7 +329,7 @@ def test_a_table_becomes_a_report(tmp_path: Path) -> None:
         *("compose", "generate@mylab", "train@mylab-surrogate", "invert@mylab-surrogate", "evaluate@mylab"),
         *("report@mylab", "publish"),
     ]
-    assert "1 rows are left out: line 302: angle is empty" in done.printed
+    assert "1 row is left out: line 302: angle is empty" in done.printed
     assert "MLflow: 2 runs written" in done.printed
     (metrics,) = json.loads((lab.root / "outputs/mylab/evaluate/metrics.json").read_text()).values()
     assert (metrics["simulations"], metrics["training_examples"], metrics["targets"]) == (0, 300, 300)

@@ -106,9 +106,9 @@ def believe(task: Task, targets: Targets, solution: Solution) -> Answers:
     It is `believed` where the route believes in a hit by controls inside the box, `missed` where soft walls let
     it take others, and else named after how the start stopped. Outcome and miss are NaN.
     """
-    controls = _rank(solution.controls, solution)[:, 0].double()
-    believed = _rank(solution.believed_miss, solution)[:, 0].double()
-    stopped = _rank(solution.start_status, solution)[:, 0]
+    controls = order_by_rank(solution.controls, solution)[:, 0].double()
+    believed = order_by_rank(solution.believed_miss, solution)[:, 0].double()
+    stopped = order_by_rank(solution.start_status, solution)[:, 0]
     status = torch.tensor([_UNLESS_SOLVED[start] for start in StartStatus])[stopped.long()]
     hits, outside = believed <= task.tolerance, task.box.is_outside(controls)
     status[hits & ~outside] = Status.BELIEVED

@@ -39,7 +39,8 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
 
     The page embeds its figures and Plotly; the Markdown file links to the still figures where they lie.
     """
-    routes, compared = list(results[0].routes), not all(result.is_believed for result in results)
+    routes = list(results[0].routes)
+    compared, believed = (any(result.is_believed == one for result in results) for one in (False, True))
     content = {
         "results": [_content(result, markdown.parent) for result in results],
         "summary": summary(results),
@@ -49,7 +50,7 @@ def write_report(results: Sequence[TaskResult], *, page: Path, markdown: Path, c
         "colours": {route: COLOURS[route] for route in routes},
         "other_colours": {route: COLOURS[route] for route in routes if route not in _STYLED},
         "compared": compared,
-        "rule": RULE if compared else TRUST,
+        "rule": " ".join([*([RULE] if compared else []), *([TRUST] if believed else [])]),
     }
     templates = _templates(autoescape=True)
     # Only these may run, told by their hashes: nothing that a user's file holds can.

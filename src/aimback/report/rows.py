@@ -79,7 +79,8 @@ def table(result: TaskResult) -> list[Row]:
     error = f"the simulator's own error{miss.removeprefix('miss')}, greatest"
     rows = [
         row("targets", "targets"),
-        row("targets within reach", "reachable_targets"),
+        # Without a simulator nothing tells which are out of reach.
+        *([] if result.is_believed else [row("targets within reach", "reachable_targets")]),
         row("solved, of these", "solved_fraction", percent),
         row(f"{miss}, median", "miss_median"),
         row(f"{miss}, 90 %", "miss_p90"),

@@ -27,11 +27,11 @@ RULE = (
 )
 
 TRUST = (
-    "There is no simulator, so no answer was simulated again, and no route is known to be better. What a network errs by "
-    "is measured on rows that it has not learned from, a fifth of the data at a time; nine of ten new measurements from "
-    "where the data come from are within its bound. An answer lies outside of the data where it is farther from the "
-    "nearest rows than 99 % of the rows are. A search seeks the rim of the box, and the places where a network errs, "
-    "more than chance does: measure some of the answers."
+    "There is no simulator, so no answer was simulated again, and no route is known to be better. What a network errs "
+    "by is measured on rows that it has not learned from, a fifth of the data at a time; nine of ten new measurements "
+    "from where the data come from are within its bound. An answer lies outside of the data where it is farther from "
+    "the nearest rows than 99 % of the rows are. A search seeks the rim of the box, and the places where a network "
+    "errs, more than chance does: measure some of the answers."
 )
 
 
