@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from aimback.settings.costs import check_costs
+from aimback.settings.limits import check_limits
 from omegaconf import OmegaConf
 from test_init import Lab
 from torch import Tensor
@@ -210,7 +210,7 @@ def test_routes_through_a_simulator_are_refused(project: Path, route: str) -> No
         tree: Any = OmegaConf.to_container(hydra.compose("config", [f"routes=[surrogate,{route}]"]), resolve=True)
     tree |= {"task": {"runs": NODE}, "tasks": ["runs"], "examined": ["runs"]}
     with pytest.raises(UserError, match=rf"^task\.runs: has no simulator for the route {route}; choose"):
-        check_costs(read_settings(tree))
+        check_limits(read_settings(tree))
 
 
 # ---- what is believed

@@ -34,7 +34,7 @@ AT_THE_RIM = {
     "pickle": [],
     "multiprocessing": ["src/aimback/simulators"],
     "scipy": [],
-    "pandas": ["src/aimback/library", "src/aimback/tracking"],
+    "pandas": ["src/aimback/data/sheet.py", "src/aimback/library", "src/aimback/tracking"],
     "jax": ["src/aimback/simulators/maps.py"],
     "requests": ["src/aimback/simulators/umbridge.py"],
     "umbridge": ["src/aimback/simulators/umbridge.py"],

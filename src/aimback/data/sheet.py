@@ -73,7 +73,7 @@ def read_sheet(path: Path, what: str) -> Sheet:
 
 def _read_parquet(path: Path) -> Sheet:
     try:
-        import pandas as pd  # type: ignore[import-untyped]
+        import pandas as pd
 
         frame = pd.read_parquet(path)
     except ImportError as error:

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,12 @@ class DescribedTask(Task):
         function: Callable[..., Any] | None = None,
     ) -> None:
         simulator = Description.model_validate(simulator)  # MLflow keeps it as a mapping
-        inputs, results = describe_axes(self, controls, outcomes, conditions)
+        axes = read_axes(controls, outcomes, conditions)
+        inputs = axes.inputs
+        self.box, self.conditions, self.outcomes = axes.box, axes.conditions, axes.outcomes
+        self.tolerances, self.tolerance = axes.tolerances, axes.tolerance
+        if axes.sigmas is not None:
+            self._sigmas = axes.sigmas
         if constraints:
             ranges = {axis.name: (axis.lower, axis.upper) for axis in self.box.axes}
             numbers = [one for one in spread_arrays(inputs[0]) if isinstance(one.value, int | float)]
@@ -72,7 +77,7 @@ class DescribedTask(Task):
             self._costs = Preference.model_validate(preference).make(self.box, inputs[0])
         self._allowed: int | None = None
         self._simulator = Simulator(
-            simulator, inputs[0], inputs[1], [one.quantity for one in results], self.box, function
+            simulator, inputs[0], inputs[1], [one.quantity for one in axes.results], self.box, function
         )
 
     @functools.cached_property
@@ -142,32 +147,53 @@ class DescribedTask(Task):
         return replace(self._simulator, description=description).probe(self.conditions)
 
 
-def describe_axes(
-    task: Task, controls: dict[str, Any], outcomes: dict[str, Any], conditions: dict[str, Any] | None
-) -> tuple[list[list[Quantity]], list[Outcome]]:
-    """Give a task the box, conditions, outcomes and tolerances that a config describes, see `DescribedTask`.
+@dataclass(frozen=True)
+class Axes:
+    """What a config says of the controls, conditions and outcomes of a task.
 
-    Returns:
-        The controls and the conditions; the outcomes.
+    Attributes:
+        inputs: the controls and the conditions, with those that are pinned.
+        results: the outcomes.
+        sigmas: standard deviations of measured targets, one an outcome; None where none is given.
+    """
+
+    inputs: tuple[list[Quantity], list[Quantity]]
+    results: list[Outcome]
+    box: Box
+    conditions: Box
+    outcomes: Box
+    tolerances: tuple[float, ...]
+    tolerance: float
+    sigmas: tuple[float | None, ...] | None
+
+
+def read_axes(controls: dict[str, Any], outcomes: dict[str, Any], conditions: dict[str, Any] | None) -> Axes:
+    """Read what a config describes, see `DescribedTask`.
 
     Raises:
         UserError: names the key that is wrong.
     """
-    inputs = [read_quantities(controls, "controls"), read_quantities(conditions or {}, "conditions")]
+    inputs = read_quantities(controls, "controls"), read_quantities(conditions or {}, "conditions")
     results = read_outcomes(outcomes)
-    task.box, task.conditions = (_make_box(quantities) for quantities in inputs)
-    if len(task.box) == 0:
+    box, given = (_make_box(quantities) for quantities in inputs)
+    if len(box) == 0:
         raise UserError("controls: name at least one with a range, e.g. speed: [0, 10, m/s]")
     names = [one.name for part in inputs for one in part]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"conditions.{twice}: is a control too")
-    task.outcomes = _make_box([_span(one.quantity) for one in results])
-    task.tolerances = tuple(one.tolerance for one in results for _ in range(one.quantity.columns))
-    if results[0].sigma is not None:
-        vars(task)["_sigmas"] = tuple(one.sigma for one in results for _ in range(one.quantity.columns))
+    tolerances = tuple(one.tolerance for one in results for _ in range(one.quantity.columns))
+    sigmas = tuple(one.sigma for one in results for _ in range(one.quantity.columns))
     alike = len({(one.quantity.unit, one.tolerance) for one in results}) == 1
-    task.tolerance = task.tolerances[0] if alike else 1.0
-    return inputs, results
+    return Axes(
+        inputs=inputs,
+        results=results,
+        box=box,
+        conditions=given,
+        outcomes=_make_box([_span(one.quantity) for one in results]),
+        tolerances=tolerances,
+        tolerance=tolerances[0] if alike else 1.0,
+        sigmas=None if results[0].sigma is None else sigmas,
+    )
 
 
 def complete(node: Mapping[str, Any], findings: Findings) -> dict[str, Any]:

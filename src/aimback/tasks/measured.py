@@ -6,7 +6,7 @@ from torch import Tensor
 
 from aimback.core.errors import UserError
 from aimback.tasks.base import Task
-from aimback.tasks.described import describe_axes
+from aimback.tasks.described import read_axes
 
 
 class MeasuredTask(Task):
@@ -23,8 +23,10 @@ class MeasuredTask(Task):
     def __init__(
         self, data: str, controls: dict[str, Any], outcomes: dict[str, Any], conditions: dict[str, Any] | None = None
     ) -> None:
-        inputs, _ = describe_axes(self, controls, outcomes, conditions)
-        for kind, part in zip(("controls", "conditions"), inputs, strict=True):
+        axes = read_axes(controls, outcomes, conditions)
+        self.box, self.conditions, self.outcomes = axes.box, axes.conditions, axes.outcomes
+        self.tolerances, self.tolerance = axes.tolerances, axes.tolerance
+        for kind, part in zip(("controls", "conditions"), axes.inputs, strict=True):
             if pinned := next((one.name for one in part if one.value is not None), None):
                 raise UserError(
                     f"{kind}.{pinned}: give its range; where data are constant it says nothing, leave it out"
