@@ -192,6 +192,9 @@ def test_only_what_conf_itself_trusts_is_run() -> None:
     command = {"simulator": {"command": "sh -c {speed}"}}
     with pytest.raises(UserError, match="is not trusted"):
         hash_code(command, "task.drop", ["sh"])
+    command = {"simulator": {"command": "foreign.sh {speed}"}}
+    with pytest.raises(UserError, match="is not trusted"):  # a package is no program of the same name
+        hash_code(command, "task.drop", ["foreign"])
     with pytest.raises(UserError, match="must name a Task of aimback"):
         build({"_target_": "foreign.Network"}, Task)  # type: ignore[type-abstract]
 

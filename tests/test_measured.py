@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from aimback.settings.limits import check_limits
 from omegaconf import OmegaConf
 from test_init import Lab
 from torch import Tensor
@@ -34,6 +33,7 @@ from aimback.settings import foreign
 from aimback.settings.build import build
 from aimback.settings.foreign import find_out, reuse_findings
 from aimback.settings.learning import NetworkSettings, TrainingSettings
+from aimback.settings.limits import check_limits
 from aimback.settings.tree import read_settings
 from aimback.tasks.base import Task
 from aimback.tasks.laws import LAWS, list_laws

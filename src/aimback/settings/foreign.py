@@ -37,9 +37,9 @@ def check_trust(tree: Mapping[str, Any]) -> list[str]:
     return trusted
 
 
-def is_trusted(target: str, trusted: list[str]) -> bool:
-    """Whether a module, or a command, file, folder or address as a whole, may be run."""
-    return target in trusted or target.partition(":")[0].partition(".")[0] in trusted
+def _name_trust(kind: str, target: str) -> str:
+    """What must be listed for a target to be run: the package of a function; a command, file or address as a whole."""
+    return target.partition(":")[0].partition(".")[0] if kind in ("call", "_target_") else target
 
 
 def _find_target(node: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -79,9 +79,10 @@ def hash_code(node: Mapping[str, Any], place: str, trusted: list[str]) -> str | 
 
 def _hash_target(node: Mapping[str, Any], kind: str, target: str, where: str, trusted: list[str]) -> str:
     """The hash of what a task names by `kind`."""
-    if not is_trusted(target, trusted):
-        wanted = quote(target.partition(":")[0].partition(".")[0] if kind in ("call", "_target_") else target)
-        raise UserError(f"{where}: {quote(target)} is not trusted; list it in conf/config.yaml, trust: [{wanted}]")
+    if (wanted := _name_trust(kind, target)) not in trusted:
+        raise UserError(
+            f"{where}: {quote(target)} is not trusted; list it in conf/config.yaml, trust: [{quote(wanted)}]"
+        )
     try:
         if kind in ("call", "_target_"):
             module = target.partition(":")[0] if kind == "call" else target.rpartition(".")[0]
