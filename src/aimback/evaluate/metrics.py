@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.ledger import Ledger
-from aimback.core.problem import Solution, Status
+from aimback.core.problem import Solution, StartStatus, Status
 from aimback.data.exactness import FACTORS, Simulated, simulate_closely
 from aimback.data.targets import Targets
 from aimback.evaluate.judge import Answers, count_resimulations, find_reachable
@@ -42,7 +42,7 @@ def measure(
     counts = answers.status.bincount(minlength=len(Status)).tolist()
     many = int(reachable.sum())
     measured["solved_fraction"] = counts[Status.SOLVED] / many if many else None
-    measured["arrived_fraction"] = float(arrived.double().mean())
+    measured["arrived_fraction"] = _share_arrived(solution)
     measured |= _spread("steps_to_tolerance", steps[arrived].double(), ("median", "p90"))
     curve = compute_r_t(task, targets, truth)[:, 0]
     for first in sorted({1, min(50, len(curve)), len(curve)}):
@@ -85,7 +85,7 @@ def measure_belief(
     worst = float(answers.believed_miss[hits].max()) if hits.any() else None
     measured["hit_miss_p90"] = None if worst is None else worst + held_out["held_out_miss_p90"]
     measured["outside_data_fraction"] = int(outside.sum()) / many
-    measured["arrived_fraction"] = float((steps >= 0).double().mean())
+    measured["arrived_fraction"] = _share_arrived(solution)
     measured |= _spread("steps_to_tolerance", steps[steps >= 0].double(), ("median", "p90"))
     measured["outside_fraction"] = float(task.box.is_outside(answers.controls[rows]).double().mean())
     # Nothing tells which targets are out of reach.
@@ -94,6 +94,12 @@ def measure_belief(
     counts = answers.status.bincount(minlength=len(Status)).tolist()
     measured["status"] = {status.name.lower(): counts[status] for status in Status if status != Status.SOLVED}
     return measured
+
+
+def _share_arrived(solution: Solution) -> float:
+    """The share of the starts, of those that were begun, that their route believes to have arrived."""
+    begun = solution.start_status != StartStatus.NOT_BEGUN
+    return float((solution.steps_to_tolerance >= 0)[begun].double().mean())
 
 
 def follow_descents(

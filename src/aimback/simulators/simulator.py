@@ -97,10 +97,7 @@ class Simulator:
         if isinstance(function, torch.nn.Module):
             return [self._call_tensors(function.eval().requires_grad_(False), "batch", probing)]
         check_arguments(function, [quantity.name for quantity in self.inputs], self.description.place)
-        module = vars(sys.modules.get(getattr(function, "__module__", None) or "", None) or torch)
-        knows = (
-            {name for name in ("torch", "jax") if _imports(module, name)} if module is not vars(torch) else {"torch"}
-        )
+        knows = _find_libraries(function)
         named = Named(function, self.inputs, self.outcomes, self.description.place)
         calls = [self._call_tensors(function, cases, probing) for cases in ("batch", "vmap")]
         if "torch" in knows:
@@ -188,11 +185,13 @@ class _Demanding:
         return detached
 
 
-def _imports(module: Any, package: str) -> bool:
-    """Whether a module has imported something of a package, by name."""
-    homes = [getattr(value, "__name__", "") or "" for value in module.values() if hasattr(value, "__spec__")]
-    homes += [getattr(value, "__module__", "") or "" for value in module.values() if callable(value)]
-    return any(str(home).partition(".")[0] == package for home in homes)
+def _find_libraries(function: Any) -> set[str]:
+    """Of which of PyTorch and JAX the module of a function has imported something."""
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    values = [] if module is None else list(vars(module).values())
+    homes = [getattr(value, "__name__", "") or "" for value in values if hasattr(value, "__spec__")]
+    homes += [getattr(value, "__module__", "") or "" for value in values if callable(value)]
+    return {str(home).partition(".")[0] for home in homes} & {"torch", "jax"}
 
 
 def _load_module(path: Path) -> Any:
