@@ -39,6 +39,12 @@ def count(speed: Any, angle: Any) -> Any:
     return speed**2 * np.sin(2 * angle) / 9.81
 
 
+def raising_for_some(speed: Any, angle: Any) -> Any:
+    if np.max(speed) > 9.99:
+        raise ValueError("too fast")
+    return speed * np.sin(angle)
+
+
 def rounded(speed: Any, angle: Any) -> Any:
     return np.round(speed**2 * np.sin(angle), 4)
 

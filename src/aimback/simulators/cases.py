@@ -4,7 +4,6 @@ import functools
 import math
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,7 @@ from aimback.simulators.description import Description
 from aimback.simulators.journal import Journal
 from aimback.simulators.pool import LEAST_RUNS, Pool, Result, summarise_failures
 from aimback.simulators.quantity import Quantity, name_cases, read_outcome
-from aimback.simulators.reasons import describe_error
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that gave no outcome, and why."""
-
-    case: Mapping[str, Any]
-    reason: str
+from aimback.simulators.reasons import Failure, describe_error
 
 
 class CaseRows:
@@ -162,8 +153,8 @@ class OwnRows:
         return self.inner(controls, conditions), self.inner.differentiate(controls, conditions)
 
 
-def find_cases(rows: Any) -> CaseRows | None:
-    """The map of cases that others are made around; None where there is none."""
-    while rows is not None and not isinstance(rows, CaseRows):
-        rows = getattr(rows, "inner", None)
+def find_inner(rows: Any) -> Any:
+    """The map of rows that others are made around."""
+    while hasattr(rows, "inner"):
+        rows = rows.inner
     return rows

@@ -1,16 +1,19 @@
 """Functions of named arguments as maps of rows, in the arrays that they were written for."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aimback.autodiff import any_torch, dual
-from aimback.core.errors import UserError
-from aimback.simulators.quantity import Quantity, list_parts, pin, split_columns
+from aimback.core.errors import UserError, is_out_of_memory
+from aimback.simulators.quantity import Quantity, list_parts, name_cases, pin, split_columns
+from aimback.simulators.reasons import Failure, describe_error
 
 
 class RowMap(Protocol):
@@ -97,18 +100,42 @@ MODES: dict[str, any_torch.Linearise] = {
 
 
 class ArrayRows:
-    """A function of whole arrays of NumPy; it has no derivatives of its own."""
+    """A function of whole arrays of NumPy; it has no derivatives of its own.
 
-    def __init__(self, named: Named) -> None:
-        self._named = named
+    Args:
+        strict: whether what it raises is raised; otherwise its rows are tried one by one, and those that fail marked.
+
+    Attributes:
+        failures: the rows that have failed so far.
+    """
+
+    def __init__(self, named: Named, *, strict: bool) -> None:
+        self._named, self._strict = named, strict
+        self.failures: list[Failure] = []
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         inputs = torch.cat([controls, conditions], dim=-1).to("cpu", torch.float64).numpy()
+        return torch.from_numpy(self._call(inputs)).to(controls)
+
+    def _call(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        try:
+            with contextlib.chdir("."):  # it may go elsewhere
+                return self._call_at_once(inputs)
+        except Exception as error:
+            if self._strict or is_out_of_memory(error):
+                raise
+            if len(inputs) > 1:
+                return np.concatenate([self._call(row) for row in inputs[:, None]])
+            (case,) = name_cases(self._named.inputs, inputs)
+            self.failures.append(Failure(case, describe_error(error)))
+            return np.full((1, sum(outcome.columns for outcome in self._named.outcomes)), np.nan)
+
+    def _call_at_once(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
         columns = []
         for outcome, part in self._named(inputs):
             array = np.asarray(part, dtype=np.float64)
             columns.append(np.broadcast_to(array, len(inputs))[:, None] if outcome.size is None else array)
-        return torch.from_numpy(np.concatenate(columns, axis=-1)).to(controls)
+        return np.concatenate(columns, axis=-1)
 
 
 class JaxRows:

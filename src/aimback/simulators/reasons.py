@@ -1,10 +1,25 @@
 """Why a run of a foreign simulator failed, on one line."""
 
 import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from aimback.core.errors import UserError
 
 LONGEST_REASON = 300  # characters
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that gave no outcome, and why.
+
+    Attributes:
+        case: the arguments of the simulator, by name.
+    """
+
+    case: Mapping[str, Any]
+    reason: str
 
 
 class FailedRunError(Exception):

@@ -104,7 +104,7 @@ class Simulator:
             calls.append(self._call_tensors(function, "one", probing))
         if "jax" in knows:
             calls.insert(0, Candidate("jax", "one", ["jax"], lambda _: JaxRows(named)))
-        calls.append(Candidate("numpy", "batch", [], lambda _: ArrayRows(named)))  # type: ignore[arg-type, return-value]
+        calls.append(Candidate("numpy", "batch", [], lambda _: ArrayRows(named, strict=probing)))  # type: ignore[arg-type, return-value]
         calls.append(Candidate("numpy", "one", [], self._make_cases))
         if "torch" in knows:  # tensors without a gradient
             calls += [self._call_tensors(function, cases, False, modes=[]) for cases in ("batch", "one")]

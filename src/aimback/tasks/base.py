@@ -12,7 +12,7 @@ from aimback.autodiff import any_torch, dual
 from aimback.core.box import Box
 from aimback.core.distance import Distance
 from aimback.core.errors import UserError, is_out_of_memory
-from aimback.simulators.cases import Failure
+from aimback.simulators.reasons import Failure
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from aimback.core.box import Box
 from aimback.core.constraints import read_constraints
-from aimback.core.errors import OverBudgetError, UserError
-from aimback.simulators.cases import Failure, find_cases
+from aimback.core.errors import OverBudgetError, UserError, is_out_of_memory
+from aimback.simulators.cases import CaseRows, find_inner
 from aimback.simulators.description import Description
 from aimback.simulators.maps import RowMap
 from aimback.simulators.probe import SAMPLES, Findings
 from aimback.simulators.quantity import Outcome, Quantity, read_outcomes, read_quantities, spread_arrays
+from aimback.simulators.reasons import Failure, describe_error
 from aimback.simulators.simulator import Simulator
 from aimback.simulators.source import FOUND
 from aimback.tasks.base import Task
@@ -106,18 +107,28 @@ class DescribedTask(Task):
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         leading, rows = _flatten(controls, conditions)
         self._spend(len(rows[0]))
-        return self._rows(*rows).reshape(*leading, len(self.outcomes))
+        outcomes: Tensor = self._call(self._rows, rows)
+        return outcomes.reshape(*leading, len(self.outcomes))
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         leading, rows = _flatten(controls, conditions)
         self._spend(len(rows[0]) * self.simulations_a_jacobian)
-        outcomes, jacobians = self._rows.linearise(*rows)
+        outcomes, jacobians = self._call(self._rows.linearise, rows)
         shape = (*leading, len(self.outcomes))
         return outcomes.reshape(shape), jacobians.reshape(*shape, len(self.box))
 
     @property
     def rows_at_once(self) -> int | None:
         return None if self._simulator.description.cases != "one" else _CASES_AT_ONCE
+
+    def _call(self, work: Callable[..., Any], rows: list[Tensor]) -> Any:
+        """Call what is a user's own: whatever it raises becomes one line, and its trace is in the log."""
+        try:
+            return work(*rows)
+        except Exception as error:
+            if isinstance(error, UserError) or is_out_of_memory(error):
+                raise
+            raise UserError(f"{self.description.place}: {describe_error(error)}") from error
 
     def allow(self, simulations: int | None) -> None:
         self._allowed = simulations
@@ -131,13 +142,12 @@ class DescribedTask(Task):
             self._allowed -= simulations
 
     def keep_runs(self, path: Path, identity: str) -> None:
-        if (rows := find_cases(self._rows)) is not None:
+        if isinstance(rows := find_inner(self._rows), CaseRows):
             rows.keep(path, identity)
 
     @property
     def failures(self) -> Sequence[Failure]:
-        rows = find_cases(self._rows)
-        return () if rows is None else rows.failures
+        return getattr(find_inner(self._rows), "failures", ())
 
     def probe(self, *, anew: bool = False) -> Findings:
         """Find out what the description leaves open, with some simulations; `anew`: also what it does not."""
