@@ -123,7 +123,7 @@ class Prober:
         generator = torch.Generator().manual_seed(0)
         controls, conditions = self.box.sample(SAMPLES, generator), self.conditions.sample(SAMPLES, generator)
         calls, plain = 0, None
-        failure: UserError | None = None
+        failure: str | None = None
         reasons: list[str] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is tried and then not used
@@ -133,13 +133,10 @@ class Prober:
                 if reason is None:
                     try:
                         found = self._examine(candidate, rows, controls, conditions)
-                    except UserError as error:  # no run gives an outcome
-                        failure = error
-                        continue
-                    except Exception as error:  # one case alone may fail in any way, and with it all beside it
+                    except Exception as error:  # one case may fail in any way, and with it all beside it
                         if is_out_of_memory(error):
                             raise
-                        failure = UserError(_first_line(error))
+                        failure = _first_line(error)
                         continue
                     finally:
                         calls += rows.calls
