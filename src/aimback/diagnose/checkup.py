@@ -143,21 +143,7 @@ def check_up(
     def simulate(rows: slice) -> Tensor:
         return timed(controls[rows], conditions[rows])
 
-    try:
-        first = simulate(slice(0, 1))
-    except Exception as raised:  # whatever a user's simulator raises
-        if isinstance(raised, UserError) or is_out_of_memory(raised):
-            raise
-        reason = str(raised).strip().partition("\n")[0]
-        raise UserError(f"a call with one case fails ({type(raised).__name__}: {reason})") from raised
-    if first.shape != (1, len(task.outcomes)):
-        raise UserError(f"a case gives outcomes of shape {tuple(first.shape)}, not {(1, len(task.outcomes))}")
-    again = first
-    if timed.times[0][1] < _STARTING * seconds:
-        # The first call is slower than any other: processes start, and libraries are imported. It tells of no time.
-        again = simulate(slice(0, 1))
-        del timed.times[0]
-        timed.left = seconds - timed.times[0][1]
+    first, again = _begin(timed, simulate, workers)
     a_call = min(seconds for _, seconds in timed.times)
     alone = [first, *(simulate(slice(row, row + 1)) for row in range(1, max(1, timed.afford(_ALONE, a_call, 0.1))))]
     calls = torch.tensor([seconds for _, seconds in timed.times], dtype=torch.float64)
@@ -172,7 +158,9 @@ def check_up(
         outcomes = torch.cat([outcomes, simulate(slice(few, few + more))])
         longer = timed.times[-1][1]
         further = max((longer - together) / (more - few), 0.05 * longer / more)
-        a_case = (longer + further * (_MANY - more)) / _MANY
+        # What runs case by case takes as long for each of many.
+        one_by_one = task.rows_at_once is not None
+        a_case = longer / more if one_by_one else (longer + further * (_MANY - more)) / _MANY
     timed.is_limited = True
     fine = torch.isfinite(outcomes).all(-1)
     reasons: Counter[str] = Counter(failure.reason for failure in task.failures)
@@ -208,6 +196,32 @@ def check_up(
         a_case=a_case,
         pilots=pilots,
     )
+
+
+def _begin(timed: _Timed, simulate: Callable[[slice], Tensor], workers: int) -> tuple[Tensor, Tensor]:
+    """Simulate the first case twice. Calls that start processes and import libraries tell of no time.
+
+    Raises:
+        UserError: it cannot be called with one case, or gives something else than its outcomes.
+    """
+    task, seconds = timed.task, timed.left
+    try:
+        first = again = simulate(slice(0, 1))
+    except Exception as raised:  # whatever a user's simulator raises
+        if isinstance(raised, UserError) or is_out_of_memory(raised):
+            raise
+        reason = str(raised).strip().partition("\n")[0]
+        raise UserError(f"a call with one case fails ({type(raised).__name__}: {reason})") from raised
+    if first.shape != (1, len(task.outcomes)):
+        raise UserError(f"a case gives outcomes of shape {tuple(first.shape)}, not {(1, len(task.outcomes))}")
+    if timed.times[0][1] < _STARTING * seconds:
+        if workers > 1:
+            simulate(slice(0, workers))
+        starting = len(timed.times)
+        again = simulate(slice(0, 1))
+        del timed.times[:starting]
+        timed.left = seconds - timed.times[0][1]
+    return first, again
 
 
 def _measure_noise(timed: _Timed, controls: Tensor, conditions: Tensor) -> Tensor:
