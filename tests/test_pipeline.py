@@ -365,7 +365,8 @@ def test_mlflow_has_one_complete_set_for_every_state(repository: Repository) -> 
     direct, surrogate = drag["direct"].data, drag["surrogate"].data
     own = {name for name in direct.params.keys() ^ surrogate.params.keys() if not name.startswith("route.")}
     assert own == set()
-    assert direct.metrics.keys() - surrogate.metrics.keys() == set()
+    # Of a route that hits nothing there are no distinct answers to count.
+    assert direct.metrics.keys() - surrogate.metrics.keys() <= {"distinct_answers_median"}
     for name in ("miss_median", "solved_fraction", "simulations", "gradients", "seconds_solve", "loss", "miss"):
         assert name in direct.metrics
     assert len(client.get_metric_history(drag["direct"].info.run_id, "miss")) > 1
