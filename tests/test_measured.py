@@ -210,7 +210,8 @@ def test_routes_through_a_simulator_are_refused(project: Path, route: str) -> No
         tree: Any = OmegaConf.to_container(hydra.compose("config", [f"routes=[surrogate,{route}]"]), resolve=True)
     tree |= {"task": {"runs": NODE}, "tasks": ["runs"], "examined": ["runs"]}
     with pytest.raises(UserError, match=rf"^task\.runs: has no simulator for the route {route}; choose"):
-        check_limits(read_settings(tree))
+        settings = read_settings(tree)
+        check_limits(settings, settings.tasks)
 
 
 # ---- what is believed

@@ -41,7 +41,7 @@ def test_further_starts_are_for_targets_that_none_has_hit() -> None:
     ledger = Ledger()
     problem = pose([[0.5, 0.6, 0.7, 0.8], [-0.4, -0.6, 0.7, 0.8]])
     solution = solve_in_rounds(
-        Counted(TwoWells(), ledger, simulates=True), problem, LevenbergMarquardt(), torch.Generator()
+        [Counted(TwoWells(), ledger, simulates=True)], problem, LevenbergMarquardt(), torch.Generator()
     )
     begun = solution.start_status != StartStatus.NOT_BEGUN
     assert begun.tolist() == [[True, False, False, False], [True, True, True, True]]
@@ -78,5 +78,13 @@ def test_a_budget_without_a_first_look_says_what_it_would_take() -> None:
     forward = Counted(TwoWells(), Ledger(), simulates=True, limit=3)
     with pytest.raises(OverBudgetError, match=r"budget.simulations: 3 are allowed, 0 were made, and 4 more are needed"):
         solve(forward, pose([[-0.4, -0.6], [0.5, 0.6]]), LevenbergMarquardt(), torch.Generator())
-    solution = solve_in_rounds(forward, pose([[-0.4, -0.6], [0.5, 0.6]]), LevenbergMarquardt(), torch.Generator())
+    solution = solve_in_rounds([forward], pose([[-0.4, -0.6], [0.5, 0.6]]), LevenbergMarquardt(), torch.Generator())
     assert (solution.start_status[:, 1] == StartStatus.NOT_BEGUN).all()
+
+
+def test_easier_maps_come_first_in_each_round() -> None:
+    easier, last = Ledger(), Ledger()
+    forwards = [Counted(TwoWells(), ledger, simulates=True) for ledger in (easier, last)]
+    solution = solve_in_rounds(forwards, pose([[0.9, 0.6], [-0.4, 0.7]]), LevenbergMarquardt(), torch.Generator())
+    assert (solution.start_status == StartStatus.ARRIVED).any(-1).all()
+    assert easier.simulations > 3 and last.simulations >= 3  # three starts were begun

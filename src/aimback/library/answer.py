@@ -62,7 +62,7 @@ class Answer:
 
     @property
     def miss(self) -> Any:
-        """How far that is from the target, in the outcome's unit."""
+        """How far that is from the target, in `wish.task.miss_unit`."""
         return self._take(self.judged.miss)
 
     @property
@@ -102,7 +102,7 @@ class Answer:
 
     def __repr__(self) -> str:
         spent = f"{count_noun(self.simulations, 'simulation')}, {number(self.seconds)} s"
-        unit, tolerance = self.wish.task.outcomes.axes[0].unit, number(self.wish.task.tolerance)
+        unit, tolerance = self.wish.task.miss_unit, number(self.wish.task.tolerance)
         within = f"tolerance {tolerance} {unit}".rstrip()
         if self.wish.is_single:
             controls = ", ".join(f"{axis.name} = {value:.6g}" for axis, value in self._pair())

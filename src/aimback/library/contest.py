@@ -26,9 +26,9 @@ from aimback.report.costs import list_metrics
 from aimback.report.result import TaskResult, list_routes
 from aimback.report.rows import table
 from aimback.report.verdict import verdict, winner
-from aimback.settings.posing import Proposals, pose_for_route
+from aimback.settings.limits import check_limits
+from aimback.settings.posing import Proposals, pose_for_route, search
 from aimback.settings.tree import Inversion, Optimisation, Refinement, Settings
-from aimback.solve.continuation import solve_by_continuation
 from aimback.solve.smoothed import smooth
 from aimback.tasks.base import Task
 
@@ -142,6 +142,7 @@ class _Contest:
 
     def decide(self) -> Comparison:
         wish, settings, task = self.wish, self.settings, self.wish.task
+        check_limits(settings, {wish.name: task})
         device, hardware = settings.hardware.device(), settings.hardware
         targets = wish.targets
         if targets is None:
@@ -151,14 +152,14 @@ class _Contest:
         networks = self.train()
         found: dict[str, tuple[Solution, Ledger]] = {}
         for name, inversion in settings.invert.items():
-            examples = settings.data.examples
+            examples = settings.count_examples()
             ledger = Ledger(simulations=examples, training_examples=examples)
             network = networks[inversion.network].to(device, inversion.torch_dtype)
             forward = Counted(network, ledger, simulates=False)
             found[name] = self.solve(f"invert-{name}", inversion, asked, forward), ledger
         for name, optimisation in settings.optimise.items():
             ledger = Ledger()
-            forward = Counted(task, ledger, simulates=True)
+            forward = Counted(task, ledger, simulates=True, limit=settings.budget.simulations)
             before = smooth(forward, task.box, optimisation.smoothing, self.make_stream("smoothing"))
             found[name] = self.solve(f"optimise-{name}", optimisation, asked, forward, before), ledger
         proposers = self.amortise()
@@ -166,7 +167,7 @@ class _Contest:
             proposer, spent = proposers[refinement.network]
             ledger = Ledger(**vars(spent))
             route = refinement.stop_where(settings.amortise[refinement.network].refine, task)
-            forward = Counted(task, ledger, simulates=True)
+            forward = Counted(task, ledger, simulates=True, limit=settings.budget.simulations)
             proposer = proposer.to(device, route.torch_dtype)
             found[name] = self.solve(f"refine-{name}", route, asked, forward, propose=proposer), ledger
         return self.judge(targets, {name: (solution.of(again), ledger) for name, (solution, ledger) in found.items()})
@@ -179,11 +180,12 @@ class _Contest:
 
         settings, task, hardware = self.settings, self.wish.task, self.settings.hardware
         data, device, trained = settings.data, hardware.device(), {}
+        examples = settings.count_examples()
         with self.meter("generate"):
             dataset = simulate_dataset(
-                task, data.examples, data.validation_fraction, self.make_stream("dataset"), device, hardware.torch_dtype
+                task, examples, data.validation_fraction, self.make_stream("dataset"), device, hardware.torch_dtype
             )
-        self.drawn.simulations += data.examples
+        self.drawn.simulations += examples
         for route in settings.train:
             network, training = settings.network_of(route, self.wish.name)
             with self.meter(f"train-{route}"):
@@ -231,7 +233,7 @@ class _Contest:
         device = self.settings.hardware.device()
         with self.meter(meter):
             problem, stream = pose_for_route(self.wish.task, route, targets, self.make_stream, device, propose)
-            return solve_by_continuation([*before, forward], problem, route.solver, stream)
+            return search(route, [*before, forward], problem, stream)
 
     def judge(self, targets: Targets, found: Mapping[str, tuple[Solution, Ledger]]) -> Comparison:
         wish, task, device = self.wish, self.wish.task, self.settings.hardware.device()
@@ -246,10 +248,8 @@ class _Contest:
             name: measure(task, targets, solution, truths[name], judged[name], ledger, reachable)
             for name, (solution, ledger) in found.items()
         }
-        axes, routes = task.outcomes.axes, list_routes(self.settings)
-        units = {axis.unit for axis in axes}
-        unit = units.pop() if len(units) == 1 else ""
-        result = TaskResult(wish.name, routes, unit, task.tolerance, metrics, self.meters, [], [], [], {})
+        routes = list_routes(self.settings)
+        result = TaskResult(wish.name, routes, task.miss_unit, task.tolerance, metrics, self.meters, [], [], [], {})
         answers = {
             name: Answer(wish, targets, solution, judged[name], ledger, self.meters[routes[name].solving]["seconds"])
             for name, (solution, ledger) in found.items()

@@ -35,7 +35,7 @@ def sketch_answers(task: Task, targets: Targets, answers: Answers, solution: Sol
         first, *others = [figure.add_subplot(1, 2 if many else 1, place + 1) for place in range(2 if many else 1)]
         _show_starts(first, task, answers, solution, int(targets.valid.nonzero()[0, 0]))
         for panel in others:
-            _show_misses(panel, {"answers": answers.miss}, task.outcomes.axes[0].unit, task.tolerance)
+            _show_misses(panel, {"answers": answers.miss}, task.miss_unit, task.tolerance)
     return figure
 
 

@@ -1,5 +1,7 @@
 """Settings that ask for more simulations than there can be, or for derivatives that are not there, are refused."""
 
+from collections.abc import Mapping
+
 from aimback.core.errors import UserError
 from aimback.settings.learning import HybridSettings
 from aimback.settings.tree import Settings
@@ -8,13 +10,13 @@ from aimback.tasks.base import Task
 from aimback.tasks.described import DescribedTask
 
 
-def check_limits(settings: Settings) -> None:
-    """Compare what the routes need with what the budget and the simulators offer, before the first stage.
+def check_limits(settings: Settings, tasks: Mapping[str, Task]) -> None:
+    """Compare what the routes need on tasks with what the budget and the simulators offer, before the first stage.
 
     Raises:
         UserError: names the route, and what to choose instead.
     """
-    for name, task in settings.tasks.items():
+    for name, task in tasks.items():
         if not task.has_simulator and (through := [*settings.optimise, *settings.refine]):
             raise UserError(f"task.{name}: has no simulator for the route {through[0]}; choose routes=[surrogate]")
         for route in [*settings.optimise, *settings.refine]:

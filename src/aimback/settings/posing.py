@@ -1,14 +1,17 @@
-"""What a route, as configured, asks of its solver."""
+"""What a route, as configured, asks of its solver, and how it searches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from aimback.core.problem import InverseProblem
+from aimback.core.problem import InverseProblem, Linearised, Solution
 from aimback.data.question import pose_problem
 from aimback.data.targets import Targets
 from aimback.settings.tree import Inversion, Optimisation, Refinement
+from aimback.solve.continuation import solve_by_continuation
+from aimback.solve.rounds import solve_in_rounds
+from aimback.solve.solver import Progress
 from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
 
@@ -40,3 +43,16 @@ def pose_for_route(
     else:
         starts = route.starts
     return pose_problem(task, targets, starts, generator, box=box, device=device, dtype=dtype)
+
+
+def search(
+    route: Inversion | Optimisation | Refinement,
+    forwards: Sequence[Linearised],
+    problem: InverseProblem,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> Solution:
+    """Descend through the maps, easier ones first, from all starts at once or in rounds, as the route has it."""
+    if not isinstance(route, Refinement) and route.starts.until_solved:
+        return solve_in_rounds(forwards, problem, route.solver, generator, progress)
+    return solve_by_continuation(forwards, problem, route.solver, generator, progress)

@@ -1,5 +1,6 @@
 """Starts one after the other: more of them only for the targets that none has hit so far."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor
 
 from aimback.core.errors import OverBudgetError
 from aimback.core.problem import History, InverseProblem, Linearised, Solution, StartStatus
-from aimback.solve.multistart import HISTORY_ROWS, solve
+from aimback.solve.continuation import solve_by_continuation
+from aimback.solve.multistart import HISTORY_ROWS
 from aimback.solve.solver import Progress, Solver
 
 # Of the tolerance: a start that has come so close is done.
@@ -15,7 +17,7 @@ _CLOSE = 0.1
 
 
 def solve_in_rounds(
-    forward: Linearised,
+    forwards: Sequence[Linearised],
     problem: InverseProblem,
     solver: Solver,
     generator: torch.Generator,
@@ -24,10 +26,10 @@ def solve_in_rounds(
     """Descend from one start of every target; then from another one, then from two, four, ... where none has arrived.
 
     Meant for simulators whose calls are dear: a start ends well within the tolerance and not at the last digit, and
-    what is left of a budget goes to the targets that need it. All else is as in `solve`.
+    what is left of a budget goes to the targets that need it. All else is as in `solve_by_continuation`.
 
     Returns:
-        As `solve`; starts that it never came to have the status `NOT_BEGUN` and an infinite miss.
+        As there; starts that it never came to have the status `NOT_BEGUN` and an infinite miss.
 
     Raises:
         OverBudgetError: the budget does not even allow a look at one start of every target.
@@ -46,7 +48,7 @@ def solve_in_rounds(
             starts=problem.starts[open_rows.to(problem.starts.device), columns],
         )
         try:
-            solution = solve(forward, part, solver, generator)
+            solution = solve_by_continuation(forwards, part, solver, generator)
         except OverBudgetError:
             if first == 0:
                 raise

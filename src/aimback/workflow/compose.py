@@ -67,7 +67,7 @@ def write_params(cfg: DictConfig) -> bool:
     if settings.only.task or settings.only.route:
         raise UserError("only: is told to stages one by one; what a run shall do is chosen by task=[...]")
     check_memory(settings)
-    check_limits(settings)
+    check_limits(settings, settings.tasks)
     if targets is not None:
         for task in settings.tasks.values():
             read_targets(targets, task)

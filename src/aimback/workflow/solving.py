@@ -13,11 +13,9 @@ from aimback.core.problem import Linearised, Solution
 from aimback.data.solution import save_solution
 from aimback.data.targets import Targets, load_targets
 from aimback.runtime.project import ROOT
-from aimback.settings.posing import Proposals, pose_for_route
+from aimback.settings.posing import Proposals, pose_for_route, search
 from aimback.settings.tree import Inversion, Optimisation, Refinement
-from aimback.solve.continuation import solve_by_continuation
 from aimback.solve.multistart import solve
-from aimback.solve.rounds import solve_in_rounds
 from aimback.solve.step import NotCompilable
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job
@@ -61,24 +59,17 @@ def _solve(
 ) -> Solution:
     hardware = job.settings.hardware
     problem, generator = pose_for_route(job.task, route, targets, job.generator, hardware.device(), propose)
-    compiler = None
-    in_rounds = not isinstance(route, Refinement) and route.starts.until_solved
-    if (
-        about is not None
-        and forward.limit is None
-        and not in_rounds
-        and hardware.compiles(problem.starts.shape[:2].numel())
-    ):
-        compiler = Compiler(ROOT / "outputs" / "compiled", about)
+    # What is searched for in several parts, or may have to stop, is left to the interpreter.
+    in_parts = bool(before) or forward.limit is not None
+    in_parts |= not isinstance(route, Refinement) and route.starts.until_solved
     with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
-        if in_rounds:
-            return solve_in_rounds(forward, problem, route.solver, generator, bar.tell)
-        if before:
-            return solve_by_continuation([*before, forward], problem, route.solver, generator, bar.tell)
-        try:
-            return solve(forward, problem, route.solver, generator, bar.tell, compiler)
-        except NotCompilable as error:
-            if hardware.compile != "auto":
-                raise UserError(f"hardware.compile: {job.name}: {error}; hardware.compile=off goes without") from error
-            log.info("%s: not compiled: %s", job.name, error)
-        return solve(forward, problem, route.solver, generator, bar.tell)
+        if about is not None and not in_parts and hardware.compiles(problem.starts.shape[:2].numel()):
+            try:
+                compiler = Compiler(ROOT / "outputs" / "compiled", about)
+                return solve(forward, problem, route.solver, generator, bar.tell, compiler)
+            except NotCompilable as error:
+                if hardware.compile != "auto":
+                    told = f"hardware.compile: {job.name}: {error}; hardware.compile=off goes without"
+                    raise UserError(told) from error
+                log.info("%s: not compiled: %s", job.name, error)
+        return search(route, [*before, forward], problem, generator, bar.tell)

@@ -142,7 +142,7 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
     def main(cfg: DictConfig) -> None:
         settings = read_settings(cfg)
         check_memory(settings)
-        check_limits(settings)
+        check_limits(settings, settings.tasks)
         root = Path(HydraConfig.get().runtime.output_dir)
         torch.set_num_threads(settings.hardware.threads)
         turns = settings.turns_of(name) if name in _OF_ROUTES else [""]
