@@ -115,6 +115,11 @@ def params_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
+def test_a_hash_that_begins_like_a_number_is_text(params_yaml: Path) -> None:
+    params_yaml.write_text("hash: 1192425e874cced8\nnumber: 1e-3\n")
+    assert read_mapping(params_yaml, "") == {"hash": "1192425e874cced8", "number": 1e-3}
+
+
 def test_it_is_read(params_yaml: Path) -> None:
     params_yaml.write_text(yaml.safe_dump(SOUND))
     assert read_params() == SOUND
