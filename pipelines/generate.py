@@ -29,8 +29,8 @@ def main(job: Job) -> None:
             dataset = measured.make_dataset(data.validation_fraction, job.generator("dataset"))
             save_dataset(folder / "dataset.npz", dataset, task)
     elif settings.train:
-        check_writable(job.outputs, dataset_size(task, job.settings.count_examples()))
         examples = job.settings.count_examples()
+        check_writable(job.outputs, dataset_size(task, examples))
         if examples < data.examples:
             print(f"{job.name}: {examples:,} of the {data.examples:,} data.examples are simulated: budget.simulations")
         with progress_bar(f"{job.name}: simulating", examples) as bar, job.meter("data/dataset.npz"):

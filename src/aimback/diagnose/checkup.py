@@ -103,10 +103,12 @@ class _Timed:
         return self.task.simulations_a_jacobian
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        return self._time(self.task, controls, conditions, 1)  # type: ignore[no-any-return]
+        outcomes: Tensor = self._time(self.task, controls, conditions, 1)
+        return outcomes
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        return self._time(self.task.linearise, controls, conditions, self.simulations_a_jacobian)  # type: ignore[no-any-return]
+        both: tuple[Tensor, Tensor] = self._time(self.task.linearise, controls, conditions, self.simulations_a_jacobian)
+        return both
 
     def afford(self, most: int, a_case: float, share: float) -> int:
         """How many cases may be simulated with a share of the time that is left."""

@@ -32,8 +32,6 @@ class CaseRows:
         failures: the runs that have failed so far.
     """
 
-    calls_a_jacobian = 1
-
     def __init__(
         self,
         simulate: CaseSimulator,
@@ -140,8 +138,6 @@ class CaseRows:
 
 class OwnRows:
     """The same with the Jacobians that the simulator brings along."""
-
-    calls_a_jacobian = 1
 
     def __init__(self, inner: CaseRows) -> None:
         self.inner = inner

@@ -17,13 +17,7 @@ from aimback.simulators.reasons import Failure, describe_error
 
 
 class RowMap(Protocol):
-    """A simulator of many cases at once; each row is a case of its own.
-
-    Attributes:
-        calls_a_jacobian: simulations that the value and the Jacobian of a row cost.
-    """
-
-    calls_a_jacobian: int
+    """A simulator of many cases at once; each row is a case of its own."""
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """`(n, n_controls)`, `(n, n_conditions)` -> `(n, n_outcomes)`; NaN where a case has failed."""
@@ -64,8 +58,6 @@ class TensorRows:
         cases: "batch", "vmap" or "one", see `Description`.
         mode: how it is differentiated, see `MODES`.
     """
-
-    calls_a_jacobian = 1
 
     def __init__(self, named: Named, cases: str, mode: str) -> None:
         self._named, self._cases, self._mode = named, cases, mode
@@ -141,8 +133,6 @@ class ArrayRows:
 class JaxRows:
     """A function in JAX's operations, of one case; compiled, in float64."""
 
-    calls_a_jacobian = 1
-
     def __init__(self, named: Named) -> None:
         try:
             import jax
@@ -193,7 +183,6 @@ class DifferenceRows:
 
     def __init__(self, inner: Callable[[Tensor, Tensor], Tensor], lower: Tensor, upper: Tensor, step: float) -> None:
         self.inner, self._lower, self._upper, self._step = inner, lower, upper, step
-        self.calls_a_jacobian = 1 + len(lower)
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         return self.inner(controls, conditions)
@@ -218,8 +207,6 @@ class WithoutDerivatives:
     Args:
         who: what to call the simulator in messages.
     """
-
-    calls_a_jacobian = 1
 
     def __init__(self, inner: Callable[[Tensor, Tensor], Tensor], who: str) -> None:
         self.inner, self._who = inner, who

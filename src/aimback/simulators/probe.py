@@ -226,7 +226,7 @@ class Prober:
                 raise
             return _first_line(error)
         finally:
-            rows.calls += len(controls) * differentiated.calls_a_jacobian
+            rows.calls += len(controls)
         width = self.box.upper - self.box.lower
         coarse, fine = (
             DifferenceRows(rows, self.box.lower, self.box.upper, step).linearise(controls, conditions)[1]

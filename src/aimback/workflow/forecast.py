@@ -16,6 +16,7 @@ from aimback.diagnose.cost import list_claim_costs
 from aimback.evaluate.judge import CANDIDATES
 from aimback.report import sweep
 from aimback.report.views import SURFACE_POINTS
+from aimback.settings.limits import count_amortising
 from aimback.settings.posing import pose_for_route
 from aimback.settings.tree import Optimisation, Settings
 from aimback.solve.cma_es import CmaEs
@@ -97,9 +98,8 @@ class _Forecast:
                 self.targets * _count_starts(route.starts) * self.search(name, route.solver).simulations,
             )
         for name, hybrid in settings.amortise.items():
-            learned, kept = hybrid.targets, hybrid.validation_targets
-            epoch = learned * self.each + kept
-            yield f"amortise-{name}", learned + kept + hybrid.max_epochs * epoch + kept
+            # The proposals alone are judged once more, at the validation targets.
+            yield f"amortise-{name}", count_amortising(hybrid, self.task) + hybrid.validation_targets
         for name in settings.refine:
             # Some proposals are hits as they are, which is one look, others are as far off as any start.
             yield f"refine-{name}", self.targets * 2 * self.each
