@@ -89,7 +89,7 @@ def table(result: TaskResult) -> list[Row]:
         row(f"{believed}, 90 %", "believed_miss_p90"),
         *(_tabulate_trust(row, miss) if result.is_believed else []),
         *([row(error, "simulation_error_max")] if "simulation_error_max" in result.any_metrics else []),
-        row("distinct answers of a solved target, median", "distinct_answers_median"),
+        row("distinct answers, median", "distinct_answers_median"),
         row("starts that arrive, believed", "arrived_fraction", percent),
         row("steps to tolerance, median", "steps_to_tolerance_median"),
         row("steps to tolerance, 90 %", "steps_to_tolerance_p90"),
