@@ -99,7 +99,7 @@ def test_an_input_file_is_filled_in_and_a_result_file_is_read(tmp_path: Path, ma
         ("print('result: 12')", "the last line of standard output is not numbers: result: 12"),
         ("", "standard output is empty"),
         (
-            "print(b'\\xff')\nimport os; os.write(1, b'\\xff\\xfe')",
+            "print(b'\\xff', flush=True)\nimport os; os.write(1, b'\\xff\\xfe')",
             "the last line of standard output is not numbers: ��",
         ),
     ],

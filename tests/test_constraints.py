@@ -286,7 +286,7 @@ def test_rounds_and_single_precision_keep_them_too() -> None:
     problem = replace(pose(wanted, wanted[:, :0], task.box, task.tolerance, 10.0, 4), starts=starts)
     for solution in (
         solve(task, problem, LevenbergMarquardt(), seeded()),
-        solve_in_rounds(task, problem, LevenbergMarquardt(), seeded()),
+        solve_in_rounds([task], problem, LevenbergMarquardt(), seeded()),
     ):
         assert not bool(task.box.is_outside(solution.controls.double()).any())
 

@@ -40,6 +40,11 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served() -> Iterator[dict[str, str]]:
     with preload() as found:
+        name, deadline = found["AIMBACK_PRELOADED"].partition(":")[0], time.monotonic() + 30
+        # A stage that comes before it listens works by itself, as it should.
+        while f"@{name}" not in Path("/proc/net/unix").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         yield found
 
 
