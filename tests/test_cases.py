@@ -76,6 +76,37 @@ print("some words")
 print(speed**2 * math.sin(2 * angle) / 9.81)
 """
 
+THROW = '''
+"""A throw, in JAX."""
+
+import jax.numpy as jnp
+
+
+def simulate(speed, angle, wind):
+    return speed**2 * jnp.sin(2 * angle) / 9.81 + wind
+'''
+
+NETWORK = '''
+"""A network that somebody else has trained."""
+
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.inner = nn.Sequential(
+                *(nn.Linear(3, 32), nn.ELU(), nn.LayerNorm(32), nn.Dropout(0.2), nn.Linear(32, 16)),
+                *(nn.LeakyReLU(), nn.Unflatten(-1, (1, 16)), nn.Conv1d(1, 2, 3), nn.Flatten(-2), nn.Linear(28, 1)),
+            )
+
+    def forward(self, inputs):
+        return 5 * self.inner(inputs - 3)
+'''
+
 CARTPOLE = '''
 """A cart with a pole, pushed by a sequence of forces: where it stands in the end, and how the pole hangs."""
 
@@ -175,6 +206,22 @@ def test_c_a_program(tmp_path: Path) -> None:
     assert refused.code == 2 and "is not trusted; list it in conf/config.yaml" in refused.printed
 
 
+@pytest.mark.parametrize(
+    ("code", "call", "derivatives"), [(THROW, "simulate", "jax"), (NETWORK, "Network", "autograd")]
+)
+def test_e_jax_and_a_network(tmp_path: Path, code: str, call: str, derivatives: str) -> None:
+    if derivatives == "jax":
+        pytest.importorskip("jax", reason="jax is not installed (extra: jax)")
+    axes = "--controls", "speed=1:10:m/s,angle=0.1:1.4:rad", "--conditions", "wind=-2:2:m/s"
+    lab = make(tmp_path, code, *axes, "--outcomes", "distance:m:0.01", call=f"simulator.py:{call}")
+    lab.aimback(*SMALL).ok()
+    assert read_simulator(lab)["derivatives"] == derivatives
+    metrics = read_metrics(lab)
+    assert metrics["direct"]["solved_fraction"] >= 0.875
+    assert metrics["direct"]["simulations"] == metrics["direct"]["gradients"] > 0
+    assert count_own_lines(lab, ()) <= 15
+
+
 def test_f_fifty_controls(tmp_path: Path) -> None:
     lab = make(tmp_path, CARTPOLE, "--controls", "force=-10:10:N", "--outcomes", "place:m:0.01,angle:rad:0.01")
     task = lab.root / "conf" / "task" / "mylab.yaml"
@@ -251,3 +298,105 @@ def test_b_killed_it_runs_nothing_again_that_was_finished(tmp_path: Path) -> Non
     assert len(made) > 300
     # Finding out runs some cases twice, and two were at work when they were killed.
     assert len(made) - len(set(made)) <= 15
+
+
+WRAPPER = '''
+"""A simulator in a wrapper that counts the cases which go through it."""
+
+import math
+import os
+
+import numpy as np
+import torch
+
+
+def tell(count):
+    with open(os.environ["RUNS_OF_THE_TEST"], "a") as file:
+        file.write("." * count)
+
+
+def of_one_case(speed, angle):
+    tell(1)
+    return speed**2 * math.sin(2 * angle) / 9.81
+
+
+def of_arrays(speed, angle):
+    tell(np.asarray(speed).size)
+    return np.asarray(speed) ** 2 * np.sin(2 * angle) / 9.81
+
+
+def of_tensors(speed, angle):
+    tell(speed.shape[0])
+    return (speed[:, None] ** 2 * torch.sin(2 * angle)[:, None] / 9.81).sum(-1)
+
+
+def in_dual_numbers(speed, angle):
+    tell(speed.shape[0])
+    return speed * speed * torch.sin(2 * angle) / 9.81
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            parts = [torch.nn.Linear(2, 16), torch.nn.ELU(), torch.nn.LayerNorm(16), torch.nn.Linear(16, 1)]
+        self.layers = torch.nn.Sequential(*parts)
+
+    def forward(self, inputs):
+        tell(inputs.shape[0])
+        return self.layers(inputs)
+'''
+
+COUNTING_PROGRAM = """#!{python}
+import math, os, sys
+with open(os.environ["RUNS_OF_THE_TEST"], "a") as file:
+    file.write(".")
+speed, angle = map(float, sys.argv[1:])
+if speed > 9.7:
+    sys.exit("no convergence")
+print(speed**2 * math.sin(2 * angle) / 9.81)
+"""
+
+
+@pytest.mark.parametrize(
+    ("simulator", "derivatives"),
+    [
+        ("of_one_case", "finite_differences"),
+        ("of_arrays", "finite_differences"),
+        ("of_tensors", "autograd"),
+        ("in_dual_numbers", "dual"),
+        ("Network", "autograd"),
+        ("program", "finite_differences"),
+    ],
+)
+def test_the_ledger_is_what_a_counting_wrapper_counts(tmp_path: Path, simulator: str, derivatives: str) -> None:
+    axes = ("--controls", "speed=1:10:m/s,angle=0.1:1.4:rad", "--outcomes", "distance:m:0.01")
+    runs = tmp_path / "runs.txt"
+    if simulator == "program":
+        program = tmp_path / "drop"
+        program.write_text(COUNTING_PROGRAM.format(python=sys.executable))
+        program.chmod(0o755)
+        lab = Lab(tmp_path, "--command", "./drop {speed} {angle}", *axes)
+    else:
+        lab = make(tmp_path, WRAPPER, *axes, call=f"simulator.py:{simulator}")
+    lab.given["RUNS_OF_THE_TEST"] = str(runs)
+    routes = "[surrogate,direct,cma_es]" if derivatives == "finite_differences" else "[surrogate,direct,hybrid,cma_es]"
+    hybrid = ("hybrid.targets=64", "hybrid.validation_targets=16", "hybrid.max_epochs=2")
+    few = "data.targets=3", "data.examples=60", "training.max_epochs=2", "starts.number=2"
+    lab.aimback(*few, *(hybrid if "hybrid" in routes else ()), f"routes={routes}", "diagnose=none", "tracking=off").ok()
+    assert read_simulator(lab)["derivatives"] == derivatives
+
+    def count(stage: str) -> int:
+        runs.write_text("")
+        lab.run("dvc", "repro", "--force", "--single-item", stage).ok()
+        return len(runs.read_text())
+
+    ledgers = read_metrics(lab)
+    assert ledgers["surrogate"]["training_examples"] + 3 == count("generate@mylab")
+    assert ledgers["surrogate"]["simulations"] == ledgers["surrogate"]["training_examples"]
+    for route in {*ledgers} & {"direct", "cma_es"}:
+        assert ledgers[route]["simulations"] == count(f"optimise@mylab-{route}") > 0
+    if "hybrid" in ledgers:
+        trained = json.loads((lab.root / "outputs/mylab/routes/proposers/hybrid/ledger.json").read_text())
+        assert ledgers["hybrid"]["simulations"] - trained["simulations"] == count("refine@mylab-hybrid")

@@ -137,7 +137,7 @@ def test_rows_of_arrays_that_raise_are_tried_one_by_one() -> None:
         (describe("none"), "none of 32 runs gave a finite outcome; 37 failed: foreign:none returned None; it must "),
         (describe("text"), "foreign:text returned 'far'; it must return distance, as a number or an array each"),
         (describe("pair"), "foreign:pair returned 2 numbers as distance, it should be 1"),
-        (describe("failing"), "20 of 20 runs failed: 20 RuntimeError: no convergence; more than are allowed"),
+        (describe("failing"), "20 of 20 runs failed: 20 RuntimeError: no convergence; simulator.failures allows fewer"),
         (describe("count", {"speed": [1, 10]}), "foreign:count takes (speed, angle); angle is no control"),
         (describe("count", {**SPEED_AND_ANGLE, "drag": [0, 1]}), "and no drag, which is listed as a control"),
         (describe("of_arrays", conditions={"wind": 1.0}, simulator={"derivatives": "dual"}), "derivatives: "),

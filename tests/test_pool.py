@@ -22,7 +22,7 @@ from aimback.simulators.pool import Pool, Result, summarise_failures
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[Pool]:
-    with Pool(Misbehaving(tmp_path), workers=2, timeout=60, failures=1) as ours:
+    with Pool(Misbehaving(tmp_path), workers=2, timeout=60) as ours:
         yield ours
 
 
@@ -141,8 +141,8 @@ def test_many_failures_stop_it_and_are_summed_up(tmp_path: Path) -> None:
     cases = [{"x": x, "what": "raise" if x % 2 else "exit"} for x in range(100)]
     told: dict[int, Result] = {}
     with (
-        Pool(Misbehaving(tmp_path), workers=2, timeout=60, failures=0.5) as pool,
-        pytest.raises(UserError, match=r"^20 of 20 runs failed: 1\d|9 .*; more than are allowed$") as caught,
+        Pool(Misbehaving(tmp_path), workers=2, timeout=60) as pool,
+        pytest.raises(UserError, match=r"^20 of 20 runs failed: 1\d|9 .*; simulator.failures allows fewer$") as caught,
     ):
         pool.run(cases, told.__setitem__)
     assert len(told) == 20
@@ -212,7 +212,7 @@ def test_nothing_is_left_after_a_thousand_calls_and_a_hundred_deaths(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     us = psutil.Process()
     before = us.num_fds()
-    with Pool(Misbehaving(tmp_path), workers=2, timeout=60, failures=1) as pool:
+    with Pool(Misbehaving(tmp_path), workers=2, timeout=60) as pool:
         pool.run(squares(2))
         started, family = us.num_fds(), len(us.children(recursive=True))
         assert family == 4  # a keeper and a runner each

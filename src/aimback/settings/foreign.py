@@ -3,6 +3,7 @@
 import copy
 import functools
 import hashlib
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
@@ -187,9 +188,17 @@ def _find_out(name: str, node: Any, trusted: list[str]) -> Any:
     try:
         found, said = run_apart(_probe, marked, who=f"task.{name}")
     except UserError as error:
-        raise UserError(str(error) if str(error).startswith("task.") else f"task.{name}.{error}") from None
+        raise UserError(_say_where(name, node, str(error))) from None
     print(f"{name}: {said}", flush=True)
     return found
+
+
+def _say_where(name: str, node: Mapping[str, Any], said: str) -> str:
+    """A message about a task with its place in the config before it, which some begin with themselves."""
+    if said.startswith("task."):
+        return said
+    inside = re.split(r"[.:\[]", said)[0] in node
+    return f"task.{name}{'.' if inside else ': '}{said}"
 
 
 def _find_ranges(name: str, node: Mapping[str, Any], marked: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from aimback.simulators.pool import LEAST_RUNS, Pool, Result, summarise_failures
 from aimback.simulators.quantity import Quantity, name_cases, read_outcome
 from aimback.simulators.reasons import Failure, describe_error
 
+_MOST_FAILURES = 0.95
+
 
 class CaseRows:
     """Rows of cases that are run one by one, by worker processes or by this one.
@@ -30,6 +32,8 @@ class CaseRows:
 
     Attributes:
         failures: the runs that have failed so far.
+        is_sample: whether the cases are a sample of the box, so that the share of those that fail is the simulator's.
+            Others may lie together where most fail; all the same, hardly any that works means that it is gone.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class CaseRows:
         self._columns = sum(outcome.columns for outcome in outcomes)
         self._journal: Journal | None = None
         self.failures: list[Failure] = []
+        self.is_sample = False
 
     def keep(self, path: Path, identity: str) -> None:
         """Enter finished runs in a journal, and take from it those that a process before this one has finished."""
@@ -87,9 +92,10 @@ class CaseRows:
         return rows
 
     def _run_cases(self, cases: Sequence[Mapping[str, Any]], note: Any, method: str) -> None:
+        allowed = self._description.failures if self.is_sample else max(self._description.failures, _MOST_FAILURES)
         if self._description.workers:
             if cases:
-                self._pool.run(cases, note, method)
+                self._pool.run(cases, note, method, allowed)
             return
         results = []
         for place, case in enumerate(cases):
@@ -100,8 +106,8 @@ class CaseRows:
             results.append(result)
             note(place, result)
         failed = sum(result.reason is not None for result in results)
-        if len(results) >= LEAST_RUNS and failed > self._description.failures * len(results):
-            raise UserError(f"{summarise_failures(results)}; more than are allowed")
+        if len(results) >= LEAST_RUNS and failed > allowed * len(results):
+            raise UserError(f"{summarise_failures(results)}; simulator.failures allows fewer")
 
     def _read(self, result: Result, method: str) -> Any:
         """The numbers of an answer, or the reason why there are none."""
@@ -131,7 +137,7 @@ class CaseRows:
         about = self._description
         # A command watches its runs itself, and ends all that they have started.
         timeout = math.inf if about.timeout is None or about.kind == "command" else about.timeout
-        pool = Pool(self._simulate, about.workers, timeout, about.retries, about.failures)
+        pool = Pool(self._simulate, about.workers, timeout, about.retries)
         weakref.finalize(self, pool.close)
         return pool
 

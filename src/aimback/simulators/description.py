@@ -33,7 +33,7 @@ class Description(Section):
         workers: processes that run cases side by side; 0: none, this process does.
         timeout: seconds after which a run is given up.
         retries: how often a run that failed is tried again.
-        failures: the share of failed runs from which on the work stops.
+        failures: the share of failed runs in a sample of the box from which on the work stops.
     """
 
     call: str | None = None

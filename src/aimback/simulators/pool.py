@@ -69,7 +69,6 @@ class Pool:
         workers: how many run at once.
         timeout: seconds that one run may take; it is killed then, with all processes that it has started.
         retries: how often a case is run again that raised, or whose process died. One that timed out is not.
-        failures: share of failed runs, of at least `LEAST_RUNS`, above which `run` gives up.
         folder: the working folder of every run; this process's own if None.
     """
 
@@ -79,10 +78,9 @@ class Pool:
         workers: int,
         timeout: float,
         retries: int = 0,
-        failures: float = 0.5,
         folder: Path | None = None,
     ) -> None:
-        self._simulate, self._timeout, self._retries, self._failures = simulate, timeout, retries, failures
+        self._simulate, self._timeout, self._retries = simulate, timeout, retries
         self._workers = [_Worker(folder) for _ in range(workers)]
         self._loads = 1  # that may fail in succession, the last of them ends it
 
@@ -97,12 +95,14 @@ class Pool:
         cases: Sequence[Mapping[str, float | np.ndarray]],
         progress: Callable[[int, Result], None] | None = None,
         method: str = "__call__",
+        failures: float = 0.5,
     ) -> list[Result]:
         """Run all cases. -> their results, in the order of the cases.
 
         Args:
             progress: called after every case, as they come to an end, with its place and its result.
             method: of the simulator, "jacobian" for derivatives.
+            failures: share of failed runs, of at least `LEAST_RUNS`, above which it gives up.
 
         Raises:
             UserError: the simulator cannot be loaded, or too many runs have failed.
@@ -138,8 +138,10 @@ class Pool:
                     failed += not fine
                     if progress is not None:
                         progress(place, result)
-                    if len(results) >= LEAST_RUNS and failed > self._failures * len(results):
-                        raise UserError(f"{summarise_failures(list(results.values()))}; more than are allowed")
+                    if len(results) >= LEAST_RUNS and failed > failures * len(results):
+                        raise UserError(
+                            f"{summarise_failures(list(results.values()))}; simulator.failures allows fewer"
+                        )
         except BaseException:
             self.close()
             raise

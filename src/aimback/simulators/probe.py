@@ -1,5 +1,6 @@
 """What is found out about a simulator before the first stage: what it takes, what derivatives it has, what it spans."""
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from aimback.core.box import Box
 from aimback.core.errors import UserError, is_out_of_memory
+from aimback.simulators.apart import TooSlowError, limit_time
 from aimback.simulators.maps import DifferenceRows, RowMap
 from aimback.simulators.noise import MOST_NOISE, choose_step, estimate_noise
 
@@ -73,23 +75,28 @@ class Candidate:
         arrays, cases: see `Description`.
         modes: how it can be differentiated when it is called so, best first.
         make: of a mode, "" for none, the map of rows.
+        limits: whether its map of rows ends by itself what takes too long.
     """
 
     arrays: str
     cases: str
     modes: Sequence[str]
     make: Callable[[str], RowMap]
+    limits: bool = False
 
 
 class _Tally:
-    """A map of rows that counts them."""
+    """A map of rows that counts them, and gives each so many seconds."""
 
-    def __init__(self, rows: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._rows, self.calls = rows, 0
+    def __init__(self, rows: Callable[[Tensor, Tensor], Tensor], timeout: float) -> None:
+        self._rows, self._timeout, self.calls = rows, timeout, 0
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         self.calls += len(controls)
-        return self._rows(controls, conditions)
+        if math.isinf(self._timeout):
+            return self._rows(controls, conditions)
+        with limit_time(self._timeout * len(controls)):
+            return self._rows(controls, conditions)
 
     def tell_failures(self) -> str:
         """The most frequent reason why runs have failed, to be put behind a sentence."""
@@ -106,6 +113,7 @@ class Prober:
         box, conditions: where it is tried.
         candidates: ways to call it, best first.
         wanted: the derivatives that the config asks for; "auto" for the best.
+        timeout: seconds that a run may take.
     """
 
     who: str
@@ -113,6 +121,7 @@ class Prober:
     conditions: Box
     candidates: Sequence[Candidate]
     wanted: str
+    timeout: float = math.inf
 
     def find(self) -> Findings:
         """Try it.
@@ -128,13 +137,13 @@ class Prober:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is tried and then not used
             for candidate in self.candidates:
-                rows = _Tally(candidate.make(""))
+                rows = _Tally(candidate.make(""), math.inf if candidate.limits else self.timeout)
                 reason = self._try_calling(rows, candidate, controls[:_TRIED], conditions[:_TRIED])
                 if reason is None:
                     try:
                         found = self._examine(candidate, rows, controls, conditions)
                     except Exception as error:  # one case may fail in any way, and with it all beside it
-                        if is_out_of_memory(error):
+                        if _is_final(error):
                             raise
                         failure = _first_line(error)
                         continue
@@ -164,7 +173,7 @@ class Prober:
         """Why it cannot be called so; None where it can."""
         singly = list(zip(controls.split(1), conditions.split(1), strict=True))
         try:
-            if candidate.arrays == "torch" and candidate.cases != "batch":
+            if not candidate.limits:
                 # By itself first: where that fails, no more cases are counted than the code has seen.
                 rows(*singly[0])
             together = rows(controls, conditions)
@@ -174,7 +183,7 @@ class Prober:
                 return None
             alone = torch.cat([rows(*one) for one in singly])
         except Exception as error:  # code that was not written for these arrays can fail in any way
-            if is_out_of_memory(error):
+            if _is_final(error):
                 raise
             return _first_line(error)
         scale = together.nan_to_num().abs().amax(0)
@@ -222,7 +231,7 @@ class Prober:
         try:
             _, jacobian = differentiated.linearise(controls, conditions)
         except Exception as error:  # torch fails in many ways on what it cannot differentiate
-            if is_out_of_memory(error):
+            if _is_final(error):
                 raise
             return _first_line(error)
         finally:
@@ -259,6 +268,11 @@ class Prober:
     def _show(self, controls: Tensor) -> str:
         pairs = [f"{name}={value:.6g}" for name, value in zip(self.box.names, controls.tolist(), strict=True)]
         return ", ".join(pairs[:4] + ["..."] * (len(pairs) > 4))
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether no other way to call it is to be tried."""
+    return isinstance(error, TooSlowError) or is_out_of_memory(error)
 
 
 def _first_line(error: Exception) -> str:

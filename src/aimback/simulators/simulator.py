@@ -80,7 +80,9 @@ class Simulator:
         ]
         if not candidates:
             raise UserError(f"{description.place}: cannot be called as {description.arrays}, {description.cases}")
-        found = Prober(description.place, self.box, conditions, candidates, description.derivatives).find()
+        timeout = math.inf if description.timeout is None else description.timeout
+        prober = Prober(description.place, self.box, conditions, candidates, description.derivatives, timeout)
+        found = prober.find()
         return found if description.step is None else replace(found, step=description.step)
 
     def _list_candidates(self, *, probing: bool = False) -> list[Candidate]:
@@ -88,7 +90,8 @@ class Simulator:
             return self._list_calls(probing)
         if self.description.kind == "module":
             return [self._call_tensors(_load_module(ROOT / self.description.place), "batch", probing)]
-        return [Candidate("numpy", "one", ["own"] if hasattr(self._runner, "jacobian") else [], self._make_cases)]
+        modes = ["own"] if hasattr(self._runner, "jacobian") else []
+        return [Candidate("numpy", "one", modes, self._make_cases, limits=True)]
 
     def _list_calls(self, probing: bool) -> list[Candidate]:
         function = self.function or find_function(self.description.place)
@@ -105,7 +108,7 @@ class Simulator:
         if "jax" in knows:
             calls.insert(0, Candidate("jax", "one", ["jax"], lambda _: JaxRows(named)))
         calls.append(Candidate("numpy", "batch", [], lambda _: ArrayRows(named, strict=probing)))  # type: ignore[arg-type, return-value]
-        calls.append(Candidate("numpy", "one", [], self._make_cases))
+        calls.append(Candidate("numpy", "one", [], self._make_cases, limits=True))
         if "torch" in knows:  # tensors without a gradient
             calls += [self._call_tensors(function, cases, False, modes=[]) for cases in ("batch", "one")]
         return calls

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -64,6 +65,10 @@ class Task(Protocol):
     def failures(self) -> Sequence[Failure]:
         """The runs of the simulator that have failed so far, where it tells of them one by one."""
         return ()
+
+    def sampling(self) -> AbstractContextManager[None]:
+        """What is simulated in its context is a sample of the box, and should not fail too often."""
+        return nullcontext()
 
     def allow(self, simulations: int | None) -> None:
         """Bound how many simulations are made from now on, if a simulation is worth that; None for no bound.

@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,17 @@ class DescribedTask(Task):
             if isinstance(error, UserError) or is_out_of_memory(error):
                 raise
             raise UserError(f"{self.description.place}: {describe_error(error)}") from error
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        if not isinstance(rows := find_inner(self._rows), CaseRows):
+            yield
+            return
+        rows.is_sample = True
+        try:
+            yield
+        finally:
+            rows.is_sample = False
 
     def allow(self, simulations: int | None) -> None:
         self._allowed = simulations

@@ -73,6 +73,8 @@ def read_call(text: str, name: str) -> Origin:
     except (TypeError, ValueError):  # one written in C
         return Origin({"simulator": simulator}, edited, files=files, trust=(trust,))
     known = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    if not known:  # a network, which takes a row of numbers
+        return Origin({"simulator": simulator}, edited, files=files, trust=(trust,))
     ranges = {one.name: _range_about(one.default) for one in known if _is_number(one.default)}
     needed = tuple(one.name for one in known if one.default is one.empty)
     names = tuple(one.name for one in known if one.default is one.empty or one.name in ranges)
