@@ -51,7 +51,8 @@ def main(job: Job) -> None:
                 print(f"{job.name}: claims left out, since budget.simulations is spent: {', '.join(left_out)}")
         numbers = {claim.key: claim.metrics() for claim, _ in claims}
         write_text(folder / "metrics.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
-    write_text(folder / "claims.json", json.dumps({claim.key: claim.texts() for claim, _ in claims}, indent=1) + "\n")
+    texts = {**{claim.key: claim.texts() for claim, _ in claims}, "left_out": left_out}
+    write_text(folder / "claims.json", json.dumps(texts, indent=1) + "\n")
     (folder / "pictures").mkdir(exist_ok=True)
     for claim, pictures in claims:
         write_arrays(folder / "pictures" / f"{claim.key}.npz", pictures, task)

@@ -46,7 +46,7 @@ def _publish(tree: dict[str, Any], known: Mapping[str, str], confirm: Callable[[
 
     results = Results(tree, OUTPUTS)
     if not reported:
-        results.write_report(REPORT)
+        results.write_report(REPORT, known)
         confirm()
         write_text(_REPORTED, json.dumps(wanted) + "\n")
     print("\n".join([*results.verdicts(), *results.rows()]))

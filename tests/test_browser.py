@@ -5,14 +5,45 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import launched, needs_chromium
-from made_up import CLAIMS, METERS, meter, metrics, pictures, result
+from made_up import CLAIMS, METERS, ROUTES, meter, metrics, pictures, result
 
 from aimback.core.box import Axis
 from aimback.report import interactive, stills, views
 from aimback.report.page import write_report
+from aimback.report.scene import Dial, Mark, Scene
+from aimback.report.sweep import FRAMES, Side, Sweep, plot_sweep
 
 pytestmark = needs_chromium
+# Of every piece of text its contrast and what it says.
+CONTRASTS = """(() => {
+  const light = (rgb) => rgb.map((part) => (part /= 255) <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
+  const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);
+  const paper = (one) => {
+    const found = numbers(getComputedStyle(one).backgroundColor);
+    return found.length === 4 && found[3] === 0 && one.parentElement ? paper(one.parentElement) : found.slice(0, 3);
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const pairs = [];
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    const one = text.parentElement;
+    if (!text.data.trim() || !one.checkVisibility() || one.closest("script, style, .js-plotly-plot, option")) continue;
+    const both = [light(numbers(getComputedStyle(one).color).slice(0, 3)), light(paper(one))].sort((a, b) => b - a);
+    pairs.push([(both[0] + 0.05) / (both[1] + 0.05), text.data.trim()]);
+  }
+  return pairs;
+})()"""
 TASKS = ("first", "second", "third", "fourth")  # one three-dimensional figure more than the page keeps
+
+MARKS = [Mark("surrogate", 20.0, 2.0), Mark("direct", 50.0, 5.0), Mark("hybrid", 52.0, 5.2)]
+SCENE = Scene(
+    [Dial("speed", "m/s", 0, 10, MARKS)],
+    3,
+    [("wind", 1.5, "m/s")],
+    Dial("distance", "m", 4.9, 5.1, [Mark("target", 50.0, 5.0), *MARKS]),
+    (40.0, 60.0),
+    {"surrogate": (0.02, False), "direct": (1e-14, True), "hybrid": (1e-9, True)},
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +57,16 @@ def page_file(tmp_path_factory):
         METERS | {"amortise-hybrid": meter(1), "refine-hybrid": meter(1)},
     )
     some = [
-        result(*numbers, metrics(0.9, 1e-9, 10), name=name, claims=CLAIMS, figures=figures, panels=panels)
+        result(
+            *numbers,
+            metrics(0.9, 1e-9, 10),
+            name=name,
+            claims=CLAIMS,
+            figures=figures,
+            panels=panels,
+            scene=SCENE,
+            misses={"surrogate": [0.02] * 50, "direct": [1e-14] * 100, "hybrid": [1e-9] * 90},
+        )
         for name in TASKS
     ]
     write_report(some, page=folder / "index.html", markdown=folder / "report.md", costs=folder / "costs.json")
@@ -49,13 +89,38 @@ def draw(folder: Path):
         "iterations": (stills.plot_iterations, interactive.draw_iterations, made["C2"]),
         "conditioning": (stills.plot_conditioning, interactive.draw_conditioning, made["C6"]),
     }
-    figures, panels = [], {}
+    figures, panels = [folder / "sweep.gif"], {"sweep": folder / "sweep.json"}
+    sweep = view_sweep()
+    plot_sweep(figures[0], "made up", sweep)
+    panels["sweep"].write_text(interactive.to_json(interactive.draw_sweep(sweep), "The target moves."))
     for name, (still, live, *arrays) in content.items():
         figures.append(folder / f"{name}.png")
         still(figures[-1], "made up", *arrays)
         panels[name] = folder / f"{name}.json"
         panels[name].write_text(interactive.to_json(live(*arrays)))
     return figures, panels
+
+
+def view_sweep():
+    random = np.random.default_rng(0)
+    sides = [
+        Side(
+            title,
+            route,
+            random.random((FRAMES, 9, 9)) + 0.1,
+            random.random((4, FRAMES, 3, 2)),
+            random.random(FRAMES),
+            random.random(FRAMES),
+            random.random(FRAMES),
+            random.random((FRAMES, 5, 2)),
+        )
+        for title, route in (("the simulator itself", "direct"), ("through the network", "surrogate"))
+    ]
+    captions = [f"target distance {distance:.2f} m" for distance in np.linspace(1, 9, FRAMES + 1)[1:]]
+    captions[FRAMES // 2] = "target distance 5.00 m"
+    axes = Axis("speed", "m/s", 0, 1), Axis("angle", "rad", 0, 1)
+    goals = random.random((FRAMES, 2))
+    return Sweep(axes, sides, captions, "m", 0.01, Axis("distance", "m", -0.01, 0.01), goals, "loss")
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +208,7 @@ def test_only_a_few_three_dimensional_figures_live_at_once(visit):
 def test_folded_figures_are_drawn_when_unfolded(visit):
     page = visit()
     assert page.locator("#first-conditioning.is-live").count() == 0
-    page.locator("#first details.further > summary").click()
+    page.locator("#first details.further > summary").first.click()
     look(page, "first", "conditioning")
 
 
@@ -177,8 +242,8 @@ def test_the_page_does_not_scroll_sideways(visit, width):
 def test_images_are_whole_and_links_lead_somewhere(visit):
     page = visit()
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0 && image.alt)")
-    dead = "[...document.querySelectorAll('a[href]')].filter(a => !document.querySelector(a.getAttribute('href')))"
-    assert page.evaluate(f"{dead}.length") == 0
+    links = "[...document.querySelectorAll(`a[href^='#']`)].map(a => a.getAttribute('href'))"
+    assert page.evaluate(f"{links}.filter(link => !document.querySelector(link)).length") == 0
     page.locator("nav a", has_text="third").click()
     assert page.evaluate("location.hash") == "#third"
     top = page.evaluate("document.querySelector('#third h2').getBoundingClientRect().top")
@@ -190,8 +255,47 @@ def test_the_rule_of_a_claim_is_there_on_demand(visit):
     page = visit()
     rule = page.locator("#first-C1 details p")
     assert rule.is_hidden()
+    page.locator("a[href='#first-C1']").click()  # which unfolds the claims
     page.locator("#first-C1 summary").click()
-    assert "holds where" in rule.inner_text()
+    assert "supported where" in rule.inner_text()
+
+
+def test_a_slider_moves_the_target_in_all_panels(visit):
+    page = visit()
+    place = look(page, "first", "sweep")
+    slider, said = place.locator("input[type=range]"), place.locator("output")
+    assert said.inner_text() == "target distance 5.00 m"
+    shown = "JSON.stringify(document.querySelectorAll('#first-sweep .js-plotly-plot')[1].data[1].x)"
+    before = page.evaluate(shown)
+    slider.focus()
+    page.keyboard.press("End")
+    assert said.inner_text() == "target distance 9.00 m"
+    assert slider.get_attribute("aria-valuetext") == "target distance 9.00 m"
+    assert page.evaluate(shown) != before
+
+
+def test_the_calculator_follows_what_is_typed(visit):
+    page = visit()
+    form, said = page.locator("#yours form"), page.locator("#yours .choice")
+    # Made up: through the network half of the targets are solved, through the simulator all.
+    assert said.inner_text().startswith("Choose direct: it solves 100 % in ")
+    form.locator("[name=seconds]").fill("3600")
+    slow = said.inner_text()
+    form.locator("[name=derivatives]").uncheck()
+    form.locator("[name=controls]").fill("50")
+    assert said.inner_text() != slow
+    page.locator("#yours .curve .scatterlayer path.js-line").first.wait_for(state="attached")
+    assert page.locator("#yours .curve .scatterlayer path.js-line").count() == len(ROUTES)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_paper(visit, scheme):
+    """WCAG 2.1, 1.4.3: at least 4.5, by the formula of relative luminance there."""
+    page = visit(color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    pairs = page.evaluate(CONTRASTS)
+    assert len(pairs) > 100
+    assert [pair for pair in pairs if pair[0] < 4.5] == []
 
 
 @pytest.mark.slow

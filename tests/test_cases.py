@@ -306,7 +306,6 @@ WRAPPER = '''
 import math
 import os
 
-import numpy as np
 import torch
 
 
@@ -318,16 +317,6 @@ def tell(count):
 def of_one_case(speed, angle):
     tell(1)
     return speed**2 * math.sin(2 * angle) / 9.81
-
-
-def of_arrays(speed, angle):
-    tell(np.asarray(speed).size)
-    return np.asarray(speed) ** 2 * np.sin(2 * angle) / 9.81
-
-
-def of_tensors(speed, angle):
-    tell(speed.shape[0])
-    return (speed[:, None] ** 2 * torch.sin(2 * angle)[:, None] / 9.81).sum(-1)
 
 
 def in_dual_numbers(speed, angle):
@@ -363,8 +352,6 @@ print(speed**2 * math.sin(2 * angle) / 9.81)
     ("simulator", "derivatives"),
     [
         ("of_one_case", "finite_differences"),
-        ("of_arrays", "finite_differences"),
-        ("of_tensors", "autograd"),
         ("in_dual_numbers", "dual"),
         ("Network", "autograd"),
         ("program", "finite_differences"),

@@ -129,20 +129,20 @@ def contracting(distance: Tensor, factor: float) -> Tensor:
 def test_a_surrogate_that_is_the_simulator_neither_errs_nor_is_slower() -> None:
     subject = made(line(), [line(), line()], evenly(20))
     claim, pictures = misbelief.examine(subject)
-    assert claim.verdict == "does not hold"
+    assert claim.verdict == "refuted"
     assert claim.number.value == 0 and claim.number.high == 0 and claim.number.seeds == (0, 0)
     assert claim.details["miss_greatest"] is None and claim.details["believed_share"] == 1
     assert pictures["miss"].max() < 1e-9
 
     claim, pictures = iterations.examine(subject)
-    assert claim.verdict == "does not hold"
+    assert claim.verdict == "refuted"
     assert (claim.number.value, claim.number.low, claim.number.high, claim.number.seeds) == (1, 1, 1, (1, 1))
     assert claim.details["solver_ratio"] == claim.details["same_size_ratio"] == 1
     assert (pictures["steps_direct"] == pictures["steps_surrogate"]).all()
     assert (pictures["curve_direct"] == pictures["curve_surrogate"]).all()
 
     claim, pictures = basins.examine(subject)
-    assert claim.verdict == "holds" and claim.number.value == 1
+    assert claim.verdict == "supported" and claim.number.value == 1
     assert claim.details["ahead"] == claim.details["ahead_low"] == claim.details["ahead_high"] == 0
     assert (pictures["direct"] == pictures["surrogate"]).all()
     assert (pictures["gradient_direct"] == pictures["gradient_surrogate"]).all()
@@ -151,7 +151,7 @@ def test_a_surrogate_that_is_the_simulator_neither_errs_nor_is_slower() -> None:
 def test_a_shifted_surrogate_misses_every_target_by_its_shift() -> None:
     subject = made(line(), [shifted(0.04), shifted(0.03)], evenly(20))
     claim, pictures = misbelief.examine(subject)
-    assert claim.verdict == "holds" and claim.number.value == 1 and claim.number.seeds == (1, 1)
+    assert claim.verdict == "supported" and claim.number.value == 1 and claim.number.seeds == (1, 1)
     for name in ("median", "p90", "greatest"):
         assert claim.details[f"miss_{name}"] == pytest.approx(0.04, abs=1e-9)
         assert claim.details[f"miss_{name}_tolerances"] == pytest.approx(4, abs=1e-6)
@@ -185,7 +185,7 @@ def test_a_simulation_that_fails_is_a_miss() -> None:
     assert math.isinf(pictures["miss"].max())
 
 
-@pytest.mark.parametrize(("slope", "verdict"), [(0.7, "holds"), (1.0, "does not hold"), (1.5, "does not hold")])
+@pytest.mark.parametrize(("slope", "verdict"), [(0.7, "supported"), (1.0, "refuted"), (1.5, "refuted")])
 def test_gradient_descent_on_a_line_takes_the_steps_of_a_geometric_series(slope: float, verdict: str) -> None:
     subject = made(line(), [line(slope, through=0.5)], [0.5] * 8)
     claim, pictures = iterations.examine(subject)
@@ -207,7 +207,7 @@ def test_each_route_has_its_own_best_step_size() -> None:
     settings = SETTINGS.model_copy(update={"step_sizes": [0.1, 0.5, 2.0]})
     claim, pictures = iterations.examine(made(line(), [line(0.5, through=0.5)], [0.5] * 8, settings=settings))
     assert (claim.details["size_direct"], claim.details["size_surrogate"]) == (0.5, 2.0)
-    assert claim.number.value == 1 and claim.verdict == "does not hold"
+    assert claim.number.value == 1 and claim.verdict == "refuted"
     assert claim.details["same_size_ratio"] is not None and claim.details["same_size_ratio"] < 0.1
     assert pictures["hit_direct"].tolist()[:2] == [1, 1] and pictures["hit_direct"][2] < 0.2
 
@@ -229,7 +229,7 @@ def test_starts_that_never_arrive_count_with_the_limit() -> None:
     direct = contracting(distance, 0.8)
     restricted = torch.where(there, 0.0, SETTINGS.max_steps)
     assert claim.number.value == pytest.approx(float(restricted.mean() / direct.mean()))
-    assert claim.verdict == "holds"
+    assert claim.verdict == "supported"
     assert claim.details["hit_surrogate"] == float(there.double().mean())
     assert (pictures["steps_surrogate"] == torch.where(there, 0, -1).numpy()).all()
 
@@ -309,7 +309,7 @@ def test_the_basin_of_the_higher_hill_begins_in_the_valley(controls: int) -> Non
     line_of_starts = torch.linspace(0, 1, 31, dtype=T)
     beyond = (line_of_starts > 0.65).double()
     assert claim.number.value == pytest.approx(float(beyond.mean()))
-    assert claim.verdict == "does not hold"
+    assert claim.verdict == "refuted"
     assert claim.details["surrogate"] == 1 and claim.details["ahead"] == pytest.approx(float(beyond.mean()) - 1)
     assert claim.details["direct_inside"] == pytest.approx(float(beyond[1:-1].mean()))
     assert claim.details["direct_far_corner"] == 1 and claim.details["direct_corners"] == 0.5
@@ -350,7 +350,7 @@ def proposing(subject: Case, proposals: Tensor) -> Case:
 
 
 @pytest.mark.parametrize(
-    ("off", "verdict"), [(0.0, "holds"), (0.02, "holds"), (0.035, "undecided"), (0.5, "does not hold")]
+    ("off", "verdict"), [(0.0, "supported"), (0.02, "supported"), (0.035, "undecided"), (0.5, "refuted")]
 )
 def test_a_warm_start_saves_the_steps_of_the_way(off: float, verdict: str) -> None:
     subject = made(line(), [line()], [0.5] * 8)

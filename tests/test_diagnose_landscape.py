@@ -105,7 +105,7 @@ def test_the_truth_as_network_is_exactly_as_smooth() -> None:
     task = SineWave()
     claim, _ = roughness.examine(subject(task, task, task, targets=[0.1, 0.5]))
     assert (claim.number.value, claim.number.low, claim.number.seeds) == (1, 1, (1, 1))
-    assert claim.verdict == "does not hold"
+    assert claim.verdict == "refuted"
     told = claim.details
     assert (told["excess_variation"], told["bend_of_difference"], told["spurious_minima"]) == (0, 0, 0)
     assert (told["slices"], told["points_left_out"]) == (2, 0)
@@ -128,7 +128,7 @@ def test_a_ripple_adds_bends_and_dead_ends() -> None:
     assert claim.details["excess_variation"] == pytest.approx(varies / 2 - 1, rel=0.01)
     assert claim.details["spurious_minima"] == 5
     assert (claim.details["dead_ends_true"], claim.details["dead_ends_surrogate"]) == (1, 6)
-    assert claim.verdict == "holds"
+    assert claim.verdict == "supported"
     assert pictures["true"].shape == pictures["axis_x"].shape == (121,)
     np.testing.assert_allclose(pictures["surrogate"], np.interp(pictures["axis_x"], x, r) ** 2, atol=1e-6)
 
@@ -139,7 +139,7 @@ def test_a_ripple_below_the_tolerance_is_no_dead_end() -> None:
     rippled = one(lambda x: x + 0.002 * torch.sin(60 * math.pi * x), controls=1)
     claim, _ = roughness.examine(subject(task, rippled, targets=[-0.5, -0.5]))
     assert claim.details["spurious_minima"] == 0
-    assert claim.verdict == "holds"
+    assert claim.verdict == "supported"
 
 
 def test_pits_of_a_surface_are_counted_one_by_one() -> None:
@@ -161,7 +161,7 @@ def test_networks_that_differ_leave_it_undecided() -> None:
 def test_a_simulator_that_jumps_is_rougher_than_its_network() -> None:
     task = one(lambda x, y: x + 0.3 * (y > 0.5))
     claim, _ = roughness.examine(subject(task, one(lambda x, y: x + 0.3 * y), targets=[0.4, 0.9]))
-    assert claim.verdict == "does not hold"
+    assert claim.verdict == "refuted"
     assert claim.number.value is not None
     assert claim.number.value < 0.2
 
@@ -254,7 +254,7 @@ def test_only_prominent_minima_count(prominence: float, count: int) -> None:
 def test_the_minima_of_the_truth_coincide_with_themselves() -> None:
     task = CannonVacuum()
     claim, pictures = minima.examine(subject(task, task, targets=[3.0, 6.0, 9.0]))
-    assert claim.verdict == "does not hold"
+    assert claim.verdict == "refuted"
     assert claim.number.value == pytest.approx(0, abs=1e-6)
     assert claim.details["distance_max"] == pytest.approx(0, abs=1e-12)
     assert claim.details["distance_back_max"] == pytest.approx(0, abs=1e-12)
@@ -265,7 +265,7 @@ def test_a_shifted_valley_lies_as_far_as_it_was_shifted() -> None:
     """x + y = t against x + y + 0.1 = t: parallel lines 0.1 / sqrt 2 apart, 10 tolerances beside."""
     task, shifted = one(lambda x, y: x + y), one(lambda x, y: x + y + 0.1)
     claim, pictures = minima.examine(subject(task, shifted, targets=[0.9, 1.0, 1.1]))
-    assert claim.verdict == "holds"
+    assert claim.verdict == "supported"
     assert claim.number.value == pytest.approx(10)
     assert claim.details["valley_miss_max"] == pytest.approx(0.1)
     for side in ("distance_median", "distance_max", "distance_back_median"):
@@ -300,7 +300,7 @@ def test_a_valley_that_the_network_does_not_have() -> None:
 # --- C6 -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("flat", "verdict"), [(0.1, "holds"), (0.01, "does not hold")])
+@pytest.mark.parametrize(("flat", "verdict"), [(0.1, "supported"), (0.01, "refuted")])
 def test_as_many_outcomes_as_controls(flat: float, verdict: str) -> None:
     """(x, flat y): the Hessian is diag(2, 2 flat^2) everywhere."""
     task = Formula(lambda points: points * torch.tensor([1.0, flat], dtype=T), outcomes=2)
@@ -325,7 +325,7 @@ def test_a_condition_that_depends_on_the_target_is_undecided() -> None:
 
 def test_more_controls_than_outcomes_make_the_hessian_singular() -> None:
     claim, pictures = conditioning.examine(subject(CannonVacuum(), targets=[2.0, 5.0, 8.0]))
-    assert claim.verdict == "does not hold"
+    assert claim.verdict == "refuted"
     assert claim.number.value == pytest.approx(0, abs=1e-8)
     assert claim.details["effective_condition"] == claim.details["effective_condition_max"] == 1
     assert "false: with 2 controls and 1 outcome" in claim.because
@@ -356,7 +356,7 @@ def test_share_of_negative_curvature(sign: float) -> None:
 
 def test_one_control_is_as_well_conditioned_as_can_be() -> None:
     claim, _ = conditioning.examine(subject(one(lambda x: x * x, controls=1), targets=[0.3, 0.4]))
-    assert (claim.number.value, claim.verdict) == (1, "holds")
+    assert (claim.number.value, claim.verdict) == (1, "supported")
 
 
 # torch's own: making a pattern of the batching rules, torch.func scripts some on first use.
@@ -400,7 +400,7 @@ def test_a_claim_beyond_the_budget_is_left_out_and_named(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(examination, "EXAMINATIONS", (lambda about: (about, 1), examine))
     about: Any = SimpleNamespace(task=SineWave())
-    assert examination.examine_all(about, budget=10) == ([(about, 1)], ["test_diagnose_landscape"])
+    assert examination.examine_all(about, budget=10) == ([(about, 1)], ["C2"])
 
 
 # --- C7 -----------------------------------------------------------------------------------------------------------
@@ -411,7 +411,7 @@ def test_a_right_gradient_and_a_network_with_the_opposite_one() -> None:
     claim, pictures = gradients.examine(
         subject(task, Formula(lambda points: -task(points, points)), targets=[0.1, 0.2])
     )
-    assert claim.verdict == "holds"
+    assert claim.verdict == "supported"
     assert claim.number.value == pytest.approx(1, abs=1e-4)
     assert claim.details["error_at_1e-06"] == pytest.approx(0, abs=1e-8)
     assert claim.details["cosine_median"] == pytest.approx(-1)
@@ -430,7 +430,7 @@ def test_a_simulator_that_only_jumps() -> None:
     """The gradient is nought almost everywhere, and the outcome changes."""
     task = one(lambda x, y: (x + 0.1 * y > 0.5).to(x) + 0 * x)
     claim, _ = gradients.examine(subject(task, targets=[0.0, 1.0]))
-    assert (claim.number.value, claim.verdict) == (0, "does not hold")
+    assert (claim.number.value, claim.verdict) == (0, "refuted")
     assert claim.details["cosine_median"] is None
 
 
@@ -439,7 +439,7 @@ def test_a_gradient_of_the_wrong_sign() -> None:
     task = one(lambda x: 1 - x, controls=1, slope=lambda points: torch.ones_like(points)[..., None])
     claim, _ = gradients.examine(subject(task, targets=[0.4, 0.5]))
     assert claim.number.value == pytest.approx(-1)
-    assert claim.verdict == "does not hold"
+    assert claim.verdict == "refuted"
 
 
 def test_a_gradient_that_is_right_only_infinitesimally() -> None:
@@ -447,7 +447,7 @@ def test_a_gradient_that_is_right_only_infinitesimally() -> None:
     tooth = 1e-3
     task = one(lambda x: 1 - x + 2 * torch.remainder(x, tooth), controls=1)
     claim, _ = gradients.examine(subject(task, targets=[0.4, 0.5]))
-    assert claim.verdict == "does not hold"
+    assert claim.verdict == "refuted"
     assert claim.details["error_at_1e-06"] == pytest.approx(0, abs=1e-6)
     assert claim.details["error_at_1e-02"] == pytest.approx(2, rel=0.1)
 
@@ -466,7 +466,7 @@ def test_differences_stay_inside_the_box() -> None:
     gap = one(lambda x, y: torch.where(x < 0.5, torch.inf, x * y))
     claim, _ = gradients.examine(subject(gap, gap, targets=[0.6, 0.7]))
     assert claim.details["points_left_out"] == pytest.approx(512, abs=60)
-    assert claim.verdict == "holds"
+    assert claim.verdict == "supported"
 
 
 # --- all ----------------------------------------------------------------------------------------------------------
@@ -494,7 +494,7 @@ def test_every_task_is_examined_to_the_end(file: Path) -> None:
     targets = draw_targets(task, 2, seeded("targets"))
     for examine in EXAMINATIONS:
         claim, pictures = examine(subject(task, task, targets=targets, settings=settings))
-        assert claim.verdict in ("holds", "does not hold", "undecided")
+        assert claim.verdict in ("supported", "refuted", "undecided")
         numbers = [value for value in claim.metrics().values() if isinstance(value, float)]
         assert all(math.isfinite(number) for number in numbers)
         # On a rough task hardly a start arrives, and the pictures of solutions are empty.

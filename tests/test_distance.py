@@ -292,7 +292,7 @@ def test_sentences_name_what_misses_are_counted_in() -> None:
     numbers = metrics(1.0, 0.25, 100)
     said = verdict(result(numbers, numbers, unit=TOLERANCES, tolerance=1.0))
     assert "within the tolerances of its outcomes" in said
-    assert "0.25 tolerances against 0.25 tolerances" in said
+    assert "The median miss: direct 0.25 tolerances and surrogate 0.25 tolerances." in said
     assert "within 0.01 m" in verdict(result(numbers, numbers))
     assert label_tolerance(0.01, "m") == "tolerance, 0.01 m"
     assert label_tolerance(1.0, TOLERANCES) == "tolerance"

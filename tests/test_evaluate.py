@@ -111,7 +111,7 @@ def test_r_t_by_hand() -> None:
     controls = [[flat_shot(5 + miss) for miss in misses] for misses in ([2.0, 1.0, 3.0], [0.5, 4.0, 0.0])]
     solution = told(controls, [[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]], [[A, A, A], [A, A, A]])
     truth = resimulate(TASK, wanted(5.0, 5.0), solution)
-    expected = torch.tensor([[2.125, 0.25, 4.0], [0.625, 0.25, 1.0], [0.5, 0.0, 1.0]], dtype=T)
+    expected = torch.tensor([[2.125, 0.25, 0.25, 4.0], [0.625, 0.25, 0.25, 1.0], [0.5, 0.0, 0.0, 1.0]], dtype=T)
     torch.testing.assert_close(compute_r_t(TASK, wanted(5.0, 5.0), truth), expected, rtol=0, atol=1e-12)
 
 
@@ -121,13 +121,17 @@ def test_a_failed_candidate_leaves_a_gap_in_r_t(tmp_path: Path) -> None:
     missed = torch.tensor([[math.inf, 0.5]], dtype=T)
     truth = Simulated(torch.tensor([[[math.inf], [5.5]]], dtype=T), missed, exact, exact)
     write_r_t(tmp_path / "r_t.csv", {"direct": compute_r_t(TASK, wanted(5.0), truth)})
-    assert (tmp_path / "r_t.csv").read_text() == "route,T,mean,q25,q75\ndirect,1,,,\ndirect,2,0.25,0.25,0.25\n"
+    assert (
+        tmp_path / "r_t.csv"
+    ).read_text() == "route,T,mean,q25,median,q75\ndirect,1,,,,\ndirect,2,0.25,0.25,0.25,0.25\n"
     read = read_by_route(tmp_path / "r_t.csv", R_T_COLUMNS)["direct"]
-    np.testing.assert_array_equal(read, [[1, math.nan, math.nan, math.nan], [2, 0.25, 0.25, 0.25]])
+    np.testing.assert_array_equal(read, [[1, *[math.nan] * 4], [2, *[0.25] * 4]])
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "route,T,mean\n", "route,T,mean,q25,q75\na,1,x,0,0\n", "route,T,mean,q25,q75\na,1\n", "\0"], ids=repr
+    "damage",
+    ["", "route,T,mean\n", "route,T,mean,q25,median,q75\na,1,x,0,0,0\n", "route,T,mean,q25,median,q75\na,1\n", "\0"],
+    ids=repr,
 )
 def test_a_damaged_table_is_one_line(tmp_path: Path, damage: str) -> None:
     (tmp_path / "t.csv").write_text(damage)

@@ -373,8 +373,8 @@ def test_mlflow_has_one_complete_set_for_every_state(repository: Repository) -> 
     assert "mlflow.source.git.commit" in direct.tags
     assert drag["training"].inputs.dataset_inputs
     claims = drag["diagnosis"].data
-    assert claims.tags["C7"] == "holds" and claims.metrics["C7"] > 0.95
-    assert "does not hold" in claims.tags["mlflow.note.content"]
+    assert claims.tags["C7"] == "supported" and claims.metrics["C7"] > 0.95
+    assert "refuted" in claims.tags["mlflow.note.content"]
     assert [item.path for item in client.list_artifacts(drag["diagnosis"].info.run_id, "report")] == [
         "report/index.html"
     ]

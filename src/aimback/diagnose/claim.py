@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Verdict = Literal["holds", "does not hold", "undecided"]
+Verdict = Literal["supported", "refuted", "undecided"]
 # Of a batch of samples `(..., n, *rest)`, the number that matters, `(...)`.
 Statistic = Callable[[Tensor], Tensor]
 
@@ -35,8 +35,8 @@ class Estimate:
             return "undecided"
         numbers = [self.low, self.high, *(seed for seed in self.seeds if seed is not None)]
         if min(numbers) > bound:
-            return "holds"
-        return "does not hold" if max(numbers) <= bound else "undecided"
+            return "supported"
+        return "refuted" if max(numbers) <= bound else "undecided"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Claim:
     Attributes:
         key: "C1" to "C8".
         says: the claim, as the article has it.
+        question: the claim as what is to be found out.
+        unit: what the number counts; with a "%" at its beginning the number is a share.
+        bound: the claim is supported above it.
         measure: what the number is, in words, with its unit.
         number: the number that decides.
         rule: how the number decides.
@@ -56,6 +59,9 @@ class Claim:
 
     key: str
     says: str
+    question: str
+    unit: str
+    bound: float
     measure: str
     number: Estimate
     rule: str
@@ -67,9 +73,11 @@ class Claim:
         """The numbers and the verdict, for JSON."""
         return {"verdict": self.verdict, **asdict(self.number), **self.details}
 
-    def texts(self) -> dict[str, str]:
-        """The words, for JSON."""
-        return {name: getattr(self, name) for name in ("says", "measure", "rule", "because")}
+    def texts(self) -> dict[str, Any]:
+        """The words, and the bound that they tell, for JSON."""
+        return {
+            name: getattr(self, name) for name in ("says", "question", "unit", "bound", "measure", "rule", "because")
+        }
 
 
 def estimate(samples: Sequence[Tensor], statistic: Statistic, generator: torch.Generator, resamples: int) -> Estimate:

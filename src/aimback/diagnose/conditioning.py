@@ -71,14 +71,17 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     claim = Claim(
         key="C6",
         says="The true loss is not ill-conditioned.",
+        question="Is the true loss well conditioned?",
+        unit="least over greatest curvature at the solutions",
+        bound=_ILL,
         measure=(
             "reciprocal condition number, least over greatest |eigenvalue|, of the true loss's Hessian, median over "
             "its solutions"
         ),
         number=number,
         rule=(
-            f"holds where the ratio and its interval over targets lie above {_ILL:g}, a condition number below "
-            f"{1 / _ILL:g}; does not hold where they do not, so never where the Hessian is singular"
+            f"supported where the ratio and its interval over targets lie above {_ILL:g}, a condition number below "
+            f"{1 / _ILL:g}; refuted where they do not, so never where the Hessian is singular"
         ),
         verdict=number.decide(_ILL),
         because=_because(case, true) if number.value is not None else "No solution was found to look at.",

@@ -44,11 +44,11 @@ def examine_all(
     """
     decided, left_out = [], []
     case.task.allow(budget)
-    for examination in EXAMINATIONS:
+    for place, examination in enumerate(EXAMINATIONS, start=1):
         try:
             decided.append(examination(case))
         except OverBudgetError:
-            left_out.append(examination.__module__.rpartition(".")[2])
+            left_out.append(f"C{place}")
         if progress is not None:
             progress(1)
     case.task.allow(None)

@@ -60,10 +60,13 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     claim = Claim(
         key="C7",
         says="The gradient through the simulator is right.",
+        question="Is the gradient through the simulator right?",
+        unit="% of the outcome's change is told by it",
+        bound=_RIGHT,
         measure="share of the outcome's change over a hundredth of the box that the simulator's gradient tells",
         number=number,
         rule=(
-            f"holds where the share and its interval over points lie above {_RIGHT}; does not hold where none of them "
+            f"supported where the share and its interval over points lie above {_RIGHT}; refuted where none of them "
             "does: a gradient that tells nothing has 0, as between jumps, and one of the wrong sign -1"
         ),
         verdict=number.decide(_RIGHT),

@@ -61,12 +61,15 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     claim = Claim(
         key="C2",
         says="Through the true loss gradient descent needs fewer iterations.",
+        question="Does gradient descent need fewer steps through the simulator?",
+        unit="times as many steps through the network",
+        bound=_MARGIN,
         measure="steps of gradient descent until the true miss is within the tolerance for the first time, be it in "
         "passing, through the network over through the simulator, each at its own best step size: the ratio of the "
         f"means over the same starts, in which a start that never hits counts with the limit of {limit} steps. A "
         "target's step size is chosen on the other half of the targets",
         number=number,
-        rule=f"holds where the ratio, its interval over targets and that of every network lie above {_MARGIN:g}",
+        rule=f"supported where the ratio, its interval over targets and that of every network lie above {_MARGIN:g}",
         verdict=number.decide(_MARGIN),
         because=_because(number, configured, details),
         details=details,

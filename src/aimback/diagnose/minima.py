@@ -84,11 +84,14 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     claim = Claim(
         key="C4",
         says="The minima of the two losses do not coincide.",
+        question="Do the two losses have their minima in different places?",
+        unit="tolerances off the target at the network's minima",
+        bound=1.0,
         measure="true miss at the network's solutions over the tolerance, median over solutions",
         number=number,
         rule=(
-            "holds where the ratio, its interval over targets and that of every network lie above 1: a typical "
-            "solution of the network is no solution; does not hold where none of them does"
+            "supported where the ratio, its interval over targets and that of every network lie above 1: a typical "
+            "solution of the network is no solution; refuted where none of them does"
         ),
         verdict=number.decide(1.0),
         because=because,

@@ -57,11 +57,14 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     claim = Claim(
         key="C3",
         says="The true loss is smoother than the loss through the network.",
+        question="Is the true loss smoother than the loss through the network?",
+        unit="times as rough through the network",
+        bound=_MARGIN,
         measure="variation of the loss's gradient on slices of the box, network over truth, median over slices",
         number=number,
         rule=(
-            f"holds where the ratio, its interval over targets and that of every network lie above {_MARGIN}; does "
-            "not hold where none of them does: the network's loss is then as smooth, or smoother"
+            f"supported where the ratio, its interval over targets and that of every network lie above {_MARGIN}; "
+            "refuted where none of them does: the network's loss is then as smooth, or smoother"
         ),
         verdict=number.decide(_MARGIN),
         because=because,

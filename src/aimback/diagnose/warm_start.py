@@ -71,11 +71,14 @@ def _claim(number: Estimate, because: str, limit: int, details: dict[str, float 
     return Claim(
         key="C8",
         says="From a proposed start gradient descent needs far fewer iterations than from random starts.",
+        question="Does a proposed start save most of the steps?",
+        unit="times as many simulations from random starts",
+        bound=_FAR_FEWER,
         measure="simulations of gradient descent through the true loss until the miss is within the tolerance, the "
         "first look included, from random starts over from the hybrid route's proposal: the ratio of the means over "
         f"the same targets, in which a start that never hits counts with the limit of {limit} steps",
         number=number,
-        rule=f"holds where the ratio and its interval over targets lie above {_FAR_FEWER:g}",
+        rule=f"supported where the ratio and its interval over targets lie above {_FAR_FEWER:g}",
         verdict=number.decide(_FAR_FEWER),
         because=because,
         details=details,

@@ -157,12 +157,13 @@ def trace_descents(
 
 
 def compute_r_t(task: Task, targets: Targets, truth: Simulated) -> Tensor:
-    """The published metric r_T for T = 1 ... n_candidates, and its quartiles, `(n_candidates, 3)`.
+    """The published metric r_T for T = 1 ... n_candidates, and its spread, `(n_candidates, 4)`.
 
     The mean over targets of the least squared re-simulated error among the T candidates that the
-    route ranks first, and the lower and upper quartile of it over targets; the squared error is the mean
-    over outcome dimensions (Ren, Padilla, Malof 2020, equation 3). It is in raw units squared, as published, where the
-    outcomes have one unit and one tolerance, and elsewhere in tolerances squared.
+    route ranks first, and the lower quartile, median and upper quartile of it over targets; the squared
+    error is the mean over outcome dimensions (Ren, Padilla, Malof 2020, equation 3). It is in raw units
+    squared, as published, where the outcomes have one unit and one tolerance, and elsewhere in
+    tolerances squared.
     """
     differences = truth.outcome - targets.only_valid().targets[:, None]
     squared = (differences / task.distance.units).square().mean(-1)
@@ -170,7 +171,7 @@ def compute_r_t(task: Task, targets: Targets, truth: Simulated) -> Tensor:
     ordered = least.sort(dim=0).values
     last = len(ordered) - 1
     # The nearest rank, as for every spread here: no arithmetic with infinities.
-    return torch.stack([least.mean(0), ordered[round(0.25 * last)], ordered[round(0.75 * last)]], dim=-1)
+    return torch.stack([least.mean(0), *(ordered[round(share * last)] for share in (0.25, 0.5, 0.75))], dim=-1)
 
 
 def _spread(name: str, values: Tensor, parts: Sequence[str] = ("median", "p90", "max")) -> dict[str, float | None]:

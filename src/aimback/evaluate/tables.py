@@ -25,7 +25,7 @@ from aimback.tasks.base import Task
 Array: TypeAlias = NDArray[np.float64]
 
 CURVE_COLUMNS = ("route", "step", "loss", "miss", "miss_p10", "miss_p90")
-R_T_COLUMNS = ("route", "T", "mean", "q25", "q75")
+R_T_COLUMNS = ("route", "T", "mean", "q25", "median", "q75")
 _ANSWER_COLUMNS = ("route", "target", "line", "status", "miss", "problem")
 
 
@@ -131,7 +131,7 @@ def _list_costs(task: Task, controls: Tensor) -> list[Tensor]:
 
 
 def write_r_t(path: Path, curves: Mapping[str, Tensor]) -> None:
-    """Write the metric r_T of every route, `(n_candidates, 3)` each; a cell is empty where it is infinite."""
+    """Write the metric r_T of every route, `(n_candidates, 4)` each; a cell is empty where it is infinite."""
     rows = [
         (route, count, *("" if math.isinf(value) else value for value in row))
         for route, curve in curves.items()

@@ -47,6 +47,14 @@ def sum_seconds(result: TaskResult, route: str) -> float | None:
     return sum(known) if len(known) == len(seconds) else None
 
 
+def sum_fixed_seconds(result: TaskResult, route: str) -> float | None:
+    """What a route takes once, before the first target; None where a stage was not measured."""
+    once = list_seconds(result, route)
+    del once["seconds_solve"]
+    known = [seconds for seconds in once.values() if seconds is not None]
+    return sum(known) if len(known) == len(once) else None
+
+
 def share_seconds(result: TaskResult, route: str) -> float | None:
     """What a further target costs a route, once all is prepared; None where that was not measured."""
     seconds, targets = list_seconds(result, route)["seconds_solve"], _count_targets(result)
@@ -73,12 +81,8 @@ def find_break_even(result: TaskResult, route: str) -> float | None:
     if not solves_as_many(result, route):
         return math.inf
     own, direct = share_seconds(result, route), share_seconds(result, result.direct)
-    once = list_seconds(result, route)
-    del once["seconds_solve"]
-    fixed = [seconds for seconds in once.values() if seconds is not None]
-    if len(fixed) < len(once) or own is None or direct is None:
-        return None
-    return break_even_targets(sum(fixed), own, direct)
+    fixed = sum_fixed_seconds(result, route)
+    return None if fixed is None or own is None or direct is None else break_even_targets(fixed, own, direct)
 
 
 def say_break_even(targets: float | None) -> str:

@@ -1,6 +1,7 @@
 """The figures of a page: their order, what each is for, and how they get into a file that needs no other."""
 
 import base64
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,9 @@ KINDS = {
     ),
     "sweep": Kind(
         "The target sweeps",
-        "The same two losses while the target moves through its range, with descents from the same four starts: see "
-        "where the network's valley leaves the true one, and what its best answer misses by. With more than two "
-        "controls the shades are a slice, and the paths are seen through it.",
+        "The same two losses while the target moves through its range, with descents from the same four starts (rings: "
+        "starts, stars: ends): see where the network's valley leaves the true one, and what its best answer misses by. "
+        "With more than two controls the shades are a slice, and the paths are seen through it.",
         "lead",
     ),
     "trajectories": Kind(
@@ -66,7 +67,7 @@ KINDS = {
     ),
     "r_t": Kind(
         "The best of T candidates",
-        "The published metric r_T: the least squared miss among the T candidates that a route ranks first (mean, "
+        "The published metric r_T: the least squared miss among the T candidates that a route ranks first (median, "
         "quartiles of targets). Lower is better; a flat curve gains nothing from more simulations.",
         "pair",
     ),
@@ -108,8 +109,9 @@ class Figure:
 
     Attributes:
         link: where the still one lies, from the Markdown file.
-        data: the still one as a `data:` URL.
+        data: the still one as a `data:` URL; "" where the page has a slider in its place.
         panels: the interactive one as JSON that may stand inside a script element; "" where there is none.
+        takeaway: what it comes down to, with its numbers.
     """
 
     name: str
@@ -117,24 +119,28 @@ class Figure:
     link: str
     data: str
     panels: str
+    takeaway: str
 
 
 def list_figures(result: TaskResult, home: Path) -> list[Figure]:
     """The figures that a task has, in the order to be shown; `home` is where the Markdown file lies."""
     files = {file.stem: file for file in result.figures}
-    return [
-        Figure(
-            name,
-            kind,
-            os.path.relpath(files[name], home).replace(os.sep, "/"),
-            f"data:image/{files[name].suffix[1:]};base64,{base64.b64encode(files[name].read_bytes()).decode('ascii')}",
-            _inert(result.panels[name].read_text(encoding="utf-8")) if name in result.panels else "",
-        )
-        for name, kind in KINDS.items()
-        if name in files
-    ]
+    return [_read_figure(name, files[name], result.panels.get(name), home) for name in KINDS if name in files]
+
+
+def _read_figure(name: str, file: Path, panels: Path | None, home: Path) -> Figure:
+    live = {"panels": [], "takeaway": ""} if panels is None else json.loads(panels.read_text(encoding="utf-8"))
+    still = "" if file.suffix == ".gif" else base64.b64encode(file.read_bytes()).decode("ascii")
+    return Figure(
+        name,
+        KINDS[name],
+        os.path.relpath(file, home).replace(os.sep, "/"),
+        still and f"data:image/png;base64,{still}",
+        _inert(json.dumps(live["panels"])) if live["panels"] else "",
+        str(live["takeaway"]),
+    )
 
 
 def _inert(text: str) -> str:
     """JSON that no HTML parser can take for markup."""
-    return text.strip().replace("<", "\\u003c")
+    return text.replace("<", "\\u003c")

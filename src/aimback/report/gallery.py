@@ -14,7 +14,7 @@ from aimback.core.problem import Linearised, Solution
 from aimback.data.targets import Targets
 from aimback.evaluate.metrics import follow_descents
 from aimback.evaluate.tables import Array
-from aimback.report import interactive, stills
+from aimback.report import interactive, stills, takeaways
 from aimback.report.canvas import COLOURS, LINES
 from aimback.report.sweep import plot_sweep, view_sweep
 from aimback.report.views import (
@@ -27,20 +27,21 @@ from aimback.report.views import (
 from aimback.solve.solver import Solver
 from aimback.tasks.base import Task
 
-# All that a task may have, in the order in which they are drawn: still, and to be played with where it does not move.
-FIGURES: dict[str, tuple[Callable[..., None], Callable[..., list[interactive.Panel]] | None]] = {
-    "surfaces": (stills.plot_surfaces, interactive.draw_surfaces),
-    "sweep": (plot_sweep, None),
-    "trajectories": (stills.plot_trajectories, interactive.draw_trajectories),
-    "loss": (stills.plot_loss, interactive.draw_loss),
-    "r_t": (stills.plot_r_t, interactive.draw_r_t),
-    "miss": (stills.plot_misses, interactive.draw_misses),
-    "training": (stills.plot_training, interactive.draw_training),
-    "belief": (stills.plot_belief, interactive.draw_belief),
-    "iterations": (stills.plot_iterations, interactive.draw_iterations),
-    "basins": (stills.plot_basins, interactive.draw_basins),
-    "conditioning": (stills.plot_conditioning, interactive.draw_conditioning),
-    "gradients": (stills.plot_gradients, interactive.draw_gradients),
+# All that a task may have, in the order in which they are drawn: as a file, to be played with on the page,
+# and what it comes down to.
+FIGURES: dict[str, tuple[Callable[..., None], Callable[..., list[interactive.Panel]], Callable[..., str]]] = {
+    "surfaces": (stills.plot_surfaces, interactive.draw_surfaces, takeaways.tell_surfaces),
+    "sweep": (plot_sweep, interactive.draw_sweep, takeaways.tell_sweep),
+    "trajectories": (stills.plot_trajectories, interactive.draw_trajectories, takeaways.tell_trajectories),
+    "loss": (stills.plot_loss, interactive.draw_loss, takeaways.tell_loss),
+    "r_t": (stills.plot_r_t, interactive.draw_r_t, takeaways.tell_r_t),
+    "miss": (stills.plot_misses, interactive.draw_misses, takeaways.tell_misses),
+    "training": (stills.plot_training, interactive.draw_training, takeaways.tell_training),
+    "belief": (stills.plot_belief, interactive.draw_belief, takeaways.tell_belief),
+    "iterations": (stills.plot_iterations, interactive.draw_iterations, takeaways.tell_iterations),
+    "basins": (stills.plot_basins, interactive.draw_basins, takeaways.tell_basins),
+    "conditioning": (stills.plot_conditioning, interactive.draw_conditioning, takeaways.tell_conditioning),
+    "gradients": (stills.plot_gradients, interactive.draw_gradients, takeaways.tell_gradients),
 }
 
 
@@ -75,7 +76,7 @@ def draw_figures(
         solutions: by route, with the history of their first targets; on the CPU.
         compared: the route of each kind whose descents are compared.
         misses: by route, the miss of each target's answer, `(n_targets,)`; not finite where there is none.
-        r_t: by route, `(n_candidates, 4)`: T, mean, lower and upper quartile.
+        r_t: by route, `(n_candidates, 5)`: T, mean, lower quartile, median and upper quartile.
         training: columns of the training history: "step", "train_loss", "validation_loss"; empty without a network.
         pictures: by figure, the arrays of `evidence.PICTURES`; those of claims that were not examined are left out.
         solver: how the moving figure's descents are made.
@@ -89,10 +90,9 @@ def draw_figures(
     drawn: list[str] = []
 
     def show(figure: str, *content: Any) -> None:
-        plot, draw = FIGURES[figure]
-        plot(folder / f"{figure}.{'png' if draw else 'gif'}", name, *content)
-        if draw:
-            write_text(panels / f"{figure}.json", interactive.to_json(draw(*content)) + "\n")
+        plot, draw, tell = FIGURES[figure]
+        plot(folder / f"{figure}.{'gif' if figure == 'sweep' else 'png'}", name, *content)
+        write_text(panels / f"{figure}.json", interactive.to_json(draw(*content), tell(*content)) + "\n")
         drawn.append(figure)
         if progress is not None:
             progress(1)

@@ -18,6 +18,8 @@ from aimback.core.box import Axis
 from aimback.evaluate.tables import Array
 from aimback.report.canvas import COLOURS, LINES, label_axis
 from aimback.report.evidence import BASINS, PAIR, find_eigenvalue_quantiles, find_error_quantiles, pick_misses
+from aimback.report.sweep import DECADES, Side, Sweep
+from aimback.report.text import number
 from aimback.report.views import (
     LOSS_FLOOR,
     MISS_FLOOR,
@@ -59,9 +61,9 @@ def read_script() -> str:
     return script.decode("utf-8")
 
 
-def to_json(panels: Sequence[Panel]) -> str:
-    """The panels as JSON: a list of {"data": ..., "layout": ...}."""
-    return json.dumps(panels, sort_keys=True, allow_nan=False)
+def to_json(panels: Sequence[Panel], takeaway: str = "") -> str:
+    """A figure as JSON: its panels, a list of {"data": ..., "layout": ...}, and what it comes down to."""
+    return json.dumps({"panels": panels, "takeaway": takeaway}, sort_keys=True, allow_nan=False)
 
 
 def draw_surfaces(landscape: Landscape) -> list[Panel]:
@@ -105,15 +107,17 @@ def _draw_surface(landscape: Landscape, surface: Surface, levels: Array) -> Pane
             hover = f"{route} {what}<br>{first.name} %{{x:.4g}}<br>{second.name} %{{y:.4g}}<extra></extra>"
             marker = {"color": COLOURS[route], "size": 6 if mode == "markers" else 2.5, "symbol": symbol}
             dots = _draw_dots(points[:, 0], points[:, 1], f"{route} {what}", marker, hover)
-            height = _encode(_find_height(x, y, loss, points) + 0.008 * greatest)
+            # Above the surface, which would hide half of a mark.
+            lift = (0.03 if mode == "markers" else 0.01) * greatest
+            height = _encode(_find_height(x, y, loss, points) + lift)
             line = {"color": COLOURS[route], "width": 5}
             traces.append(dots | {"type": "scatter3d", "mode": mode, "line": line, "z": height})
     scene = {
         "xaxis": _axis(first.label, nticks=6),
         "yaxis": _axis(second.label, nticks=6),
-        "zaxis": _axis("", range=[0, greatest], nticks=5),
+        "zaxis": _axis("loss", range=[0, 1.03 * greatest], nticks=5),
         "aspectratio": {"x": 1.1, "y": 1.1, "z": 0.75},
-        "camera": {"eye": {"x": -1.22, "y": -1.22, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.18}},
+        "camera": {"eye": {"x": -1.35, "y": -1.35, "z": 1.05}, "center": {"x": 0, "y": 0, "z": -0.22}},
     }
     return _panel(f"{surface.title}; {landscape.wanted}", traces, scene=scene, margin={"l": 0, "r": 0, "t": 26, "b": 0})
 
@@ -143,6 +147,118 @@ def _draw_curves(landscape: Landscape) -> Panel:
     return _panel("", traces, xaxis=_axis(landscape.axes[0].label), yaxis=_log_axis(landscape.label, levels))
 
 
+def draw_sweep(sweep: Sweep) -> list[Panel]:
+    """Both losses with the descents, the flights and the answers, target by target: panels with frames."""
+    finite = np.concatenate([side.loss[np.isfinite(side.loss)] for side in sweep.sides])
+    worst = float(finite.max(initial=np.finfo(float).tiny))
+    panels = [_draw_side(sweep, side, worst) for side in sweep.sides]
+    if sweep.goals is not None:
+        panels.append(_draw_flights(sweep, sweep.goals))
+    return [*panels, _draw_reached(sweep)]
+
+
+def _draw_side(sweep: Sweep, side: Side, worst: float) -> Panel:
+    frames = []
+    x = np.linspace(sweep.axes[0].lower, sweep.axes[0].upper, side.loss.shape[-1])
+    marker, ends = (
+        {"color": COLOURS[side.route]},
+        ({"symbol": "circle-open", "size": 8}, {"symbol": "star", "size": 13}),
+    )
+    for frame, loss in enumerate(side.loss):
+        paths, heights = side.paths[:, frame], np.clip(loss, worst * 10.0**-DECADES, None)
+        if len(sweep.axes) == 1:
+            traces = [_draw_line(x, heights, side.route)]
+            dots = [(at, np.interp(at, x, heights)) for at in (paths[0, :, 0], paths[-1, :, 0])]
+        else:
+            up = np.linspace(sweep.axes[1].lower, sweep.axes[1].upper, side.loss.shape[-2])
+            broken = np.concatenate([paths, np.full((1, *paths.shape[1:]), np.nan)]).transpose(1, 0, 2).reshape(-1, 2)
+            traces = [
+                _draw_shades(x, up, heights / worst),
+                _draw_line(broken[:, 0], broken[:, 1], side.route, dash="solid"),
+            ]
+            dots = [(paths[0, :, 0], paths[0, :, 1]), (paths[-1, :, 0], paths[-1, :, 1])]
+        for (across, high), what, look in zip(dots, ("start", "end"), ends, strict=True):
+            traces.append(_draw_dots(across, high, what, marker | look))
+        missed = f"{side.title}: misses by {number(float(side.miss[frame]))} {sweep.unit}".rstrip()
+        frames.append({"name": sweep.captions[frame], "title": missed, "data": traces})
+    if len(sweep.axes) == 1:
+        axis = _log_axis(sweep.label, worst * 10.0 ** np.array([-DECADES, 0.0]))
+    else:
+        axis = _axis(sweep.axes[1].label, range=[sweep.axes[1].lower, sweep.axes[1].upper])
+    along = _axis(sweep.axes[0].label, range=[sweep.axes[0].lower, sweep.axes[0].upper])
+    return _moving(side.title, frames, xaxis=along, yaxis=axis)
+
+
+def _draw_shades(x: Array, y: Array, loss: Array) -> Panel:
+    """A loss as shades of a byte each, dark where it is great: a page has hundreds of them."""
+    shades = np.nan_to_num(255 * (1 + np.log10(loss) / DECADES), nan=255.0).round().astype(np.uint8)
+    encoded = {"dtype": "u1", "bdata": base64.b64encode(shades.tobytes()).decode("ascii")}
+    return {
+        "type": "heatmap",
+        "x": _encode(x),
+        "y": _encode(y),
+        "z": encoded | {"shape": ", ".join(map(str, shades.shape))},
+        "zmin": 0,
+        "zmax": 255,
+        "colorscale": _GREYS,
+        "showscale": False,
+        "zsmooth": "best",
+        "hoverinfo": "skip",
+    }
+
+
+def _draw_flights(sweep: Sweep, goals: Array) -> Panel:
+    cross = {"symbol": "x-thin", "size": 11, "line": {"color": _INK, "width": 2.5}}
+    flown = [(side.route, side.flights) for side in sweep.sides if side.flights is not None]
+    frames = [
+        {
+            "name": caption,
+            "data": [
+                *(_draw_line(flights[frame, :, 0], flights[frame, :, 1], route) for route, flights in flown),
+                _draw_dots(goals[frame : frame + 1, 0], goals[frame : frame + 1, 1], "target", cross),
+            ],
+        }
+        for frame, caption in enumerate(sweep.captions)
+    ]
+    seen = np.concatenate([*(flights.reshape(-1, 2) for _, flights in flown), goals])
+    axes = {}
+    for name, values in zip("xy", seen.T, strict=True):
+        low, high = np.nanmin(values), np.nanmax(values)
+        axes[f"{name}axis"] = _axis(name, range=[low - 0.05 * (high - low), high + 0.05 * (high - low)])
+    return _moving("the answers, simulated again", frames, **axes)
+
+
+def _draw_reached(sweep: Sweep) -> Panel:
+    frames = []
+    for frame, caption in enumerate(sweep.captions):
+        traces = []
+        for side in sweep.sides:
+            look = {"color": COLOURS[side.route], "size": 13}
+            for value, what, symbol in (
+                (side.reached[frame], "simulated again", "circle"),
+                (side.believed[frame], "as believed", "circle-open"),
+            ):
+                hover = f"{side.route}, {what}: %{{y:.3g}} {sweep.outcome.unit}<extra></extra>"
+                dot = _draw_dots(
+                    np.array([]), np.array([value]), f"{side.route} {what}", look | {"symbol": symbol}, hover
+                )
+                traces.append(dot | {"x": [side.route]})
+        frames.append({"name": caption, "data": traces})
+    all_of = np.concatenate([part for side in sweep.sides for part in (side.reached, side.believed)])
+    most = 1.15 * max(float(np.nanmax(np.abs(all_of[np.isfinite(all_of)]), initial=0)), 1.5 * sweep.outcome.upper)
+    band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": sweep.outcome.lower, "y1": sweep.outcome.upper}
+    shade = {"fillcolor": "rgba(128,128,128,0.22)", "line": {"width": 0}, "layer": "below"}
+    off = _axis(label_axis(f"{sweep.outcome.name}, off the target", sweep.outcome.unit), range=[-most, most])
+    routes = _axis("", type="category", range=[-0.6, len(sweep.sides) - 0.4])
+    title = "believed (ring) and simulated again (dot); shaded: within the tolerance"
+    return _moving(title, frames, xaxis=routes, yaxis=off, shapes=[band | shade])
+
+
+def _moving(title: str, frames: Sequence[Panel], **layout: Any) -> Panel:
+    """A panel with frames, of which the one in the middle is shown at first."""
+    return _panel(title, frames[len(frames) // 2]["data"], **layout) | {"frames": list(frames)}
+
+
 def draw_basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> list[Panel]:
     """From where in the box the targets are truly hit."""
     if len(axes) == 1:
@@ -153,7 +269,7 @@ def draw_basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> list[Pane
             lines.append(_draw_line(picture["axis_x"], share, route, label, shape="hvh", width=width))
         return [_panel("", lines, xaxis=_axis(axes[0].label), yaxis=_axis("targets hit [%]"))]
     panels = []
-    for name, label in BASINS.items():
+    for place, (name, label) in enumerate(BASINS.items()):
         heatmap = {
             "type": "heatmap",
             "x": _encode(picture["axis_x"]),
@@ -161,7 +277,8 @@ def draw_basins(picture: Mapping[str, Array], axes: Sequence[Axis]) -> list[Pane
             "z": _encode(100 * picture[name]),
             "zmin": 0,
             "zmax": 100,
-            "colorscale": [[place / 9, colour] for place, colour in enumerate(_CIVIDIS)],
+            "colorscale": [[part / 9, colour] for part, colour in enumerate(_CIVIDIS)],
+            "showscale": place == len(BASINS) - 1,  # one for all of them
             "colorbar": {"thickness": 8, "ticksuffix": " %", "nticks": 5, "outlinewidth": 0},
             "hovertemplate": f"from {axes[0].name} %{{x:.3g}}, {axes[1].name} %{{y:.3g}}<br>"
             "%{z:.3g} % of the targets hit<extra></extra>",
@@ -215,15 +332,15 @@ def draw_loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: st
 
 
 def draw_r_t(curves: Mapping[str, Array]) -> list[Panel]:
-    """The published metric r_T by the number of candidates: mean, and quartiles of the targets."""
+    """The published metric r_T by the number of candidates: median and quartiles of the targets."""
     counts, values = ([curve[:, part] for curve in curves.values()] for part in (0, slice(1, None)))
     most = max((float(count.max()) for count in counts if len(count)), default=1.0)
     along = _log_axis("T, candidates simulated again", *counts) | {"range": [-0.02, float(np.log10(1.05 * most))]}
     traces = []
     for route, curve in curves.items():
-        count, mean, low, high = curve.T
+        count, _, low, middle, high = curve.T
         traces.append(_draw_band(count, low, high, route))
-        traces.append(_draw_line(count, mean, route) | {"mode": "lines+markers"})
+        traces.append(_draw_line(count, middle, route) | {"mode": "lines+markers"})
     return [_panel("", traces, xaxis=along, yaxis=_log_axis("r_T, least squared miss", *values))]
 
 
@@ -246,7 +363,7 @@ def draw_trajectories(
         for (x, y), miss in zip(lines.transpose(0, 2, 1), missed[route], strict=True):
             hover = f"misses by {miss:.3g} {miss_unit}<extra></extra>"
             traces.append(_draw_line(x, y, route, dash="solid") | {"hovertemplate": hover})
-        title = f"{route}: misses by at most {missed[route].max():.2g} {miss_unit}".rstrip()
+        title = f"{route}: misses by at most {number(float(missed[route].max()))} {miss_unit}".rstrip()
         panels.append(_panel(title, [*traces, targets], **axes))
     return panels
 
@@ -378,7 +495,8 @@ def _mark(axis: str, tolerance: float) -> Panel:
     other = "y" if axis == "x" else "x"
     along = {f"{axis}0": tolerance, f"{axis}1": tolerance, f"{axis}ref": axis}
     across = {f"{other}0": 0, f"{other}1": 1, f"{other}ref": f"{other} domain"}
-    return {"type": "line", "line": {"color": _INK, "width": 1, "dash": "dot"}, **along, **across}
+    name = {"text": "tolerance", "font": {"size": 11, "color": _INK}, "textposition": "end", "textangle": 0}
+    return {"type": "line", "line": {"color": _INK, "width": 1, "dash": "dot"}, "label": name, **along, **across}
 
 
 def _axis(title: str, **more: Any) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,8 +12,9 @@ from aimback.core.errors import UserError
 from aimback.core.files import sha256
 from aimback.data.exactness import error_note
 from aimback.diagnose.claim import Claim, Estimate, Verdict
-from aimback.evaluate.tables import read_answers
+from aimback.evaluate.tables import AnswerRow, read_answers
 from aimback.report.published import PublishedRow
+from aimback.report.scene import Scene, read_scene
 from aimback.report.text import number
 from aimback.settings.tree import Settings
 from aimback.tasks.base import Task
@@ -26,6 +28,7 @@ class Route:
 
     Attributes:
         kind: "surrogate", "direct" or "hybrid".
+        prepared: the ledger of what the simulator was asked for before the first target, where there is one.
         solving: the meter of what it takes target by target.
         fixed: the meters of what is paid for once, however many targets are asked, by what their seconds are called.
     """
@@ -33,6 +36,7 @@ class Route:
     kind: str
     solving: str
     fixed: Mapping[str, str]
+    prepared: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,18 @@ class TaskResult:
         unit: of every miss, see `Task.miss_unit`.
         tolerance: the miss at which a target counts as solved.
         metrics: by route, as `evaluate` wrote them.
-        meters: by stage, those that are there: a stage restored from a cache has none.
+        meters: by stage, those that are there, each with its date: a stage restored from a cache has none.
         unsolved: what is not solved; invalid rows first, merely missed targets last.
         claims: what became of each claim; empty where they were not examined.
         figures: still figures (PNG), in the order to be shown, and the moving one (GIF).
         panels: interactive figures (JSON) by name.
         caution: what to know of the simulator's own error; "" where it is small against the tolerance.
         published: what a paper says of methods on this task.
+        scene: one of its targets; None where none was answered.
+        misses: by route, of the targets that can be solved and were answered.
+        prepared: by route, the simulations that were made before the first target.
+        left_out: the claims that `budget.simulations` left no room for.
+        answers: the table of all answers.
     """
 
     name: str
@@ -81,6 +90,11 @@ class TaskResult:
     panels: Mapping[str, Path]
     caution: str = ""
     published: Sequence[PublishedRow] = ()
+    scene: Scene | None = None
+    misses: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    prepared: Mapping[str, int] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
+    answers: Path | None = None
 
     @property
     def direct(self) -> str | None:
@@ -107,7 +121,12 @@ def list_routes(settings: Settings) -> dict[str, Route]:
     for name in settings.optimise:
         routes[name] = Route("direct", f"optimise-{name}", {})
     for name, refined in settings.refine.items():
-        routes[name] = Route("hybrid", f"refine-{name}", {"seconds_train": f"amortise-{refined.network}"})
+        routes[name] = Route(
+            "hybrid",
+            f"refine-{name}",
+            {"seconds_train": f"amortise-{refined.network}"},
+            f"routes/proposers/{refined.network}/ledger.json",
+        )
     return routes
 
 
@@ -140,7 +159,7 @@ def read_result(
     Raises:
         UserError: a file is missing or damaged.
     """
-    measured = _read_json(metrics)
+    measured, rows = _read_json(metrics), read_answers(answers)
     return TaskResult(
         name=name,
         routes=routes,
@@ -148,13 +167,24 @@ def read_result(
         tolerance=task.tolerance,
         metrics=measured,
         meters=_read_meters(meters, results),
-        unsolved=_read_unsolved(answers, task.has_simulator),
+        unsolved=_list_unsolved(rows, task.has_simulator),
         claims=[] if diagnosis is None else _read_claims(diagnosis / "metrics.json", diagnosis / "claims.json"),
+        left_out=[] if diagnosis is None else _read_json(diagnosis / "claims.json").get("left_out", []),
         figures=sorted(file for file in figures.glob("*") if file.suffix in (".png", ".gif")),
         panels={file.stem: file for file in sorted(panels.glob("*.json"))},
         caution=_caution(name, task, measured),
         published=published,
+        scene=read_scene(answers, task) if task.has_simulator else None,
+        misses={name: [row.miss for row in rows if row.route == name and math.isfinite(row.miss)] for name in routes},
+        prepared={name: _count_prepared(route, measured[name], results) for name, route in routes.items()},
+        answers=answers,
     )
+
+
+def _count_prepared(route: Route, metrics: Mapping[str, Any], results: Path) -> int:
+    if not route.prepared:
+        return int(metrics["training_examples"])
+    return int(_read_json(results / route.prepared)["simulations"])
 
 
 def _caution(name: str, task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -169,7 +199,10 @@ def _caution(name: str, task: Task, metrics: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _read_meters(folder: Path, results: Path) -> dict[str, dict[str, Any]]:
-    meters = {file.stem: _read_json(file) for file in sorted(folder.glob("*.json"))}
+    meters = {
+        file.stem: _read_json(file) | {"date": datetime.fromtimestamp(file.stat().st_mtime, UTC)}
+        for file in sorted(folder.glob("*.json"))
+    }
     return {
         stage: meter
         for stage, meter in meters.items()
@@ -204,8 +237,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_unsolved(path: Path, simulated: bool) -> list[Unsolved]:
-    rows = read_answers(path)
+def _list_unsolved(rows: Sequence[AnswerRow], simulated: bool) -> list[Unsolved]:
     unsolved = []
     for row in rows:
         if row.status in ("solved", "believed"):

@@ -25,12 +25,12 @@ class Finding:
 
     Attributes:
         key: "C1" to "C7".
-        says: the claim.
+        question: what the claim is about.
         claims: a task each, None where it was not examined.
     """
 
     key: str
-    says: str
+    question: str
     claims: Sequence[Claim | None]
 
 
@@ -137,17 +137,22 @@ def tabulate_published(result: TaskResult) -> list[Row]:
 def findings(results: Sequence[TaskResult]) -> list[Finding]:
     """A line a claim, in the order of their keys."""
     by_task = [{claim.key: claim for claim in result.claims} for result in results]
-    says = {key: claim.says for claims in by_task for key, claim in claims.items()}
-    return [Finding(key, says[key], [claims.get(key) for claims in by_task]) for key in sorted(says)]
+    questions = {key: claim.question for claims in by_task for key, claim in claims.items()}
+    return [Finding(key, questions[key], [claims.get(key) for claims in by_task]) for key in sorted(questions)]
+
+
+def amount(claim: Claim, value: float | None) -> str:
+    """ "6.8 %", or "1.3": a number as the claim counts it."""
+    return percent(value) if claim.unit.startswith("%") else number(value)
 
 
 def interval(claim: Claim) -> str:
     """ "1.7 to 2.1": the 95 % interval of the number that decides; a dash where there is none."""
     low, high = claim.number.low, claim.number.high
-    return DASH if low is None or high is None else f"{number(low)} to {number(high)}"
+    return DASH if low is None or high is None else f"{amount(claim, low)} to {amount(claim, high)}"
 
 
 def over_seeds(claim: Claim) -> str:
     """ "1.8 to 2.0": the least and the greatest number of several networks; a dash where there is one."""
     known = [seed for seed in claim.number.seeds if seed is not None]
-    return DASH if len(known) < 2 else f"{number(min(known))} to {number(max(known))}"
+    return DASH if len(known) < 2 else f"{amount(claim, min(known))} to {amount(claim, max(known))}"

@@ -84,15 +84,15 @@ def plot_misses(path: Path, title: str, misses: Mapping[str, Array], unit: str, 
 
 
 def plot_r_t(path: Path, title: str, curves: Mapping[str, Array]) -> None:
-    """The published metric r_T by the number of candidates: mean, and quartiles of the targets.
+    """The published metric r_T by the number of candidates: median and quartiles of the targets.
 
     Args:
-        curves: by route, `(n_candidates, 4)`: T, mean, lower and upper quartile.
+        curves: by route, `(n_candidates, 5)`: T, mean, lower quartile, median and upper quartile.
     """
-    with _open_panels(path, (7, 4), f"{title}: the best of T candidates (mean, quartiles of targets)") as (axes,):
+    with _open_panels(path, (7, 4), f"{title}: the best of T candidates (median, quartiles of targets)") as (axes,):
         for route, curve in curves.items():
-            count, mean, low, high = curve.T
-            _draw_band(axes, count, low, mean, high, route, marker="o" if len(count) == 1 else None)
+            count, _, low, middle, high = curve.T
+            _draw_band(axes, count, low, middle, high, route, marker="o" if len(count) == 1 else None)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set(yscale="log", xlabel="T, candidates simulated again", ylabel="r_T, least squared miss")

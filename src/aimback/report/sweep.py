@@ -22,7 +22,16 @@ from aimback.core.problem import InverseProblem, Linearised
 from aimback.data.targets import Targets
 from aimback.evaluate.tables import Array
 from aimback.report.canvas import COLOURS, LINES, canvas
-from aimback.report.views import evaluate, label_loss, make_unit_grid, name_maps, pick_answers, say_target, to_array
+from aimback.report.views import (
+    evaluate,
+    label_loss,
+    make_unit_grid,
+    name_maps,
+    pick_answers,
+    say_target,
+    to_array,
+    view_goals,
+)
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.solve.starts import draw_evenly
@@ -32,9 +41,10 @@ FRAMES = 36
 _HOLD, _FRAME = 900, 110  # ms: the last frame, every other one
 SWEPT_STARTS, _MAX_STEPS = 4, 40
 SWEPT_POINTS = 61
-_DECADES = 5
+DECADES = 5  # of the loss, that the shades tell apart
 _SHADES = 15
 _COLOURS = 64
+_FLIGHT_POINTS = 40
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Side:
         loss: `(FRAMES, n)` or `(FRAMES, n_y, n_x)`, a picture a target.
         paths: `(n_steps + 1, FRAMES, n_starts, 1 or 2)`.
         miss: of the best start by the true simulator, `(FRAMES,)`.
+        believed, reached: the first outcome of the best start less what is wanted, by this map and by the true one.
+        flights: what the best start does when it is simulated, `(FRAMES, points, 2)`; None where the task draws none.
     """
 
     title: str
@@ -54,6 +66,9 @@ class Side:
     loss: Array
     paths: Array
     miss: Array
+    believed: Array
+    reached: Array
+    flights: Array | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,8 @@ class Sweep:
         captions: what is wanted, a frame.
         unit: of the misses.
         tolerance: the miss at which a target counts as solved.
+        outcome: the first outcome, with its own tolerance as its bounds about 0.
+        goals: where flights should end, `(FRAMES, 2)`; None where there are none.
         label: what the loss is, for its axis.
     """
 
@@ -74,6 +91,8 @@ class Sweep:
     captions: Sequence[str]
     unit: str
     tolerance: float
+    outcome: Axis
+    goals: Array | None
     label: str
 
 
@@ -94,19 +113,36 @@ def view_sweep(
     brief = replace(solver, max_steps=min(solver.max_steps, _MAX_STEPS))
     axes = task.box.axes[:2]
     controls = task.box.from_unit(make_unit_grid(torch.full((len(task.box),), 0.5, dtype=torch.float64), SWEPT_POINTS))
-    sides = []
+    sides, goals, every = [], None, torch.arange(FRAMES)
     for title, route, forward in name_maps(task, surrogate):
         outcome = evaluate(forward, controls, condition)
         found = solve(forward, problem, brief, torch.Generator().manual_seed(generator.initial_seed()))
         each = (outcome - wanted.reshape(FRAMES, *[1] * (outcome.ndim - 1), -1)) / task.distance.scales
         paths = to_array(found.history.controls[..., : len(axes)])
+        answers = pick_answers(found, every)
         with torch.no_grad():
-            true = task(pick_answers(found, torch.arange(FRAMES)), problem.conditions)
-        miss = task.distance.measure(true - wanted)
-        sides.append(Side(title, route, to_array(each.square().sum(-1)), paths, to_array(miss)))
+            true, own = (one(answers, problem.conditions) - wanted for one in (task, forward))
+        flights = task.trajectory(answers, problem.conditions, _FLIGHT_POINTS)
+        if flights is not None and goals is None:
+            row = Targets(wanted, problem.conditions, torch.zeros(FRAMES, dtype=torch.int64), ("",) * FRAMES)
+            goals = view_goals(task, row, found, to_array(flights), every)
+        sides.append(
+            Side(
+                title,
+                route,
+                to_array(each.square().sum(-1)),
+                paths,
+                to_array(task.distance.measure(true)),
+                to_array(own[:, 0]),
+                to_array(true[:, 0]),
+                None if flights is None else to_array(flights),
+            )
+        )
     given = torch.cat([wanted, problem.conditions], dim=1).tolist()
     captions = [say_target(task, row, ".2f") for row in given]
-    return Sweep(axes, sides, captions, task.miss_unit, task.tolerance, label_loss(task))
+    first, tolerance = task.outcomes.axes[0], task.tolerances[0]
+    within = Axis(first.name, first.unit, -tolerance, tolerance)
+    return Sweep(axes, sides, captions, task.miss_unit, task.tolerance, within, goals, label_loss(task))
 
 
 def plot_sweep(path: Path, title: str, sweep: Sweep) -> None:
@@ -181,7 +217,7 @@ class _Panel:
         miss = self._side.miss[frame]
         shown = f"{miss:.2g} {self._unit}" if miss >= self._least else f"less than {self._least:g} {self._unit}"
         self._title.set_text(f"{self._side.title}\nmisses by {shown}".rstrip())
-        loss = np.clip(self._side.loss[frame], self._worst * 10.0**-_DECADES, None)
+        loss = np.clip(self._side.loss[frame], self._worst * 10.0**-DECADES, None)
         paths = self._side.paths[:, frame]
         for dots, where in zip((self._starts, self._ends), self._turn(loss, paths), strict=True):
             dots.set_data(*where)
@@ -209,7 +245,7 @@ class _Map(_Panel):
             interpolation_stage="data",
             # In steps, as contours: they show the shape, and make a small file.
             cmap=colormaps["Greys"].resampled(_SHADES),
-            vmin=-_DECADES,
+            vmin=-DECADES,
             vmax=0,
         )
         self._paths = LineCollection([], colors=colour, linewidths=1.8)
@@ -227,7 +263,7 @@ class _Curve(_Panel):
 
     def _begin(self, panel: Axes, axes: Sequence[Axis], colour: str) -> Sequence[Artist]:
         self._x = np.linspace(axes[0].lower, axes[0].upper, self._side.loss.shape[1])
-        panel.set(yscale="log", ylim=(self._worst * 10.0**-_DECADES, self._worst * 2))
+        panel.set(yscale="log", ylim=(self._worst * 10.0**-DECADES, self._worst * 2))
         (self._curve,) = panel.plot(self._x, np.ones_like(self._x), LINES[self._side.route], color=colour)
         return [self._curve]
 

@@ -4,6 +4,7 @@ import math
 
 DASH = "—"
 NEVER = "never"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float | None) -> str:
@@ -14,7 +15,28 @@ def number(value: float | None) -> str:
         return "∞"
     if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
         return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    digits, _, exponent = f"{value:.3g}".partition("e")
+    return f"{digits} × {_power(int(exponent))}" if exponent else digits
+
+
+def _power(exponent: int) -> str:
+    """ "10⁻⁸"."""
+    return "10" + str(exponent).translate(_SUPERSCRIPTS)
+
+
+def about(value: float) -> str:
+    """ "46,000": a count to two digits."""
+    return number(float(f"{value:.2g}"))
+
+
+def duration(seconds: float) -> str:
+    """ "7.2 s", "0.77 ms", "3 min"."""
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= (2 * size if size > 1 else size):
+            return f"{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 1e-6:.2g} µs"
 
 
 def percent(fraction: float | None) -> str:
@@ -38,7 +60,7 @@ def factor(left: float | None, right: float | None) -> str:
     times = max(left, right) / min(left, right)
     if times < 10:
         return f"{times:.2g}"
-    return f"{times:,.0f}" if times < 1e5 else f"over 10^{math.floor(math.log10(times))}"
+    return f"{times:,.0f}" if times < 1e5 else f"over {_power(math.floor(math.log10(times)))}"
 
 
 def join_names(names: list[str]) -> str:

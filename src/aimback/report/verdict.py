@@ -1,4 +1,4 @@
-"""Which route to choose, by a stated rule, in a few plain sentences."""
+"""Which route to choose, by a stated rule, in short sentences."""
 
 import math
 
@@ -9,10 +9,11 @@ from aimback.report.costs import (
     list_prepared_routes,
     share_seconds,
     solves_as_many,
+    sum_fixed_seconds,
     sum_seconds,
 )
 from aimback.report.result import TaskResult
-from aimback.report.text import count_noun, factor, join_names, number, percent
+from aimback.report.text import about, count_noun, duration, factor, join_names, number, percent
 from aimback.tasks.base import TOLERANCES
 
 TIME_MARGIN = 1.2  # a lesser factor is within what a busy machine makes
@@ -63,43 +64,64 @@ def ranking(result: TaskResult) -> list[str]:
     return sorted(result.routes, key=place)
 
 
-def verdict(result: TaskResult) -> str:
-    """Who wins, by how much, at what cost, or how far to trust the networks; a sentence a line."""
-    reachable = _reachable(result)
-    if reachable == 0:
-        return f"{result.name}, nothing to compare: no target is valid and within reach.{_left_out(result)}"
+def choose(result: TaskResult) -> str:
+    """The answer in a sentence: which route, and why; or why there is none."""
+    if _reachable(result) == 0:
+        return "Nothing to compare: no target is valid and within reach."
     if result.is_believed:
-        return "\n".join(_say_trust(result, route) for route in result.routes)
-    best = winner(result)
+        return "No route is known to be better: there is no simulator."
     first, *others = ranking(result)
-    mine = result.metrics[first]
-    opening = f"the {first} route wins: it" if best else f"a tie by the rule: the {first} route"
-    whole = reachable == mine["targets"]
-    targets = f"{count_noun(reachable, 'target' if whole else 'reachable target')} within {_tolerance(result)}"
-    share = percent(mine["solved_fraction"])
     if not others:
-        miss, spent = _amount(result, mine["miss_median"]), count_noun(mine["simulations"], "simulation")
-        alone = f"{result.name}, the {first} route alone solves {share} of {targets}.{_left_out(result)}"
-        return "\n".join([alone, f"Its median miss is {miss}; it takes {spent}.", *advise_starts(result)])
-    second, *rest = others
-    other = result.metrics[second]
-    solved = join_names([f"the {route} route {percent(result.metrics[route]['solved_fraction'])}" for route in others])
-    whose = f"The {first} route's" if not rest else f"Against the {second} route, the next best, its"
+        return f"The {first} route alone solves {percent(find_solved_share(result, first))} of {_targets(result)}."
+    if winner(result) is None:
+        front = _front(result)
+        alike = f"{join_names(front)} hit equally often, and none is {TIME_MARGIN:g} times faster"
+        return f"A tie by the rule: {alike if find_solved_share(result, first) else 'no route solves any target'}."
+    second = others[0]
+    if second in _front(result):
+        times = factor(sum_seconds(result, first), sum_seconds(result, second))
+        return f"Choose {first}: it is {times} times faster in all than {second}, which hits equally often."
+    ahead = find_solved_share(result, first) - find_solved_share(result, second)
+    return f"Choose {first}: it solves {percent(ahead)} more of the targets than {second}, the next best."
+
+
+def list_reasons(result: TaskResult) -> list[str]:
+    """What the answer rests on, and when another route would be better: short sentences, the first route first."""
+    if _reachable(result) == 0:
+        return _left_out(result)
+    if result.is_believed:
+        return [line for route in result.routes for line in _say_trust(result, route)] + _left_out(result)
+    order = ranking(result)
+    shares = [f"{route} {percent(find_solved_share(result, route))}" for route in order]
+    misses = [f"{route} {_amount(result, result.metrics[route]['miss_median'])}" for route in order]
+    spent = [f"{route} {about(result.metrics[route]['simulations'])}" for route in order]
+    return [
+        *([f"Solved of {_targets(result)}: {join_names(shares)}."] if len(order) > 1 else []),
+        f"The median miss: {join_names(misses)}.",
+        *_say_times(result, order),
+        f"Simulations: {join_names(spent)}.",
+        *list_remarks(result),
+    ]
+
+
+def list_remarks(result: TaskResult) -> list[str]:
+    """Those of the reasons that no table of numbers tells: when another route would be better, and what to know."""
+    order = ranking(result)
     lines = [
-        f"{result.name}, {opening} solves {share} of {targets}, {solved}.{_left_out(result)}",
-        f"{whose} median miss is {_misses(result, first, second)}, "
-        f"its simulations are {_against(mine['simulations'], other['simulations'])}, "
-        f"{_time(result, first, second)}.",
-        *(f"{_repaid_by(result, route)}." for route in list_prepared_routes(result)),
+        *(_say_repayment(result, route) for route in list_prepared_routes(result) if len(order) > 1),
+        *_left_out(result),
         *advise_starts(result),
     ]
-    if result.caution:
-        lines.append(f"{result.caution[0].upper()}{result.caution[1:]}.")
-    return "\n".join(lines)
+    return [*lines, *([f"{result.caution[0].upper()}{result.caution[1:]}."] if result.caution else [])]
+
+
+def verdict(result: TaskResult) -> str:
+    """The answer and its reasons, a line each."""
+    return "\n".join([f"{result.name}: {choose(result)}", *list_reasons(result)])
 
 
 def advise_starts(result: TaskResult) -> list[str]:
-    """A sentence on the best route that would likely solve more targets with more starts; none where none would.
+    """Two sentences on the best route that would likely solve more targets with more starts; none where none would.
 
     It stands where the last doubling of the starts has brought `SOLVED_MARGIN` of the targets and at least
     `GAINED` of them. What the next one would bring is guessed as the lesser of two: that its gain is to the last as the
@@ -120,8 +142,8 @@ def advise_starts(result: TaskResult) -> list[str]:
         known = join_names([percent(share) for _, share in shares[-3:]])
         starts = join_names([many for many, _ in shares[-3:]])
         return [
-            f"More starts would likely help the {route} route: it solves {known} of the targets with {starts} of them, "
-            f"so with starts.number={2 * int(number)} perhaps {percent(round(expected, 2))}."
+            f"More starts would likely help {route}: it solves {known} with {starts} of them.",
+            f"With starts.number={2 * int(number)} it would solve perhaps {percent(round(expected, 2))}.",
         ]
     return []
 
@@ -173,35 +195,63 @@ def _reachable(result: TaskResult) -> int:
     return int(result.any_metrics["reachable_targets"])
 
 
-def _left_out(result: TaskResult) -> str:
-    """The sentence on the rows that are not counted; "" where all are."""
+def _targets(result: TaskResult) -> str:
+    reachable = _reachable(result)
+    noun = "target" if reachable == result.any_metrics["targets"] else "reachable target"
+    return f"{count_noun(reachable, noun)} within {_tolerance(result)}"
+
+
+def _left_out(result: TaskResult) -> list[str]:
+    """The sentence on the rows that are not counted; none where all are."""
     metrics = result.any_metrics
     invalid = int(metrics["status"].get("invalid_input", 0))
     out = int(metrics["targets"]) - invalid - _reachable(result)
     parts = [f"{count_noun(out, 'target')} out of reach"] if out else []
     parts += [f"{count_noun(invalid, 'invalid row')}"] if invalid else []
-    return f" Not counted: {join_names(parts)}." if parts else ""
+    return [f"Not counted: {join_names(parts)}."] if parts else []
 
 
-def _say_trust(result: TaskResult, route: str) -> str:
+def _say_trust(result: TaskResult, route: str) -> list[str]:
     """What a network believes, and what that is worth by the data that it has not seen."""
     mine = result.metrics[route]
-    whose = "the network" if len(result.routes) == 1 else f"the network of the route {route}"
+    network = "The network" if len(result.routes) == 1 else f"The network of {route}"
     names = ("held_out_miss_rms", "held_out_miss_p90", "hit_miss_p90")
     errs, most, hit = (_amount(result, mine[name]) for name in names)
-    many = _reachable(result)
-    outside = round(mine["outside_data_fraction"] * many)
+    outside = round(mine["outside_data_fraction"] * _reachable(result))
     told = [
-        f"{result.name}: {whose} believes that it hits {percent(mine['believed_fraction'])} of "
-        f"{count_noun(many, 'target')} within {_tolerance(result)}",
-        f"on measurements that it has not seen it errs by {errs} (90 %: {most})",
+        f"{network} believes that it hits {percent(mine['believed_fraction'])} of {_targets(result)}.",
+        f"On measurements that it has not seen it errs by {errs}, nine times in ten by less than {most}.",
     ]
     if mine["hit_miss_p90"] is not None:
-        told[-1] += f", so an answer that it calls a hit is within {hit} of the target with 90 %"
+        told.append(f"Nine of ten answers that it calls a hit are within {hit} of the target.")
     if outside:
         lie = "answer lies" if outside == 1 else "answers lie"
-        told.append(f"{outside:,} {lie} outside of the data, where that does not hold")
-    return f"{'; '.join(told)}.{_left_out(result)}"
+        told.append(f"{outside:,} {lie} outside of the data, where none of this holds.")
+    return told
+
+
+def _say_times(result: TaskResult, order: list[str]) -> list[str]:
+    """What a further target takes, and what is paid once before the first one."""
+    each = {route: share_seconds(result, route) for route in order}
+    times = [f"{route} {duration(seconds)}" for route, seconds in each.items() if seconds is not None]
+    lines = [f"A further target takes {join_names(times)}."] if times else []
+    once = {route: sum_fixed_seconds(result, route) for route in list_prepared_routes(result)}
+    paid = [f"{route} {duration(seconds)}" for route, seconds in once.items() if seconds is not None]
+    lines += [f"Paid once, before the first target: {join_names(paid)}."] if paid else []
+    missing = [route for route in order if each[route] is None or once.get(route, 0.0) is None]
+    return [*lines, *([f"Restored from a cache, and so not timed: {join_names(missing)}."] if missing else [])]
+
+
+def _say_repayment(result: TaskResult, route: str) -> str:
+    """From when on a route with a fixed cost is the better one than the direct route."""
+    targets = find_break_even(result, route)
+    if not solves_as_many(result, route):
+        return f"However many targets there are, {route} solves fewer."
+    if targets is None:
+        return f"From how many targets on {route} would be cheaper was not measured."
+    if math.isinf(targets):
+        return f"However many targets there are, {route} is not faster."
+    return f"From about {about(targets)} targets on {route} is cheaper: its fixed cost is repaid."
 
 
 def _tolerance(result: TaskResult) -> str:
@@ -210,50 +260,3 @@ def _tolerance(result: TaskResult) -> str:
 
 def _amount(result: TaskResult, value: float | None) -> str:
     return f"{number(value)} {result.unit}".rstrip()
-
-
-def _misses(result: TaskResult, first: str, second: str) -> str:
-    """A factor between two misses says something only where one of them is no hit: within the tolerance a solver may
-    stop, or go on to rounding."""
-    mine, other = (result.metrics[route]["miss_median"] for route in (first, second))
-    words = f"{_amount(result, mine)} against {_amount(result, other)}"
-    if mine is not None and other is not None and max(mine, other) <= result.tolerance:
-        return f"{words} (both are hits; how far beyond the tolerance a route refines is its solver's setting)"
-    return f"{words}{_compare(mine, other)}"
-
-
-def _against(mine: float | None, other: float | None, unit: str = "") -> str:
-    """ "1.2 s against 4.8 s (4 times less)"."""
-    words = " against ".join(f"{number(value)} {unit}".rstrip() for value in (mine, other))
-    return f"{words}{_compare(mine, other)}"
-
-
-def _compare(left: float | None, right: float | None) -> str:
-    times = factor(left, right)
-    if not times or left is None or right is None:
-        return ""
-    if max(left, right) < 1.05 * min(left, right):
-        return " (about the same)"
-    return f" ({times} times {'less' if left < right else 'more'})"
-
-
-def _time(result: TaskResult, first: str, second: str) -> str:
-    mine, other = (sum_seconds(result, route) for route in (first, second))
-    if mine is None or other is None:
-        return "its time is not to be compared (a stage was restored from the cache and not timed)"
-    words = f"its time in all is {_against(mine, other, 's')}"
-    each, others = (share_seconds(result, route) for route in (first, second))
-    if each is None or others is None:
-        return words
-    return f"{words}, and a target alone takes it {_against(1000 * each, 1000 * others, 'ms')}"
-
-
-def _repaid_by(result: TaskResult, route: str) -> str:
-    targets = find_break_even(result, route)
-    if not solves_as_many(result, route):
-        return f"The {route} route never repays its fixed cost, since it does not solve as many"
-    if targets is None:
-        return f"From how many targets on the {route} route would repay its fixed cost was not measured"
-    if math.isinf(targets):
-        return f"The {route} route never repays its fixed cost, since it is not faster a target"
-    return f"The {route} route repays its fixed cost from {number(targets)} targets on"

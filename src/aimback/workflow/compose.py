@@ -22,6 +22,7 @@ from aimback.workflow.entry import explain_composing
 from aimback.workflow.params import ANEW, PARAMS, check_conf, read_mapping
 
 if TYPE_CHECKING:
+    from aimback.settings.tree import Settings
     from aimback.tasks.base import Task
 
 HEADER = "# Composed from conf/ (edit there, or override), which had the hash "
@@ -95,11 +96,16 @@ def _write_out(tree: dict[Any, Any]) -> str:
     return f"{HEADER}{hash_conf()}\n{OmegaConf.to_yaml(OmegaConf.create(tree))}"
 
 
-def compose_tasks() -> "dict[str, Task]":
-    """The tasks of conf/ as it is, by name."""
+def compose_settings() -> "Settings":
+    """The settings of conf/ as it is."""
     from aimback.settings.tree import read_settings
 
-    return dict(read_settings(_compose_conf()).tasks)
+    return read_settings(_compose_conf())
+
+
+def compose_tasks() -> "dict[str, Task]":
+    """The tasks of conf/ as it is, by name."""
+    return dict(compose_settings().tasks)
 
 
 def _find_lists(tree: Any) -> Any:

@@ -1,16 +1,24 @@
 """What a run of the pipeline found out, put together for the report and for MLflow."""
 
+import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from aimback.core.repository import has_changes, head_commit
 from aimback.report.page import write_report
+from aimback.report.provenance import Provenance
 from aimback.report.published import read_published
 from aimback.report.result import list_routes, read_result
 from aimback.report.verdict import name_rows, verdict
+from aimback.runtime.project import ROOT
 from aimback.settings.tree import read_settings
-from aimback.tracking import Run
+from aimback.tracking import Run, flatten
+from aimback.workflow.compose import compose_settings
 from aimback.workflow.records import Record
+
+_VERSIONS = ("aimback", "torch", "numpy", "pytorch-lightning")
 
 
 class Results:
@@ -49,12 +57,29 @@ class Results:
         """The rows that no route can do anything about, named."""
         return [line for result in self._results.values() for line in name_rows(result)]
 
-    def write_report(self, folder: Path) -> None:
+    def write_report(self, folder: Path, states: Mapping[str, str]) -> None:
         write_report(
             list(self._results.values()),
             page=folder / "index.html",
             markdown=folder / "report.md",
             costs=folder / "costs.json",
+            provenance=self._find_provenance(states),
+        )
+
+    def _find_provenance(self, states: Mapping[str, str]) -> Provenance:
+        commit = head_commit(ROOT) or ""
+        usual = flatten(compose_settings().tree)
+        now = flatten(self._settings.tree)
+        return Provenance(
+            commit=f"{commit[:12]}, with edits" if commit and has_changes(ROOT) else commit[:12],
+            seed=self._settings.seed,
+            states=states,
+            settings=[
+                (name, now.get(name, "none"), usual.get(name, "none"))
+                for name in sorted({*now, *usual})
+                if now.get(name) != usual.get(name) and not name.rpartition(".")[2].startswith("_")
+            ],
+            versions={name: version(name) for name in _VERSIONS} | {"Python": platform.python_version()},
         )
 
     def runs(self, states: Mapping[str, str], report: Path) -> list[Run]:

@@ -7,7 +7,6 @@
   const colours = JSON.parse(document.getElementById("colours").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const touched = matchMedia("(pointer: coarse)");
-  const calm = matchMedia("(prefers-reduced-motion: reduce)");
   const drawn = new Set();
   const spatial = [];
 
@@ -67,11 +66,37 @@
         });
       }),
     );
+    if (panels[0].frames) slide(live, places, panels);
     if ("webgl" in figure.dataset) {
       link(places);
       spatial.push(figure);
       if (spatial.length > KEPT) wipe(spatial[0]);
     }
+  }
+
+  // A figure with frames has a slider that all of its panels follow.
+  function slide(live, places, panels) {
+    const { frames } = panels[0];
+    const row = document.createElement("label");
+    row.className = "sweep-slider";
+    const slider = Object.assign(document.createElement("input"), { type: "range", min: 0, max: frames.length - 1, step: 1 });
+    const said = document.createElement("output");
+    row.append("move the target ", slider, said);
+    live.before(row);
+    const turn = () => {
+      const at = Number(slider.value);
+      said.textContent = frames[at].name;
+      slider.setAttribute("aria-valuetext", frames[at].name);
+      panels.forEach(({ frames: own, layout }, index) => {
+        const place = places[index];
+        const still = place.data.slice(own[at].data.length);
+        place.previousElementSibling.textContent = own[at].title ?? layout.title?.text ?? "";
+        Plotly.react(place, [...own[at].data, ...still], place.layout);
+      });
+    };
+    slider.value = Math.floor(frames.length / 2);
+    slider.addEventListener("input", turn);
+    turn();
   }
 
   function wipe(figure) {
@@ -83,6 +108,7 @@
     }
     for (const place of figure.querySelectorAll(".js-plotly-plot")) Plotly.purge(place);
     figure.querySelector(".live").replaceChildren();
+    figure.querySelector(".sweep-slider")?.remove();
     figure.classList.remove("is-live");
   }
 
@@ -118,5 +144,76 @@
       watch.observe(figure);
     }
   });
-  if (!calm.matches) for (const moving of document.querySelectorAll("details.moving")) moving.open = true;
+  // A claim that a link names is unfolded.
+  function unfold() {
+    const named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (let one = named?.closest("details"); one; one = one.parentElement.closest("details")) one.open = true;
+    if (named) named.scrollIntoView();
+  }
+  addEventListener("hashchange", unfold);
+  unfold();
+
+  const yours = document.getElementById("yours");
+  if (yours) calculate(yours, JSON.parse(document.getElementById("demands").textContent));
+
+  // From what was measured here to a simulator of other speed; `calculator.py` says what the numbers are.
+  function calculate(section, demands) {
+    const form = section.querySelector("form");
+    const [said, curve] = [section.querySelector(".choice"), section.querySelector(".curve")];
+    const say = (value) => Number(value.toPrecision(3)).toString();
+    const span = (seconds) => {
+      const unit = [["years", 31557600], ["days", 86400], ["h", 3600], ["min", 60], ["s", 1]].find(([, size]) => seconds >= 2 * size);
+      return unit ? `${say(seconds / unit[1])} ${unit[0]}` : `${say(1000 * seconds)} ms`;
+    };
+    const choose = () => {
+      const { unit, tolerance, factors } = demands[form.task.value];
+      form.tolerance.replaceChildren(
+        ...factors.map((factor, index) => new Option(`${say(factor * tolerance)} ${unit}`, index, factor === 1, factor === 1)),
+      );
+    };
+    const work = () => {
+      const seconds = Math.max(0, Number(form.seconds.value));
+      const targets = Math.max(1, Number(form.targets.value));
+      const each = form.derivatives.checked ? 2 : 1 + Math.max(1, Number(form.controls.value));
+      const routes = Object.entries(demands[form.task.value].routes).map(([name, route]) => {
+        const cost = seconds * (route.kind !== "surrogate" && route.differentiated ? each : 1);
+        const fixed = route.prepared * cost + route.seconds_train;
+        const further = route.each * cost + route.seconds_each;
+        return { name, total: (many) => fixed + many * further, solved: route.solved[form.tolerance.value] };
+      });
+      const most = Math.max(...routes.map(({ solved }) => solved));
+      const able = routes.filter(({ solved }) => most > 0 && most - solved < 0.01);
+      const best = (many) => able.reduce((one, other) => (other.total(many) < one.total(many) ? other : one));
+      const counts = Array.from({ length: 61 }, (_, index) => 10 ** (index / 10));
+      if (able.length === 0) said.textContent = "No route solves a target within this tolerance.";
+      else {
+        const turn = counts.find((many) => many > targets && best(many).name !== best(targets).name);
+        const share = `it solves ${say(100 * best(targets).solved)} % in ${span(best(targets).total(targets))}`;
+        const later = turn ? ` From about ${say(Number(turn.toPrecision(1)))} targets on, ${best(turn).name}.` : "";
+        said.textContent = `Choose ${best(targets).name}: ${share}.${later}`;
+      }
+      const lines = routes.map(({ name, total, solved }) => ({
+        x: counts,
+        y: counts.map(total),
+        mode: "lines",
+        name,
+        line: { color: ink(`--${name}-line`), width: 2.5, dash: able.some((one) => one.name === name) ? "solid" : "dot" },
+        hovertemplate: `${name}: %{y:.3g} s for %{x:.3s} targets, ${say(100 * solved)} % solved<extra></extra>`,
+      }));
+      const mark = { type: "line", x0: targets, x1: targets, y0: 0, y1: 1, yref: "paper", line: { color: ink("--quiet"), dash: "dot", width: 1 } };
+      const axis = (text) => ({ type: "log", title: { text }, exponentformat: "power", dtick: 1 });
+      const layout = {
+        xaxis: axis("targets"), yaxis: { ...axis("seconds in all"), dtick: undefined, nticks: 7 }, shapes: [mark],
+        margin: { l: 64, r: 12, t: 8, b: 44 }, showlegend: true, legend: { orientation: "h", y: 1.1 }, template: template(),
+      };
+      Plotly.react(curve, lines, layout, { responsive: true, displayModeBar: false });
+    };
+    form.task.addEventListener("change", choose);
+    form.addEventListener("input", work);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    dark.addEventListener("change", work);
+    section.hidden = false;
+    choose();
+    work();
+  }
 })();
