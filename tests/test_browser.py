@@ -78,24 +78,24 @@ def draw(folder: Path):
     x, y = np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-1, 1, 21))
     path = np.linspace([[1.0, 0.2], [9.0, 1.2]], [[5.0, 0.7], [5.0, 0.8]], 5)
     surfaces = [
-        views.Surface("the simulator itself", "direct", None, x**2 + y**4, {"direct": path, "hybrid": path[2:]}),
-        views.Surface("through the network", "surrogate", None, x**2 + 0.9 * y**4, {"surrogate": path}),
+        views.Surface("the simulator itself", "direct", x**2 + y**4, {"direct": path, "hybrid": path[2:]}),
+        views.Surface("through the network", "surrogate", x**2 + 0.9 * y**4, {"surrogate": path}),
     ]
     landscape = views.Landscape(axes, surfaces, "target 1 m", None, "loss")
     made = pictures(2)
     content = {
-        "surfaces": (stills.plot_surfaces, interactive.draw_surfaces, landscape),
-        "basins": (stills.plot_basins, interactive.draw_basins, made["C5"], axes),
-        "iterations": (stills.plot_iterations, interactive.draw_iterations, made["C2"]),
-        "conditioning": (stills.plot_conditioning, interactive.draw_conditioning, made["C6"]),
+        "surfaces": (interactive.draw_surfaces, landscape),
+        "basins": (interactive.draw_basins, made["C5"], axes),
+        "iterations": (interactive.draw_iterations, made["C2"]),
+        "conditioning": (interactive.draw_conditioning, made["C6"]),
     }
     figures, panels = [folder / "sweep.gif"], {"sweep": folder / "sweep.json"}
     sweep = view_sweep()
     plot_sweep(figures[0], "made up", sweep)
     panels["sweep"].write_text(interactive.to_json(interactive.draw_sweep(sweep), "The target moves."))
-    for name, (still, live, *arrays) in content.items():
+    for name, (live, *arrays) in content.items():
         figures.append(folder / f"{name}.png")
-        still(figures[-1], "made up", *arrays)
+        stills.plot_panels(figures[-1], "made up", live(*arrays))
         panels[name] = folder / f"{name}.json"
         panels[name].write_text(interactive.to_json(live(*arrays)))
     return figures, panels

@@ -168,8 +168,9 @@ def test_surfaces_are_those_of_the_two_maps(cannon):
     landscape = views.view_landscape(task, Off(task, 0.02, 1.01), cannon.targets, cannon.solutions, COMPARED, 5)
     true, network = landscape.surfaces
     # speed across, angle up: at 10 m/s and 45 degrees the vacuum range is v^2 / g
-    assert true.outcome[2, 4] == pytest.approx(100 / task.gravity)
-    np.testing.assert_allclose(network.outcome, true.outcome * 1.01 + 0.02)
+    far, span = 100 / task.gravity, task.distance.span
+    assert true.loss[2, 4] == pytest.approx(((far - landscape.target) / span) ** 2)
+    assert network.loss[2, 4] == pytest.approx(((far * 1.01 + 0.02 - landscape.target) / span) ** 2)
     assert landscape.wanted.startswith("target distance")
     assert set(true.paths) == {"direct", "hybrid"}, "both descend through the simulator"
     assert set(network.paths) == {"surrogate"}
@@ -246,26 +247,29 @@ def test_the_gif_has_a_frame_a_target_and_goes_on_for_ever(drawn):
 def test_misses_of_zero_and_without_a_number_can_be_drawn(tmp_path):
     misses = {"direct": np.zeros(5), "surrogate": np.array([0.0, 1e-3, 5.0, np.nan, np.inf])}
     for some in (misses, {"direct": np.full(3, np.nan)}):
-        stills.plot_misses(tmp_path / "miss.png", "some", some, "m", 0.01)
+        panels = interactive.draw_misses(some, "m", 0.01)
+        stills.plot_panels(tmp_path / "miss.png", "some", panels)
         assert (tmp_path / "miss.png").read_bytes().startswith(PNG)
-        assert interactive.to_json(interactive.draw_misses(some, "m", 0.01))
+        assert interactive.to_json(panels)
 
 
 def test_losses_of_zero_and_without_a_number_can_be_drawn(tmp_path):
     losses = {"direct": np.array([[1.0, np.nan], [0.0, np.nan]]), "surrogate": np.array([[1.0, 1.0]])}
-    stills.plot_loss(tmp_path / "loss.png", "t", losses, losses, "m", 0.01)
+    panels = interactive.draw_loss(losses, losses, "m", 0.01)
+    stills.plot_panels(tmp_path / "loss.png", "t", panels)
     assert (tmp_path / "loss.png").read_bytes().startswith(PNG)
-    assert interactive.to_json(interactive.draw_loss(losses, losses, "m", 0.01))
+    assert interactive.to_json(panels)
 
 
 def test_a_surface_without_a_number_can_be_drawn(tmp_path):
     nothing = np.full((5, 5), np.inf)
     paths = {"direct": np.full((2, 3, 2), 0.5)}
-    surface = views.Surface("nowhere", "direct", nothing, nothing, paths)
+    surface = views.Surface("nowhere", "direct", nothing, paths)
     landscape = views.Landscape([Axis("x", "", 0, 1), Axis("y", "", 0, 1)], [surface, surface], "target 1", 1.0, "loss")
-    stills.plot_surfaces(tmp_path / "surfaces.png", "t", landscape)
+    panels = interactive.draw_surfaces(landscape)
+    stills.plot_panels(tmp_path / "surfaces.png", "t", panels)
     assert (tmp_path / "surfaces.png").read_bytes().startswith(PNG)
-    assert interactive.to_json(interactive.draw_surfaces(landscape))
+    assert interactive.to_json(panels)
 
 
 def test_json_holds_no_number_that_json_has_not(drawn):
@@ -284,8 +288,8 @@ def test_every_usual_route_has_its_own_colour_and_line(looks):
 def test_routes_of_any_number_and_name_are_drawn(tmp_path):
     """As many as there are looks, and one more."""
     descents = {f"route_{number}": np.full((3, 2), 10.0**-number) for number in range(12)}
-    stills.plot_loss(tmp_path / "loss.png", "many", descents, descents, "m", 0.01)
-    believed, _ = interactive.draw_loss(descents, descents, "m", 0.01)
+    believed, missed = interactive.draw_loss(descents, descents, "m", 0.01)
+    stills.plot_panels(tmp_path / "loss.png", "many", [believed, missed])
     named = {line.get("name", "").partition(":")[0] for line in believed["data"]}
     assert descents.keys() <= named
 
@@ -293,10 +297,10 @@ def test_routes_of_any_number_and_name_are_drawn(tmp_path):
 def test_a_users_matplotlibrc_changes_nothing(tmp_path):
     import matplotlib as mpl
 
-    arrays = np.arange(1.0, 4), np.arange(3.0, 0, -1), np.arange(3.0, 0, -1)
-    stills.plot_training(tmp_path / "1.png", "t", *arrays)
+    panels = interactive.draw_training(np.arange(1.0, 4), np.arange(3.0, 0, -1), np.arange(3.0, 0, -1))
+    stills.plot_panels(tmp_path / "1.png", "t", panels)
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red"}):
-        stills.plot_training(tmp_path / "2.png", "t", *arrays)
+        stills.plot_panels(tmp_path / "2.png", "t", panels)
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
 
 

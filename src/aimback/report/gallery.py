@@ -1,4 +1,4 @@
-"""All figures of a task: what they show is worked out once and drawn twice, still and to be played with."""
+"""All figures of a task: what they show is worked out once, to be played with and as stills of the same panels."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -14,8 +14,10 @@ from aimback.core.problem import Linearised, Solution
 from aimback.data.targets import Targets
 from aimback.evaluate.metrics import follow_descents
 from aimback.evaluate.tables import Array
-from aimback.report import interactive, stills, takeaways
+from aimback.report import interactive, takeaways
 from aimback.report.canvas import COLOURS, LINES
+from aimback.report.figures import KINDS
+from aimback.report.stills import plot_panels
 from aimback.report.sweep import plot_sweep, view_sweep
 from aimback.report.views import (
     spread_targets,
@@ -27,27 +29,26 @@ from aimback.report.views import (
 from aimback.solve.solver import Solver
 from aimback.tasks.base import Task
 
-# All that a task may have, in the order in which they are drawn: as a file, to be played with on the page,
-# and what it comes down to.
-FIGURES: dict[str, tuple[Callable[..., None], Callable[..., list[interactive.Panel]], Callable[..., str]]] = {
-    "surfaces": (stills.plot_surfaces, interactive.draw_surfaces, takeaways.tell_surfaces),
-    "sweep": (plot_sweep, interactive.draw_sweep, takeaways.tell_sweep),
-    "trajectories": (stills.plot_trajectories, interactive.draw_trajectories, takeaways.tell_trajectories),
-    "loss": (stills.plot_loss, interactive.draw_loss, takeaways.tell_loss),
-    "r_t": (stills.plot_r_t, interactive.draw_r_t, takeaways.tell_r_t),
-    "miss": (stills.plot_misses, interactive.draw_misses, takeaways.tell_misses),
-    "training": (stills.plot_training, interactive.draw_training, takeaways.tell_training),
-    "belief": (stills.plot_belief, interactive.draw_belief, takeaways.tell_belief),
-    "iterations": (stills.plot_iterations, interactive.draw_iterations, takeaways.tell_iterations),
-    "basins": (stills.plot_basins, interactive.draw_basins, takeaways.tell_basins),
-    "conditioning": (stills.plot_conditioning, interactive.draw_conditioning, takeaways.tell_conditioning),
-    "gradients": (stills.plot_gradients, interactive.draw_gradients, takeaways.tell_gradients),
+# All that a task may have, in the order in which they are drawn: its panels, and what they come down to.
+FIGURES: dict[str, tuple[Callable[..., list[interactive.Panel]], Callable[..., str]]] = {
+    "surfaces": (interactive.draw_surfaces, takeaways.tell_surfaces),
+    "sweep": (interactive.draw_sweep, takeaways.tell_sweep),
+    "trajectories": (interactive.draw_trajectories, takeaways.tell_trajectories),
+    "loss": (interactive.draw_loss, takeaways.tell_loss),
+    "r_t": (interactive.draw_r_t, takeaways.tell_r_t),
+    "miss": (interactive.draw_misses, takeaways.tell_misses),
+    "training": (interactive.draw_training, takeaways.tell_training),
+    "belief": (interactive.draw_belief, takeaways.tell_belief),
+    "iterations": (interactive.draw_iterations, takeaways.tell_iterations),
+    "basins": (interactive.draw_basins, takeaways.tell_basins),
+    "conditioning": (interactive.draw_conditioning, takeaways.tell_conditioning),
+    "gradients": (interactive.draw_gradients, takeaways.tell_gradients),
 }
 
 
 def draw_figures(
     folder: Path,
-    panels: Path,
+    live: Path,
     name: str,
     task: Task,
     *,
@@ -68,7 +69,7 @@ def draw_figures(
 
     Args:
         folder: where the still figures go (PNG), and the one that moves (GIF).
-        panels: where the interactive ones go (JSON).
+        live: where the interactive ones go (JSON).
         name: the task's name, for the titles.
         task: the simulator.
         surrogate: the trained network; None where there is none.
@@ -90,9 +91,13 @@ def draw_figures(
     drawn: list[str] = []
 
     def show(figure: str, *content: Any) -> None:
-        plot, draw, tell = FIGURES[figure]
-        plot(folder / f"{figure}.{'gif' if figure == 'sweep' else 'png'}", name, *content)
-        write_text(panels / f"{figure}.json", interactive.to_json(draw(*content), tell(*content)) + "\n")
+        draw, tell = FIGURES[figure]
+        panels = draw(*content)
+        if figure == "sweep":
+            plot_sweep(folder / "sweep.gif", name, *content)
+        else:
+            plot_panels(folder / f"{figure}.png", f"{name}: {KINDS[figure].title}", panels)
+        write_text(live / f"{figure}.json", interactive.to_json(panels, tell(*content)) + "\n")
         drawn.append(figure)
         if progress is not None:
             progress(1)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aimback.core.box import Axis
 from aimback.evaluate.tables import Array
-from aimback.report.canvas import COLOURS, LINES, label_axis
+from aimback.report.canvas import COLOURS, LINES, label_axis, label_tolerance
 from aimback.report.evidence import BASINS, PAIR, find_eigenvalue_quantiles, find_error_quantiles, pick_misses
 from aimback.report.sweep import DECADES, Side, Sweep
 from aimback.report.text import number
@@ -301,9 +301,9 @@ def draw_misses(values: Mapping[str, Array], unit: str, tolerance: float) -> lis
         name = f"{route}: {100 * find_share_within(missed, tolerance):.4g} % solved"
         shares.append(_draw_share(found, share, route, name))
         many, _ = np.histogram(np.log10(found), edges)
-        bars = _draw_line(10 ** ((edges[1:] + edges[:-1]) / 2), many, route, shape="hvh")
+        bars = _draw_line(10 ** ((edges[1:] + edges[:-1]) / 2), many, route, name, shape="hvh")
         counts.append(bars | {"fill": "tozeroy", "fillcolor": _fade(route)})
-    mark = _mark("x", tolerance)
+    mark = _mark("x", tolerance, unit)
     return [
         _panel("missed by at most this", shares, xaxis=axis, yaxis=_percent_axis("targets"), shapes=[mark]),
         _panel("missed by about this", counts, xaxis=axis, yaxis=_axis("targets"), shapes=[mark]),
@@ -327,7 +327,7 @@ def draw_loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: st
             traces.append(_draw_line(step, middle[shown], route))
         up = _log_axis(axis, *(part for band in drawn.values() for part in band))
         panels.append(_panel(title, traces, xaxis=_axis("solver step", range=[0, last]), yaxis=up))
-    panels[1]["layout"]["shapes"] = [_mark("y", tolerance)]
+    panels[1]["layout"]["shapes"] = [_mark("y", tolerance, unit)]
     return panels
 
 
@@ -375,7 +375,7 @@ def draw_belief(picture: Mapping[str, Array], unit: str, tolerance: float) -> li
     marker = {"color": COLOURS["surrogate"], "size": 4, "opacity": 0.6}
     dots = _draw_dots(believed, miss, "surrogate", marker, hover)
     across, up = _log_axis(label_axis("believed miss", unit), believed), label_axis("miss, re-simulated", unit)
-    marks = [_mark(axis, tolerance) for axis in "yx"]
+    marks = [_mark(axis, tolerance, unit) for axis in "yx"]
     return [_panel("", [dots], xaxis=across, yaxis=_log_axis(up, miss), shapes=marks)]
 
 
@@ -490,12 +490,17 @@ def _draw_band(x: Array, low: Array, high: Array, route: str) -> Panel:
     }
 
 
-def _mark(axis: str, tolerance: float) -> Panel:
+def _mark(axis: str, tolerance: float, unit: str) -> Panel:
     """A dotted line across the panel, where an axis is at the tolerance."""
     other = "y" if axis == "x" else "x"
     along = {f"{axis}0": tolerance, f"{axis}1": tolerance, f"{axis}ref": axis}
     across = {f"{other}0": 0, f"{other}1": 1, f"{other}ref": f"{other} domain"}
-    name = {"text": "tolerance", "font": {"size": 11, "color": _INK}, "textposition": "end", "textangle": 0}
+    name = {
+        "text": label_tolerance(tolerance, unit),
+        "font": {"size": 11, "color": _INK},
+        "textposition": "end",
+        "textangle": 0,
+    }
     return {"type": "line", "line": {"color": _INK, "width": 1, "dash": "dot"}, "label": name, **along, **across}
 
 

@@ -27,14 +27,12 @@ class Surface:
     Attributes:
         title: over the panel.
         route: whose colour it has.
-        outcome: `(n,)` or `(n_y, n_x)`, of the first outcome, or None where there are several.
-        loss: the same shape.
+        loss: `(n,)` or `(n_y, n_x)`.
         paths: by route, `(n_steps + 1, n_starts, 1 or 2)`, where the starts went that descended here.
     """
 
     title: str
     route: str
-    outcome: Array | None
     loss: Array
     paths: Mapping[str, Array]
 
@@ -96,8 +94,7 @@ def view_landscape(
             for name, found in solutions.items()
             if (name == through) == (route == "surrogate")
         }
-        height = to_array(outcome[..., 0]) if len(task.outcomes) == 1 else None
-        surfaces.append(Surface(title, route, height, to_array(loss), paths))
+        surfaces.append(Surface(title, route, to_array(loss), paths))
     wanted = say_target(task, (*target, *condition), ".3g")
     if len(task.box) > len(axes):
         wanted += "; slice through the best answer"
