@@ -24,9 +24,6 @@ import signal
 import sys
 import time
 
-HOME = Path.cwd()
-
-
 def good(speed, angle):
     return speed * math.sin(angle)
 
