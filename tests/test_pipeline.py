@@ -355,11 +355,11 @@ def test_mlflow_has_one_complete_set_for_every_state(repository: Repository) -> 
     experiment = client.get_experiment_by_name("aimback")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
-    counted = Counter((run.data.tags["state"], run.info.run_name) for run in runs)
+    counted = Counter((run.data.tags["state"], run.data.tags["task"], run.data.tags["route"]) for run in runs)
     assert set(counted.values()) == {1}
     assert {run.info.status for run in runs} == {"FINISHED"}
-    for state in {state for state, _ in counted}:
-        kinds = sorted(name.partition(" · ")[2] for of_state, name in counted if of_state == state)
+    for state in {state for state, _, _ in counted}:
+        kinds = sorted(route for of_state, _, route in counted if of_state == state)
         assert kinds == ["diagnosis", "direct", "hybrid", "proposer", "surrogate", "training"]
     drag = {run.data.tags["route"]: run for run in runs if run.data.tags["task"] == "cannon_drag"}
     direct, surrogate = drag["direct"].data, drag["surrogate"].data
@@ -378,8 +378,9 @@ def test_mlflow_has_one_complete_set_for_every_state(repository: Repository) -> 
     assert [item.path for item in client.list_artifacts(drag["diagnosis"].info.run_id, "report")] == [
         "report/index.html"
     ]
-    figures = [item.path for item in client.list_artifacts(drag["direct"].info.run_id, "figures")]
-    assert "figures/surfaces.png" in figures
+    assert "surfaces.png" in [item.path for item in client.list_artifacts(drag["direct"].info.run_id)]
+    versions = Counter((one.name, one.tags["state"]) for one in client.search_model_versions())
+    assert versions == Counter((task, state) for state, task, route in counted if route == "training")
 
 
 def test_the_copy_runs_its_own_code(repository: Repository) -> None:

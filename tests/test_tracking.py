@@ -108,15 +108,16 @@ def test_a_set_is_complete_and_reads_back(store, tmp_path):
     assert published.written == 3
     client, (direct, surrogate, live) = stored(store)
     assert [run.info.run_name for run in (direct, surrogate, live)] == [
-        "cannon_drag · direct",
-        "cannon_drag · surrogate",
-        "cannon_drag · training",
+        "cannon_drag · direct · s1",
+        "cannon_drag · surrogate · s1",
+        "cannon_drag · training · s1",
     ]
     assert {run.info.status for run in (direct, surrogate, live)} == {"FINISHED"}
     assert direct.data.tags["kind"] == "route"
     assert direct.data.tags["state"] == "s1"
     assert surrogate.data.params == direct.data.params | {"route": "surrogate"}
     assert set(surrogate.data.metrics) == set(direct.data.metrics)
+    assert direct.data.metrics["miss_median_log10"] == -3
     assert direct.data.metrics["miss_median"] == 1e-3
     assert direct.data.tags["not_finite"] == "break_even_targets, seconds_train"
     assert direct.data.tags["mlflow.note.content"] == "**direct wins**"
@@ -253,8 +254,8 @@ def test_git_looks_at_our_repository_whatever_the_environment_says(variables, tm
 def test_of_two_equal_runs_the_elder_stays(store, tmp_path):
     first = publish(store, ["s1"], lambda: [route("direct")], tmp_path / "one.json")
     client, experiment = store.connect()
-    tags = {"state": "s1", "kind": "route"}
-    twin = client.create_run(experiment, run_name="cannon_drag · direct", tags=tags)
+    tags = {"state": "s1", "kind": "route", "task": "cannon_drag", "route": "direct"}
+    twin = client.create_run(experiment, run_name="whatever", tags=tags)
     client.set_terminated(twin.info.run_id)
     again = publish(store, ["s1"], lambda: [route("direct")], tmp_path / "two.json")
     assert again.run_ids == first.run_ids
@@ -328,7 +329,11 @@ def test_a_project_elsewhere_keeps_its_artifacts_and_its_models(store, tmp_path,
     network.save(weights, task)
     columns = {"inputs": ["speed", "angle", "wind"], "outputs": ["distance"], "example": [5.0, 0.5, 1.0]}
     model = Model(
-        weights, weights.with_suffix(".sha256"), {"_target_": "aimback.tasks.cannon_drag.CannonDrag"}, **columns
+        "cannon_drag",
+        weights,
+        weights.with_suffix(".sha256"),
+        {"_target_": "aimback.tasks.cannon_drag.CannonDrag"},
+        **columns,
     )
     runs = [training(model=model, artifacts={"files": [weights]})]
     done = publish(open_store(before), ["s1"], lambda: runs, before / "marker.json")
@@ -425,6 +430,8 @@ def test_a_watched_training_is_taken_over_once(store, tmp_path):
     taken = client.get_run(live.info.run_id)
     assert taken.data.tags["state"] == "s1"
     assert taken.data.metrics["examples"] == 1000
+    assert taken.info.run_name == "cannon_drag · training · s1"
+    assert taken.info.start_time < live.info.end_time == taken.info.end_time
     assert len(client.get_metric_history(live.info.run_id, "train_loss")) == 30
     # the same training in another state, as when only the solver changed: a run of its own
     second = publish(store, ["s2"], lambda: [training("s2")], tmp_path / "two.json")
@@ -599,15 +606,17 @@ def test_what_is_not_finite_is_named():
 
 def test_the_link_opens_a_view_that_is_in_the_store(store, tmp_path):
     done = publish(store, ["s1"], lambda: [route("direct")], tmp_path / "marker.json")
-    link = ui_link(done.experiment_id, 5000)
-    assert link.startswith("http://127.0.0.1:5000/#/experiments/1/runs?compareRunsMode=CHART")
+    link = ui_link(done.experiment_id, "http://127.0.0.1:5000")
+    assert link.startswith("http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&")
     client, experiment = store.connect()
     key = link.rpartition("viewStateShareKey=")[2]
     view = json.loads(client.get_experiment(experiment).tags[f"mlflow.sharedViewState.{key}"])
     state = json.loads(view["state"])
-    assert state["searchFilter"] == "tags.kind = 'route'"
     by_name = {chart.get("metricKey"): chart for chart in state["compareRunCharts"]}
     assert by_name["loss"]["scaleType"] == by_name["miss"]["scaleType"] == "log"
+    assert {chart["metricSectionId"] for chart in by_name.values()} <= {
+        one["uuid"] for one in state["compareRunSections"]
+    }
     # and that filter finds the routes
     assert len(client.search_runs([experiment], state["searchFilter"])) == 1
 
@@ -628,6 +637,7 @@ def test_the_surrogate_is_a_model_that_loads_back_in_another_process(store, tmp_
     weights = tmp_path / "weights.safetensors"
     surrogate.save(weights, task)
     model = Model(
+        name="cannon_drag",
         weights=weights,
         checksum=weights.with_suffix(".sha256"),
         task={"_target_": "aimback.tasks.cannon_drag.CannonDrag", "drag": 0.05},

@@ -53,6 +53,7 @@ class LiveTraining:
         header = {
             "store": {"uri": store.uri, "experiment": store.experiment, "root": str(store.root)},
             "task": task,
+            "began": int(time.time() * 1000),
             "training": training,
             "params": {"task": task, "route": name, **params},
             "period": period,

@@ -43,7 +43,8 @@ def _log(client: "MlflowClient", experiment_id: str, store: Store, header: Mappi
         "training": header["training"],
         "process": this_process(),
     }
-    run_id = client.create_run(experiment_id, run_name=run_name(header["task"], name), tags=tags).info.run_id
+    title = run_name(header["task"], name)
+    run_id = client.create_run(experiment_id, header["began"], tags, title).info.run_id
     client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
     rows = 0
     end: dict[str, Any] = {"status": "KILLED", "complete": False}

@@ -1,11 +1,16 @@
 """The trained surrogate as an MLflow model: code and checked weights, no pickle."""
 
+import contextlib
 import json
 import os
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aimback.tracking.record import Model
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 _CODE = Path(__file__).with_name("surrogate_model.py")
 _PACKAGE = Path(__file__).parents[1]
@@ -51,3 +56,31 @@ def log_model(uri: str, run_id: str, model: Model) -> None:
             )
     finally:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type] # it sets the variable for the whole process
+
+
+def register_model(
+    client: "MlflowClient", experiment_id: str, run_id: str, state: str, model: Model, note: str
+) -> None:
+    """Let the registry have one version of the state's model, that of this run.
+
+    A place without a registry, or where it is not ours to write to, keeps its runs all the same.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):
+        wanted = f"name = '{model.name}' AND tags.state = '{state}'"
+        kept = None
+        for version in client.search_model_versions(wanted, order_by=["version_number ASC"]):
+            if version.run_id == run_id and kept is None:
+                kept = version
+            else:  # of a run that was deleted
+                client.delete_model_version(version.name, version.version)
+        logged = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+        if kept is None and logged:
+            with contextlib.suppress(MlflowException):  # where it is there already
+                about = f"{', '.join(model.inputs)} → {', '.join(model.outputs)}, as a network has learnt it."
+                client.create_registered_model(model.name, description=about)
+            key = logged[0].model_id
+            client.create_model_version(
+                model.name, f"models:/{key}", run_id, {"state": state}, description=note, model_id=key
+            )

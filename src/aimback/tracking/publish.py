@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from aimback.core.files import write_text
 from aimback.runtime.process import lives, this_process
-from aimback.tracking.model import log_model
+from aimback.tracking.model import log_model, register_model
 from aimback.tracking.record import Data, Run, finite, tag_run, thin, without_tail
 from aimback.tracking.store import Store, find_tagged, log_metrics, mark_killed, source_tags
+from aimback.tracking.view import LOGARITHMIC, name_logarithm
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -107,14 +108,20 @@ def publish(
         # A training that was run by itself, or whose pipeline never came to its end. Where that pipeline still does,
         # the training is written again from its history.
         _keep(client, _find_trainings(client, experiment_id))
+        for run, run_id in zip(wanted, run_ids, strict=True):
+            if run.model is not None:
+                register_model(client, experiment_id, run_id, run.state, run.model, run.note)
+        _mark_newest(client, experiment_id, run_ids)
     noted = {"states": sorted(states), "store": store.digest, "experiment_id": experiment_id, "run_ids": run_ids}
     write_text(marker, json.dumps(noted, indent=1) + "\n")
     return Published(experiment_id, tuple(run_ids), written)
 
 
 def _complete(client: "MlflowClient", experiment_id: str, run: Run) -> str | None:
-    """The complete run of this name and state; incomplete and surplus ones are deleted."""
-    found = [one for one in find_tagged(client, experiment_id, "state", run.state) if one.info.run_name == run.name]
+    """The complete run of this route and state; incomplete and surplus ones are deleted."""
+    tags = {"kind": run.kind, "task": run.task, "route": run.route}
+    same_state = find_tagged(client, experiment_id, "state", run.state)
+    found = [one for one in same_state if tags.items() <= one.data.tags.items()]
     kept = _keep(client, found, lambda one: one.info.status == "FINISHED")
     return None if kept is None else str(kept.info.run_id)
 
@@ -147,6 +154,7 @@ def _write(
 
     params = {"task": run.task, "route": run.route, **run.params}
     metrics, absent = finite(run.metrics)
+    metrics |= {name_logarithm(name): math.log10(metrics[name]) for name in LOGARITHMIC if metrics.get(name, 0) > 0}
     tags = {**tag_run(run.kind, run.task, run.route, params), **more, "process": this_process()}
     tags |= {"not_finite": ", ".join(absent)} if absent else {}
     tags |= {**run.tags, **({"mlflow.note.content": run.note} if run.note else {})}
@@ -155,12 +163,14 @@ def _write(
     points = [Metric(name, value, now, 0) for name, value in metrics.items()]
     run_id: str
     if live is None:
-        run_id = client.create_run(experiment_id, run_name=run.name, tags={**tags, "state": run.state}).info.run_id
+        began = now if run.seconds is None else now - int(run.seconds * 1000)
+        run_id = client.create_run(experiment_id, began, {**tags, "state": run.state}, run.name).info.run_id
         for name, series in run.series.items():
             sound = without_tail([(step, value) for step, value in series if math.isfinite(value)])
             points += [Metric(name, float(value), now, int(step)) for step, value in thin(sound, SERIES_POINTS)]
     else:
         run_id = live.info.run_id
+        client.update_run(run_id, name=run.name)
         params = {name: value for name, value in params.items() if name not in live.data.params}
     log_metrics(client, run_id, points)
     named = [Param(name, value) for name, value in params.items()]
@@ -176,8 +186,18 @@ def _write(
     confirm()
     # Last of all: a finished run with a state counts as complete.
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in {**tags, "state": run.state}.items()])
-    client.set_terminated(run_id, "FINISHED")
+    took = None if run.seconds is None else now
+    client.set_terminated(run_id, "FINISHED", took if live is None else live.info.end_time)
     return run_id
+
+
+def _mark_newest(client: "MlflowClient", experiment_id: str, run_ids: Sequence[str]) -> None:
+    """What was published last is what the view shows."""
+    marked = {run.info.run_id for run in find_tagged(client, experiment_id, "newest", "true")}
+    for run_id in set(run_ids) - marked:
+        client.set_tag(run_id, "newest", "true")
+    for run_id in marked - set(run_ids):
+        client.set_tag(run_id, "newest", "false")
 
 
 def _find_live(client: "MlflowClient", experiment_id: str, run: Run) -> "StoredRun | None":

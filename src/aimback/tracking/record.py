@@ -37,6 +37,7 @@ class Model:
     """A trained surrogate to be logged as a model that loads back by itself.
 
     Args:
+        name: what it is registered under.
         weights: the safetensors file; its checksum file lies beside it.
         checksum: the checksum file.
         task: the section of the config that describes the task which the weights belong to.
@@ -45,6 +46,7 @@ class Model:
         example: one row of inputs.
     """
 
+    name: str
     weights: Path
     checksum: Path
     task: Mapping[str, object]
@@ -65,6 +67,7 @@ class Run:
         params: flat names to values, see `flatten`.
         metrics: final values; None and values that are not finite are left out and named in a tag.
         series: values by step; thinned to a bounded number of points.
+        seconds: what the run says it took; None for the time that writing it takes.
         note: Markdown, the run's description.
         artifacts: files to attach, by folder inside the run ("" for its root).
         data: the files that went in.
@@ -81,6 +84,7 @@ class Run:
     params: Mapping[str, str]
     metrics: Mapping[str, float | None]
     series: Mapping[str, Series]
+    seconds: float | None = None
     note: str = ""
     artifacts: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     data: Sequence[Data] = ()
@@ -90,7 +94,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        return run_name(self.task, self.route)
+        """Runs of different states are told apart by its end."""
+        return f"{run_name(self.task, self.route)} · {self.state[:6]}"
 
 
 def run_name(task: str, route: str) -> str:

@@ -268,11 +268,11 @@ def open_store(root: Path, experiment: str = "aimback") -> Store:
     return Store(uri, experiment, root)
 
 
-def ui_link(experiment_id: str, port: int = 5000, host: str = "127.0.0.1") -> str:
-    """The page of the MLflow UI with the charts of all routes side by side."""
+def ui_link(experiment_id: str, server: str) -> str:
+    """The page of a server's MLflow UI with the charts of all routes side by side."""
     # The view holds the filter; a filter in the address would make the UI ignore the view.
-    page = f"experiments/{experiment_id}/runs?compareRunsMode=CHART&viewStateShareKey={VIEW}"
-    return f"http://{host}:{port}/#/{page}"
+    chosen = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW}"
+    return f"{server}/#/experiments/{experiment_id}/runs?{chosen}"
 
 
 def mark_killed(client: "MlflowClient", experiment_id: str) -> None:
@@ -295,16 +295,19 @@ def log_metrics(client: "MlflowClient", run_id: str, points: Sequence["Metric"])
 
 
 def source_tags(root: Path) -> dict[str, str]:
-    """The commit that is checked out in `root` and whether files differ from it; nothing without git."""
+    """The commit that is checked out in `root`, whether files differ from it, and DVC's name of the experiment that
+    runs; nothing without git."""
     commit = head_commit(root)
     if commit is None:
         return {}
+    experiment = os.environ.get("DVC_EXP_NAME")
     return {
         # MLflow shows the commit beside the source's name.
         "mlflow.source.name": "aimback",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit,
         "dirty": str(has_changes(root)).lower(),
+        **({"dvc_experiment": experiment} if experiment else {}),
     }
 
 

@@ -63,10 +63,14 @@ class Record:
             params=flatten_params(self.settings.tree, self.name, self.settings.routes[route], route),
             metrics=list_metrics(self.result, route),
             series=series,
+            seconds=self._read_seconds(self.result.routes[route].solving),
             note=note(self.result),
+            # The page that compares runs shows no files of folders.
             artifacts={
-                "figures": [file for file in self.result.figures if file.stem in _TELLING],
-                "evaluate": [self.folder / "evaluate" / "answers.csv"],
+                "": [
+                    *(file for file in self.result.figures if file.stem in _TELLING),
+                    self.folder / "evaluate" / "answers.csv",
+                ]
             },
             data=[Data(f"{self.name} targets", sha256(targets), len(load_targets(targets, task)), "targets")],
         )
@@ -85,10 +89,12 @@ class Record:
             params=flatten_params(tree, self.name, "train", route),
             metrics=self._read_metrics(network, f"train-{route}"),
             series=_histories(network / "history.csv"),
+            seconds=self._read_seconds(f"train-{route}"),
             note=f"The training of the network of the route {route} on {self.name}.",
             artifacts={"figures": [file for file in self.result.figures if file.stem == "training" and is_drawn]},
             data=[Data(f"{self.name} data", sha256(file), len(dataset), "training")],
             model=Model(
+                name=self.name if route == next(iter(tree["train"])) else f"{self.name} {route}",
                 weights=network / "weights.safetensors",
                 checksum=network / "weights.sha256",
                 task=tree["task"][self.name],
@@ -110,12 +116,16 @@ class Record:
             params=flatten_params(self.settings.tree, self.name, "amortise", route),
             metrics=self._read_metrics(proposer, f"amortise-{route}"),
             series=_histories(proposer / "history.csv"),
+            seconds=self._read_seconds(f"amortise-{route}"),
             note=f"The training of the network of the route {route} for {self.name}, through the simulator.",
         )
 
     def _read_metrics(self, folder: Path, meter: str) -> dict[str, float | None]:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        return {**metrics, "seconds_train": self.result.meters.get(meter, {}).get("seconds")}
+        return {**metrics, "seconds_train": self._read_seconds(meter)}
+
+    def _read_seconds(self, meter: str) -> float | None:
+        return self.result.meters.get(meter, {}).get("seconds")
 
     def _diagnosis(self) -> Run:
         claims = self.result.claims

@@ -26,11 +26,11 @@ def main() -> None:
         place = open_project_store(_experiment())
         _, experiment_id = place.connect()
         if place.uri.startswith("http"):
-            print(f"the runs are at {place.shown}: /#/experiments/{experiment_id}/runs")
+            print(f"the runs are at {ui_link(experiment_id, place.shown)}")
             return
         print("MLflow starts ...", flush=True)
         if os.fork() == 0:
-            _announce(f"open {ui_link(experiment_id, port, _HOST)}\nCtrl-C ends it", port)
+            _announce(f"open {ui_link(experiment_id, f'http://{_HOST}:{port}')}\nCtrl-C ends it", port)
             os._exit(0)
         os.environ |= {
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
