@@ -39,6 +39,7 @@ from aimback.tracking import (
 )
 from aimback.tracking.record import finite, thin, without_tail
 from aimback.tracking.store import source_tags
+from aimback.tracking.view import NEWEST
 
 SOURCE = Path(__file__).parents[1] / "src"
 # mlflow, and what it brings, warns of its own deprecations.
@@ -93,6 +94,24 @@ def training(state="s1", rows=30, **changes):
 
 def a_set(state="s1"):
     return [route("surrogate", state), route("direct", state), training(state)]
+
+
+def a_model(folder):
+    """A small network as a training leaves it."""
+    task, generator = CannonDrag(), torch.Generator().manual_seed(0)
+    dataset = simulate_dataset(task, 64, 0.25, generator, "cpu", torch.float64)
+    network = Surrogate.for_dataset(dataset, task, plan_network(hidden_width=8, hidden_layers=1), generator)
+    weights = folder / "weights.safetensors"
+    network.float().save(weights, task)
+    return Model(
+        name="cannon_drag",
+        weights=weights,
+        checksum=weights.with_suffix(".sha256"),
+        task={"_target_": "aimback.tasks.cannon_drag.CannonDrag", "drag": 0.05},
+        inputs=["speed", "angle", "wind"],
+        outputs=["distance"],
+        example=[5.0, 0.5, 1.0],
+    )
 
 
 def stored(store):
@@ -204,9 +223,10 @@ def test_the_commit_is_the_real_one_and_changes_are_said(tmp_path, monkeypatch):
     git("commit", "-q", "-m", "one")
     tags = source_tags(tmp_path)
     assert tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
-    assert tags["dirty"] == "false"
+    assert tags["dirty"] == "false" and "dvc_experiment" not in tags
     (tmp_path / "file").write_text("2")
-    assert source_tags(tmp_path)["dirty"] == "true"
+    monkeypatch.setenv("DVC_EXP_NAME", "wise-owl")
+    assert source_tags(tmp_path) == tags | {"dirty": "true", "dvc_experiment": "wise-owl"}
     # Unpacked inside that repository, or called by a hook of it, a project does not stand at its commit.
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -318,24 +338,11 @@ def test_files_that_change_meanwhile_make_no_complete_run(store, tmp_path):
 
 @pytest.mark.parametrize("how", ["renamed", "copied", "moved into its parent", "moved below itself"])
 def test_a_project_elsewhere_keeps_its_artifacts_and_its_models(store, tmp_path, how):
-    task = CannonDrag()
-    generator = torch.Generator().manual_seed(0)
-    dataset = simulate_dataset(task, 64, 0.25, generator, "cpu", torch.float64)
     before = tmp_path / "a" / "50%25 b?c#d"
     before.mkdir(parents=True)
     shutil.move(tmp_path / "mlflow.db", before)
-    weights = before / "weights.safetensors"
-    network = Surrogate.for_dataset(dataset, task, plan_network(hidden_width=8, hidden_layers=1), generator)
-    network.save(weights, task)
-    columns = {"inputs": ["speed", "angle", "wind"], "outputs": ["distance"], "example": [5.0, 0.5, 1.0]}
-    model = Model(
-        "cannon_drag",
-        weights,
-        weights.with_suffix(".sha256"),
-        {"_target_": "aimback.tasks.cannon_drag.CannonDrag"},
-        **columns,
-    )
-    runs = [training(model=model, artifacts={"files": [weights]})]
+    model = a_model(before)
+    runs = [training(model=model, artifacts={"files": [model.weights]})]
     done = publish(open_store(before), ["s1"], lambda: runs, before / "marker.json")
     content = {file: file.read_bytes() for file in before.rglob("*") if file.is_file()}
     now = {
@@ -359,6 +366,7 @@ def test_a_project_elsewhere_keeps_its_artifacts_and_its_models(store, tmp_path,
     (logged,) = client.search_logged_models([experiment])
     assert Path(url2pathname(urlsplit(logged.artifact_location).path), "MLmodel").is_file()
     assert now in Path(url2pathname(urlsplit(logged.artifact_location).path)).parents
+    assert [one.source for one in client.search_model_versions()] == [logged.artifact_location]
     more = [training("s2", artifacts={"": [now / "marker.json"]})]
     again = publish(open_store(now), ["s2"], lambda: more, tmp_path / "marker.json")
     assert (now / "mlruns" / experiment / again.run_ids[0] / "artifacts" / "marker.json").is_file()
@@ -629,27 +637,13 @@ def test_a_route_has_one_hue_and_a_task_its_shade(store, tmp_path):
 
 
 def test_the_surrogate_is_a_model_that_loads_back_in_another_process(store, tmp_path):
-    task = CannonDrag()
-    generator = torch.Generator().manual_seed(0)
-    dataset = simulate_dataset(task, 64, 0.25, generator, "cpu", torch.float64)
-    surrogate = Surrogate.for_dataset(dataset, task, plan_network(hidden_width=8, hidden_layers=1), generator)
-    surrogate.float()
-    weights = tmp_path / "weights.safetensors"
-    surrogate.save(weights, task)
-    model = Model(
-        name="cannon_drag",
-        weights=weights,
-        checksum=weights.with_suffix(".sha256"),
-        task={"_target_": "aimback.tasks.cannon_drag.CannonDrag", "drag": 0.05},
-        inputs=["speed", "angle", "wind"],
-        outputs=["distance"],
-        example=[5.0, 0.5, 1.0],
-    )
+    model = a_model(tmp_path)
     done = publish(store, ["s1"], lambda: [training(model=model)], tmp_path / "marker.json")
     client, experiment = store.connect()
     (logged,) = client.search_logged_models([experiment])
     assert logged.source_run_id == done.run_ids[0]
     folder = Path(url2pathname(urlsplit(logged.artifact_location).path))
+    assert (folder / "input_example.json").is_file()
     assert {file.suffix for file in folder.rglob("*") if file.is_file()}.isdisjoint({".pkl", ".pt", ".pth", ".ckpt"})
     # aimback is not on the path there: the model brings it along
     program = (
@@ -661,9 +655,59 @@ def test_the_surrogate_is_a_model_that_loads_back_in_another_process(store, tmp_
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     call = [sys.executable, "-c", program, str(folder)]
     shown = subprocess.run(call, check=True, env=environment, capture_output=True, text=True, cwd=tmp_path).stdout
-    trained = Surrogate.load(weights, task, dtype=torch.float64)
+    trained = Surrogate.load(model.weights, CannonDrag(), dtype=torch.float64)
     given = torch.tensor([[4.0, 0.7]], dtype=torch.float64), torch.tensor([[-1.0]], dtype=torch.float64)
     assert shown.strip() == f"['distance'] {float(trained(*given))!r}"
+
+
+def test_a_state_has_one_registered_version_of_its_model(store, tmp_path):
+    model = a_model(tmp_path)
+
+    def versions(state):
+        """Who has a version, after a state was published."""
+        runs = [training(state, model=model, note="as learnt")]
+        (run_id,) = publish(store, [state], lambda: runs, tmp_path / "marker.json").run_ids
+        found = client.search_model_versions("name = 'cannon_drag'")
+        assert run_id in {one.run_id for one in found}
+        return sorted((one.tags["state"], one.run_id) for one in found)
+
+    client, _ = store.connect()
+    versions("s1")
+    first, second = versions("s2")
+    assert (first[0], second[0]) == ("s1", "s2")
+    assert versions("s1") == [first, second]
+    # What a killed publisher left: a version of a run that is not complete.
+    client.delete_run(first[1])
+    ((state, run), other) = versions("s1")
+    assert state == "s1" and run != first[1] and other == second
+    (version,) = client.search_model_versions(f"run_id = '{run}'")
+    assert version.description == "as learnt" and client.get_registered_model("cannon_drag").description
+
+
+def test_where_there_is_no_registry_runs_are_published_all_the_same(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "nowhere://at-all")
+    done = publish(store, ["s1"], lambda: [training(model=a_model(tmp_path))], tmp_path / "marker.json")
+    assert store.holds(done.run_ids)
+
+
+def test_the_view_shows_what_was_published_last(store, tmp_path):
+    marker = tmp_path / "marker.json"
+    first = publish(store, ["s1"], a_set, marker)
+    second = publish(store, ["s2"], lambda: a_set("s2"), marker)
+    client, experiment = store.connect()
+
+    def shown():
+        return {run.info.run_id for run in client.search_runs([experiment], NEWEST)}
+
+    assert shown() == set(second.run_ids)
+    publish(store, ["s1"], a_set, marker)
+    assert shown() == set(first.run_ids)
+
+
+def test_a_run_takes_as_long_as_what_it_tells_of(store, tmp_path):
+    publish(store, ["s1"], lambda: [training(seconds=7200.0)], tmp_path / "marker.json")
+    (run,) = stored(store)[1]
+    assert run.info.end_time - run.info.start_time == 7200_000
 
 
 def test_the_marker_tells_no_secret(store, tmp_path):

@@ -80,7 +80,5 @@ def register_model(
             with contextlib.suppress(MlflowException):  # where it is there already
                 about = f"{', '.join(model.inputs)} → {', '.join(model.outputs)}, as a network has learnt it."
                 client.create_registered_model(model.name, description=about)
-            key = logged[0].model_id
-            client.create_model_version(
-                model.name, f"models:/{key}", run_id, {"state": state}, description=note, model_id=key
-            )
+            place, key = logged[0].artifact_location, logged[0].model_id
+            client.create_model_version(model.name, place, run_id, {"state": state}, description=note, model_id=key)
