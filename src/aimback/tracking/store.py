@@ -81,7 +81,8 @@ class Store:
     def digest(self) -> str:
         """A name for the place that tells no secret; that of the project's own store moves with the project."""
         place = str(self.database.relative_to(self.root)) if self.database and self.is_own else self.shown
-        return hashlib.sha256(f"{place}\n{self.experiment}".encode()).hexdigest()
+        # With another view, what is there is looked at again: its filter may ask for a tag that older runs lack.
+        return hashlib.sha256(f"{place}\n{self.experiment}\n{view_state()}".encode()).hexdigest()
 
     def connect(self) -> tuple["MlflowClient", str]:
         """A client and the experiment's id; makes what is missing.
