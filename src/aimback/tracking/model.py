@@ -67,7 +67,7 @@ def register_model(
     """
     from mlflow.exceptions import MlflowException
 
-    with contextlib.suppress(MlflowException):
+    try:
         wanted = f"name = '{model.name}' AND tags.state = '{state}'"
         kept = None
         for version in client.search_model_versions(wanted, order_by=["version_number ASC"]):
@@ -82,3 +82,5 @@ def register_model(
                 client.create_registered_model(model.name, description=about)
             place, key = logged[0].artifact_location, logged[0].model_id
             client.create_model_version(model.name, place, run_id, {"state": state}, description=note, model_id=key)
+    except MlflowException as error:
+        print(f"MLflow: the model {model.name} is not registered: {str(error).partition(chr(10))[0]}")
