@@ -1,6 +1,7 @@
 """Measure every claim about the routes, and decide it."""
 
 import json
+from typing import get_args
 
 import torch
 
@@ -9,7 +10,7 @@ from aimback.data.archive import write_arrays
 from aimback.data.solution import load_solution
 from aimback.data.targets import load_targets
 from aimback.diagnose.case import Case, Pictures
-from aimback.diagnose.claim import Claim
+from aimback.diagnose.claim import Claim, Verdict
 from aimback.diagnose.examination import EXAMINATIONS, examine_all
 from aimback.learn.surrogate import Surrogate
 from aimback.workflow.progress import progress_bar
@@ -53,6 +54,9 @@ def main(job: Job) -> None:
         write_text(folder / "metrics.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     texts = {**{claim.key: claim.texts() for claim, _ in claims}, "left_out": left_out}
     write_text(folder / "claims.json", json.dumps(texts, indent=1) + "\n")
+    # What DVC shows: the claims by their verdict, in a line.
+    shown = {verdict: " ".join(claim.key for claim, _ in claims if claim.verdict == verdict) for verdict in get_args(Verdict)}
+    write_text(job.outputs / "claims.json", json.dumps(shown, indent=1) + "\n")
     (folder / "pictures").mkdir(exist_ok=True)
     for claim, pictures in claims:
         write_arrays(folder / "pictures" / f"{claim.key}.npz", pictures, task)

@@ -1,6 +1,7 @@
 """Simulate every answer of every route again, and judge it; where there is no simulator, say how far to trust it."""
 
 import json
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,10 @@ from aimback.evaluate.metrics import compute_r_t, measure, measure_belief, trace
 from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_distinct, write_r_t
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
+
+# What DVC shows of a route. Seconds are not among them: what DVC compares it hashes, and clocks differ between two runs.
+_SHOWN = ("solved_fraction", "miss_median", "simulations")
+_SHOWN_OF_BELIEFS = ("believed_fraction", "believed_miss_median", "hit_miss_p90")
 
 
 @stage
@@ -98,9 +103,16 @@ def _load_solution(job: Job, route: str, targets: Targets) -> Solution:
     return load_solution(job.find(f"routes/{route}/solution.npz"), job.task, int(targets.valid.sum()))
 
 
-def _write_metrics(job: Job, metrics: dict[str, dict[str, object]]) -> None:
+def _write_metrics(job: Job, metrics: dict[str, dict[str, Any]]) -> None:
     file = job.outputs / "evaluate" / "metrics.json"
     write_text(file, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    names = _SHOWN if job.task.has_simulator else _SHOWN_OF_BELIEFS
+    # One file a route, which makes it a line of `dvc metrics show`.
+    for route, measured in metrics.items():
+        shown = {name: measured[name] for name in names}
+        write_text(job.outputs / "summary" / f"{route}.json", json.dumps(shown, indent=1, allow_nan=False) + "\n")
+    counts = [(route, *pair) for route, measured in metrics.items() for pair in measured["status"].items() if pair[1]]
+    write_table(file.with_name("statuses.csv"), ("route", "status", "targets"), counts)
 
 
 def _read_ledger(job: Job, route: str) -> Ledger:

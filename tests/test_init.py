@@ -20,6 +20,7 @@ from aimback.workflow import scaffold
 SMALL = ("routes=[direct]", "data.targets=5", "data.examples=20", "diagnose=none", "tracking=off")
 WRITTEN = [
     *(".dvc/.gitignore", ".dvc/config", ".dvc/config.local", ".dvcignore", ".gitignore", "Makefile", "README.md"),
+    *(f".dvc/plots/{file.name}" for file in (ROOT / ".dvc/plots").iterdir()),
     *("conf/config.yaml", "dvc.yaml", "params.yaml", "pyproject.toml", "src/mylab/__init__.py", "tests/test_laws.py"),
 ]
 

@@ -100,14 +100,43 @@ def test_a_second_run_does_nothing(repository: Repository) -> None:
     assert repository.git("status", "--porcelain") == ""
 
 
-def test_dvc_answers_with_numbers(repository: Repository) -> None:
+def test_dvc_answers_with_numbers_and_at_most_a_screen(repository: Repository) -> None:
     shown = repository.run("dvc", "metrics", "show", "--json").ok().printed
-    metrics = json.loads(shown)[""]["data"]["outputs/cannon_drag/evaluate/metrics.json"]["data"]
-    assert metrics["direct"]["miss_median"] < 1e-6 < metrics["surrogate"]["miss_median"]
-    plots = repository.run("dvc", "plots", "show", "--json").ok().printed
-    assert "outputs/cannon_drag/routes/networks/surrogate/history.csv" in plots
+    metrics = {path: file["data"] for path, file in json.loads(shown)[""]["data"].items()}
+    summaries = {f"outputs/{task}/summary/{route}.json" for task in TASKS for route in ("surrogate", "direct", "hybrid")}
+    assert set(metrics) == summaries | {f"outputs/{task}/claims.json" for task in TASKS}
+    direct, surrogate = (metrics[f"outputs/cannon_drag/summary/{route}.json"] for route in ("direct", "surrogate"))
+    assert direct["miss_median"] < 1e-6 < surrogate["miss_median"]
+    assert surrogate["solved_fraction"] < direct["solved_fraction"] and surrogate["simulations"] == 200
+    assert sorted(" ".join(metrics["outputs/cannon_drag/claims.json"].values()).split()) == [f"C{n}" for n in range(1, 9)]
+    table = repository.run("dvc", "metrics", "show").ok().printed.splitlines()
+    assert len(table) < 50 and max(map(len, table)) < 200
     repository.set("params.yaml", "seed", 1)
-    assert "seed" in repository.run("dvc", "params", "diff").ok().printed
+    assert repository.run("dvc", "params", "diff").ok().printed.split()[-4:] == ["params.yaml", "seed", "0", "1"]
+
+
+def test_dvc_shows_routes_over_each_other_without_network(repository: Repository) -> None:
+    from chromium import CHROMIUM, launched
+
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    repository.run("dvc", "plots", "show").ok()
+    asked: list[str] = []
+    with launched() as browser:
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((repository.root / "dvc_plots" / "index.html").as_uri())
+        drawn = {box.query_selector("h4").inner_text(): box for box in page.query_selector_all("div:has(> h4)")}
+        legends = [text.text_content() for text in drawn["cannon_drag: median miss by step"].query_selector_all("svg text")]
+        assert [name for name in legends if name in ("surrogate", "direct", "hybrid")] == ["surrogate", "direct", "hybrid"]
+        metrics = json.loads((repository.root / "outputs/cannon_drag/evaluate/metrics.json").read_text())
+        cells = [row.inner_text().split("\t") for row in drawn["cannon_drag: what became of the targets"].query_selector_all("tr")]
+        told = {row[0].strip(): dict(zip(cells[0][1:], row[1:], strict=True)) for row in cells[1:]}
+        for route, measured in metrics.items():
+            counts = {status: many for status, many in measured["status"].items() if many}
+            assert {status: int(many) for status, many in told[route].items() if int(many)} == counts
+        assert "cannon_drag, surrogate: loss" in drawn and "cannon_drag: r_T, the best of T candidates" in drawn
+    assert not [url for url in asked if not url.startswith("file:")]
 
 
 def test_a_run_by_hand_touches_nothing_that_dvc_tracks(repository: Repository) -> None:

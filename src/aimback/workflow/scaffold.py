@@ -27,7 +27,7 @@ from aimback.runtime.exits import join_lines
 from aimback.workflow.origin import READERS, RUNNING, Origin
 
 # Of aimback's own repository as they are; what DVC and git shall leave alone is the same here and there.
-_COPIED = (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
+_COPIED = (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
 _HEAD = "# The stages of the installed aimback, as `aimback init` wrote them.\n"
 _EXTRAS = ("tesseract", "umbridge", "fmu")  # what reaches these is installed beside the rest
 _LEFT = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
