@@ -55,7 +55,8 @@ def main(job: Job) -> None:
     texts = {**{claim.key: claim.texts() for claim, _ in claims}, "left_out": left_out}
     write_text(folder / "claims.json", json.dumps(texts, indent=1) + "\n")
     # What DVC shows: the claims by their verdict, in a line.
-    shown = {verdict: " ".join(claim.key for claim, _ in claims if claim.verdict == verdict) for verdict in get_args(Verdict)}
+    named = {verdict: [claim.key for claim, _ in claims if claim.verdict == verdict] for verdict in get_args(Verdict)}
+    shown = {verdict: " ".join(keys) for verdict, keys in named.items()}
     write_text(job.outputs / "claims.json", json.dumps(shown, indent=1) + "\n")
     (folder / "pictures").mkdir(exist_ok=True)
     for claim, pictures in claims:

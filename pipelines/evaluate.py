@@ -21,7 +21,7 @@ from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_distinct
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
 
-# What DVC shows of a route. Seconds are not among them: what DVC compares it hashes, and clocks differ between two runs.
+# What DVC shows of a route. No seconds: what DVC compares it hashes, and clocks differ between two runs.
 _SHOWN = ("solved_fraction", "miss_median", "simulations")
 _SHOWN_OF_BELIEFS = ("believed_fraction", "believed_miss_median", "hit_miss_p90")
 

@@ -23,6 +23,7 @@ from aimback.workflow.runs import PUBLISHED, open_project_store, read_states
 OUTPUTS = ROOT / "outputs"
 REPORT = OUTPUTS / "report"
 _REPORTED = REPORT / "states.json"
+_SUMMARY = REPORT / "summary.txt"
 
 
 def main() -> None:
@@ -37,9 +38,10 @@ def _publish(tree: dict[str, Any], known: Mapping[str, str], confirm: Callable[[
     tracking = tree["tracking"]
     place = open_project_store(tracking["experiment"])
     wanted = sorted(known.values())
-    reported = _read(_REPORTED) == wanted and (REPORT / "index.html").is_file()
+    reported = _read(_REPORTED) == wanted and (REPORT / "index.html").is_file() and _SUMMARY.is_file()
     if reported and (not tracking["enabled"] or is_published(place, wanted, PUBLISHED)):
-        print("nothing to publish: outputs/report and MLflow are up to date")
+        print(_SUMMARY.read_text(encoding="utf-8"), end="")
+        print("nothing to publish: outputs/report/index.html and MLflow (make ui) are up to date")
         return
     confirm()
     from aimback.workflow.results import Results  # imports PyTorch
@@ -49,7 +51,7 @@ def _publish(tree: dict[str, Any], known: Mapping[str, str], confirm: Callable[[
         results.write_report(REPORT, known)
         confirm()
         write_text(_REPORTED, json.dumps(wanted) + "\n")
-    print("\n".join([*results.verdicts(), *results.rows()]))
+    print(_SUMMARY.read_text(encoding="utf-8"), end="")
     print("the report: outputs/report/index.html")
     if tracking["enabled"]:
         done = publish(place, wanted, lambda: results.runs(known, REPORT), PUBLISHED, confirm)

@@ -180,4 +180,6 @@ class Finished:
 
     def stages(self) -> list[str]:
         """The stages that DVC, or aimback with it, ran, without what it skipped or took from its cache."""
-        return re.findall(r"^(?:Running stage '|stage \d+ of \d+: )([^'\s]+)'?:?$", self.printed, re.MULTILINE)
+        return re.findall(
+            r"^(?:Running stage '|stage \d+ of \d+: )([^'\s,]+)'?:?(?:, about .*)?$", self.printed, re.MULTILINE
+        )

@@ -103,12 +103,16 @@ def test_a_second_run_does_nothing(repository: Repository) -> None:
 def test_dvc_answers_with_numbers_and_at_most_a_screen(repository: Repository) -> None:
     shown = repository.run("dvc", "metrics", "show", "--json").ok().printed
     metrics = {path: file["data"] for path, file in json.loads(shown)[""]["data"].items()}
-    summaries = {f"outputs/{task}/summary/{route}.json" for task in TASKS for route in ("surrogate", "direct", "hybrid")}
+    summaries = {
+        f"outputs/{task}/summary/{route}.json" for task in TASKS for route in ("surrogate", "direct", "hybrid")
+    }
     assert set(metrics) == summaries | {f"outputs/{task}/claims.json" for task in TASKS}
     direct, surrogate = (metrics[f"outputs/cannon_drag/summary/{route}.json"] for route in ("direct", "surrogate"))
     assert direct["miss_median"] < 1e-6 < surrogate["miss_median"]
     assert surrogate["solved_fraction"] < direct["solved_fraction"] and surrogate["simulations"] == 200
-    assert sorted(" ".join(metrics["outputs/cannon_drag/claims.json"].values()).split()) == [f"C{n}" for n in range(1, 9)]
+    assert sorted(" ".join(metrics["outputs/cannon_drag/claims.json"].values()).split()) == [
+        f"C{n}" for n in range(1, 9)
+    ]
     table = repository.run("dvc", "metrics", "show").ok().printed.splitlines()
     assert len(table) < 50 and max(map(len, table)) < 200
     repository.set("params.yaml", "seed", 1)
@@ -127,10 +131,19 @@ def test_dvc_shows_routes_over_each_other_without_network(repository: Repository
         page.on("request", lambda request: asked.append(request.url))
         page.goto((repository.root / "dvc_plots" / "index.html").as_uri())
         drawn = {box.query_selector("h4").inner_text(): box for box in page.query_selector_all("div:has(> h4)")}
-        legends = [text.text_content() for text in drawn["cannon_drag: median miss by step"].query_selector_all("svg text")]
-        assert [name for name in legends if name in ("surrogate", "direct", "hybrid")] == ["surrogate", "direct", "hybrid"]
+        legends = [
+            text.text_content() for text in drawn["cannon_drag: median miss by step"].query_selector_all("svg text")
+        ]
+        assert [name for name in legends if name in ("surrogate", "direct", "hybrid")] == [
+            "surrogate",
+            "direct",
+            "hybrid",
+        ]
         metrics = json.loads((repository.root / "outputs/cannon_drag/evaluate/metrics.json").read_text())
-        cells = [row.inner_text().split("\t") for row in drawn["cannon_drag: what became of the targets"].query_selector_all("tr")]
+        cells = [
+            row.inner_text().split("\t")
+            for row in drawn["cannon_drag: what became of the targets"].query_selector_all("tr")
+        ]
         told = {row[0].strip(): dict(zip(cells[0][1:], row[1:], strict=True)) for row in cells[1:]}
         for route, measured in metrics.items():
             counts = {status: many for status, many in measured["status"].items() if many}

@@ -4,7 +4,6 @@
 code is 0 where nothing is wrong, and 1 where something should be changed.
 """
 
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from omegaconf import OmegaConf
 
 from aimback.core.randomness import make_generator
 from aimback.diagnose.checkup import Checkup, check_up
-from aimback.report.text import number, percent
+from aimback.report.text import duration, number, percent
 from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF
 from aimback.settings.tree import Settings, read_settings
@@ -114,17 +113,18 @@ def tell(task: Task, examined: Examined) -> Iterator[str]:
         )
     if found.condition is not None:
         yield f"condition    {number(found.condition[0])} in the median, {number(found.condition[1])} at most"
-    yield f"a call       {_time(middle)} alone ({_time(low)} to {_time(high)}), {_time(found.a_case)} a case among many"
+    alone = f"{duration(middle)} alone ({duration(low)} to {duration(high)})"
+    yield f"a call       {alone}, {duration(found.a_case)} a case among many"
     for place, axis in enumerate(axes):
         span = float(found.ranges[1, place] - found.ranges[0, place])
         share = number(_tolerances(task)[place] / span) if span > 0 else "all"
         bounds = f"{number(float(found.ranges[0, place]))} to {number(float(found.ranges[1, place]))} {axis.unit}"
         yield f"{axis.name:<12} {bounds.rstrip()}; the tolerance is {share} of that"
     for stage, count in examined.simulations.items():
-        yield f"{stage:<20} {count:>14,} simulations, {_time(examined.seconds[stage])}"
+        yield f"{stage:<20} {count:>14,} simulations, {duration(examined.seconds[stage])}"
     total, seconds = sum(examined.simulations.values()), sum(examined.seconds.values())
-    yield f"{'in all':<20} {total:>14,} simulations, {_time(seconds)}, and the training of networks"
-    yield f"(this took {found.simulations:,} simulations, {_time(found.seconds)})"
+    yield f"{'in all':<20} {total:>14,} simulations, {duration(seconds)}, and the training of networks"
+    yield f"(this took {found.simulations:,} simulations, {duration(found.seconds)})"
 
 
 def advise(settings: Settings, name: str, examined: Examined) -> Iterator[str]:
@@ -158,7 +158,7 @@ def advise(settings: Settings, name: str, examined: Examined) -> Iterator[str]:
     for stage, seconds in examined.seconds.items():
         if seconds > _LONG:
             count, cure = examined.simulations[stage], _CURES[stage.partition("-")[0]]
-            yield f"{stage} would take {count:,} simulations, {_time(seconds)}: {cure}"
+            yield f"{stage} would take {count:,} simulations, {duration(seconds)}: {cure}"
 
 
 def _tolerances(task: Task) -> Sequence[float]:
@@ -167,14 +167,6 @@ def _tolerances(task: Task) -> Sequence[float]:
 
 def _pair(axes: Sequence[Any], values: Any) -> list[tuple[Any, float]]:
     return list(zip(axes, values.tolist(), strict=True))
-
-
-def _time(seconds: float) -> str:
-    """ "12 us", "3.4 s", "5.6 h"."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{1e6 * seconds:.3g} us" if math.isfinite(seconds) else "for ever"
 
 
 def _report(settings: Settings, name: str) -> tuple[list[str], list[str]]:

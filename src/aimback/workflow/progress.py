@@ -1,19 +1,28 @@
-"""Progress on a terminal, nothing anywhere else."""
+"""Progress on a terminal, or told to the `aimback` that draws its own line there; nothing anywhere else."""
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+WATCHED = "AIMBACK_WATCHED"  # in the environment of a stage whose errors are read by the `aimback` that runs it
+_MARK = "\x1e"
+
+
+def read_progress(line: str) -> str | None:
+    """What a bar says, of a line of a stage's errors; None where the line is something else."""
+    return line[len(_MARK) :].strip() if line.startswith(_MARK) else None
+
 
 class Bar:
     """A bar that is told how far the work is.
 
     Args:
-        progress: where it is drawn; None for nowhere.
+        progress: where it is drawn; None for nowhere, or told as lines where somebody reads them.
         title: what is being done.
         total: of how many.
         counted: what `tell` counts beside, such as "within the tolerance".
@@ -22,16 +31,25 @@ class Bar:
     def __init__(self, progress: "Progress | None", title: str, total: int, counted: str) -> None:
         self._progress, self._total, self._counted = progress, total, counted
         self._row = progress.add_task(title, total=total, count="") if progress else None
+        self._title, self._done, self._share = title, 0, -1
 
     def advance(self, done: int) -> None:
         """So many more are done."""
         if self._progress is not None and self._row is not None:
             self._progress.advance(self._row, done)
+        self._write(self._done + done)
 
     def tell(self, done: int, count: int) -> None:
         """So many are done by now, and `count` are what is counted: maybe more, where a part is enough for that."""
         if self._progress is not None and self._row is not None:
             self._progress.update(self._row, completed=done, count=f"{count} of {self._total} {self._counted}")
+        self._write(done)
+
+    def _write(self, done: int) -> None:
+        share = 100 * done // max(self._total, 1)
+        if WATCHED in os.environ and share != self._share:
+            print(f"{_MARK}{self._title.partition(': ')[2]} {share} %", file=sys.stderr, flush=True)
+        self._done, self._share = done, share
 
 
 @contextmanager
@@ -53,3 +71,19 @@ def progress_bar(title: str, total: int, counted: str = "") -> Iterator[Bar]:
     )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
         yield Bar(drawn, title, total, counted)
+
+
+@contextmanager
+def draw_line(tell: Callable[[], str]) -> Iterator[Callable[[str], None]]:
+    """While the block runs, the terminal's last line is what `tell` says, some times a second; -> what prints above."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console()
+
+    def show() -> Text:
+        return Text(tell(), overflow="ellipsis", no_wrap=True)
+
+    with Live(get_renderable=show, console=console, transient=True):
+        yield lambda line: console.print(Text.from_ansi(line), soft_wrap=True)

@@ -6,12 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from aimback.core.files import write_text
 from aimback.core.repository import has_changes, head_commit
 from aimback.report.page import write_report
 from aimback.report.provenance import Provenance
 from aimback.report.published import read_published
 from aimback.report.result import list_routes, read_result
-from aimback.report.verdict import name_rows, verdict
+from aimback.report.terminal import summarise
 from aimback.runtime.project import ROOT
 from aimback.settings.tree import read_settings
 from aimback.tracking import Run, flatten
@@ -50,14 +51,8 @@ class Results:
             for name, task in settings.tasks.items()
         }
 
-    def verdicts(self) -> list[str]:
-        return [verdict(result) for result in self._results.values()]
-
-    def rows(self) -> list[str]:
-        """The rows that no route can do anything about, named."""
-        return [line for result in self._results.values() for line in name_rows(result)]
-
     def write_report(self, folder: Path, states: Mapping[str, str]) -> None:
+        write_text(folder / "summary.txt", summarise(list(self._results.values())) + "\n")
         write_report(
             list(self._results.values()),
             page=folder / "index.html",

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,11 +24,9 @@ from aimback.runtime.preload import preload
 from aimback.runtime.project import ROOT, find_project
 from aimback.workflow.compose import write_params
 from aimback.workflow.entry import entry
+from aimback.workflow.progress import WATCHED
 from aimback.workflow.turns import list_turns
-
-_STAGE = re.compile(r"(Running stage|Stage) '(.+?)'(:| is cached| didn't change)")
-# What DVC says besides, for those who call it themselves.
-_FOR_OTHERS = re.compile(r"(> |Updating lock file|Use `dvc push`|To track the changes|To enable auto|\t|\s*$)")
+from aimback.workflow.watch import Watch
 
 
 @entry
@@ -52,9 +49,10 @@ def _reproduce(cfg: DictConfig, is_new: bool) -> int:
     stages; a last one finds them done.
     """
     turns = list_turns(ROOT, cfg)
-    counter = _Counter(len(turns))
+    watch = Watch(len(turns), ROOT / "outputs" / "meters")
     if not is_new and _are_made(turns, cfg.tasks):
-        return _run_together([("repro",)], counter, {})
+        with watch.draw():
+            return _run_together([("repro",)], watch, {})
     groups: list[list[tuple[str, ...]]] = [[("repro",)]]
     if len(cfg.tasks) > 1 and (most := _count_free(cfg)) > 1:
         # Without the stage that writes params.yaml, which all read: DVC waits for nobody who may write a file.
@@ -62,52 +60,35 @@ def _reproduce(cfg: DictConfig, is_new: bool) -> int:
         chains = [(*alone, *(turn for turn in turns if re.split("[@-]", f"{turn}@")[1] == task)) for task in cfg.tasks]
         batches: list[list[tuple[str, ...]]] = [chains[first : first + most] for first in range(0, len(chains), most)]
         groups = [[("repro", "compose")], *batches, [("repro",)]]
-    with preload() as found:
-        return next((code for group in groups if (code := _run_together(group, counter, found)) != 0), 0)
+    with preload() as found, watch.draw():
+        return next((code for group in groups if (code := _run_together(group, watch, found)) != 0), 0)
 
 
-def _run_together(commands: Sequence[Sequence[str]], counter: "_Counter", variables: Mapping[str, str]) -> int:
+def _run_together(commands: Sequence[Sequence[str]], watch: Watch, variables: Mapping[str, str]) -> int:
     """Run some dvcs at once; the exit code of the first that fails, when all have ended.
 
     Args:
         variables: further ones of their environment.
     """
-    environment = {**_environment(), **variables}
+    errors = subprocess.PIPE if watch.takes_errors else None
+    environment = {**_environment(), **variables, **({WATCHED: "1"} if errors else {})}
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(
-                subprocess.Popen(_dvc(*command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    _dvc(*command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+                )
             )
             for command in commands
         ]
         with ThreadPoolExecutor(len(started)) as threads:
             try:
-                list(threads.map(counter.follow, started))
+                list(threads.map(watch.follow, started))
             except BaseException:
                 for dvc in started:
                     dvc.terminate()  # it ends its stage and releases its locks
                 raise
         return next((dvc.returncode for dvc in started if dvc.wait() != 0), 0)
-
-
-class _Counter:
-    """Tells of each stage that DVC runs, and which of how many it is."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._reached, self._lock = total, set[str](), threading.Lock()
-
-    def follow(self, dvc: "subprocess.Popen[str]") -> None:
-        assert dvc.stdout is not None
-        for line in dvc.stdout:
-            with self._lock:
-                if stage := _STAGE.match(line):
-                    is_new = stage[2] not in self._reached  # one that always runs does so for each dvc
-                    self._reached.add(stage[2])
-                    if is_new and stage[3] != " didn't change":
-                        where = " (from the cache)" if stage[3] == " is cached" else ""
-                        print(f"stage {len(self._reached)} of {self._total}: {stage[2]}{where}", flush=True)
-                elif not _FOR_OTHERS.match(line):
-                    print(line, end="", flush=True)
 
 
 def _are_made(turns: Sequence[str], tasks: Sequence[str]) -> bool:

@@ -1,0 +1,46 @@
+"""What a terminal shows of a run at its end."""
+
+from collections.abc import Sequence
+
+from aimback.report.costs import share_seconds
+from aimback.report.result import TaskResult
+from aimback.report.text import DASH, duration, number, percent
+from aimback.report.verdict import name_rows, verdict
+
+_COLUMNS = ("task", "route", "solved", "median miss", "time a target")
+
+
+def summarise(results: Sequence[TaskResult]) -> str:
+    """A table of routes by tasks, the first sentence of each verdict, and the rows that no route can do anything about;
+    the report has the rest."""
+    cells = [_COLUMNS, *(row for result in results for row in _list_rows(result))]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(_COLUMNS))]
+    left = 2  # the columns of names
+    table = [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    verdicts = [verdict(result).partition("\n")[0] for result in results]
+    return "\n".join([*table, *verdicts, *(line for result in results for line in name_rows(result))])
+
+
+def _list_rows(result: TaskResult) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for place, (route, measured) in enumerate(result.metrics.items()):
+        believed = result.is_believed
+        share = percent(measured["believed_fraction" if believed else "solved_fraction"])
+        miss = number(measured["believed_miss_median" if believed else "miss_median"])
+        seconds = share_seconds(result, route)
+        rows.append(
+            (
+                "" if place else result.name,
+                route,
+                f"{share} believed" if believed else share,
+                f"{miss} {result.unit}".rstrip(),
+                DASH if seconds is None else duration(seconds),
+            )
+        )
+    return rows
