@@ -108,7 +108,9 @@ def test_a_bar_is_told_where_somebody_reads_it(
             bar.advance(1)
             bar.tell(500, 3)
         told = capsys.readouterr().err.split("\n")[:-1]
-        assert [read_progress(line) for line in told] == (["solving 10 %", "solving 50 %"] if watched else [])
+        assert [read_progress(line) for line in told] == (
+            ["solving 0 %", "solving 10 %", "solving 50 %"] if watched else []
+        )
     assert read_progress("Warning: solving 10 %") is None
 
 

@@ -32,6 +32,7 @@ class Bar:
         self._progress, self._total, self._counted = progress, total, counted
         self._row = progress.add_task(title, total=total, count="") if progress else None
         self._title, self._done, self._share = title, 0, -1
+        self._write(0)
 
     def advance(self, done: int) -> None:
         """So many more are done."""

@@ -57,7 +57,7 @@ class _Work:
     began: float = field(default_factory=time.monotonic)
 
     def __str__(self) -> str:
-        about = "" if self.expected is None else f" of about {_say_seconds(self.expected)}"
+        about = "" if self.expected is None else f" ({_say_seconds(self.expected)} last time)"
         told = f", {self.progress}" if self.progress else ""
         return f"{self.turn}{told}, {_say_seconds(time.monotonic() - self.began)}{about}"
 
