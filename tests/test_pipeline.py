@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -70,6 +71,9 @@ def repository(made: tuple[Repository, Finished]) -> Iterator[Repository]:
 def test_everything_runs_and_writes_what_it_says(made: tuple[Repository, Finished]) -> None:
     repository, first = made
     assert sorted(first.stages()) == sorted(["compose", *of(TASKS), "publish"])
+    # DVC names a stage, and the stage says which of how many it is: the order is that of `dvc repro`.
+    told = [int(number) for number in re.findall(r"^stage (\d+) of 20$", first.printed, re.MULTILINE)]
+    assert told == list(range(2, 20))
     outputs = repository.root / "outputs"
     for task in TASKS:
         for stage in STAGES:

@@ -38,6 +38,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     report = copy.root / "outputs" / "report"
     report.mkdir(parents=True)
     (report / "index.html").touch()
+    (report / "summary.txt").touch()
     (report / "states.json").write_bytes(states)
     return copy
 

@@ -13,7 +13,7 @@ from made_up import metrics, result
 from aimback.report.terminal import summarise
 from aimback.runtime.project import ROOT
 from aimback.workflow.progress import WATCHED, progress_bar, read_progress
-from aimback.workflow.watch import remember_seconds
+from aimback.workflow.turns import announce, remember_seconds
 
 # Stands in for a dvc: two stages run and one is taken from the cache; what stages print, and their errors.
 DVC = """
@@ -55,6 +55,10 @@ def test_it_remembers_what_a_stage_took(meters: Path) -> None:
     assert remember_seconds("train@cannon-surrogate", meters) == 12.3
     for unknown in ("train@cannon-other", "evaluate@cannon", "compose"):
         assert remember_seconds(unknown, meters) is None
+    turns = ["compose", "train@cannon-surrogate"]
+    assert announce("train@cannon-surrogate", turns, meters) == "stage 2 of 2, about 12 s"
+    assert announce("compose", turns, meters) == "stage 1 of 2"
+    assert announce("diagnose@cannon", turns, meters) == ""
 
 
 def test_elsewhere_it_is_a_line_a_stage(meters: Path) -> None:

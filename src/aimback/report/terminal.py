@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from aimback.core.duration import duration
 from aimback.report.costs import share_seconds
 from aimback.report.result import TaskResult
-from aimback.report.text import DASH, duration, number, percent
+from aimback.report.text import DASH, number, percent
 from aimback.report.verdict import name_rows, verdict
 
 _COLUMNS = ("task", "route", "solved", "median miss", "time a target")

@@ -14,9 +14,10 @@ from typing import Any
 import hydra
 from omegaconf import OmegaConf
 
+from aimback.core.duration import duration
 from aimback.core.randomness import make_generator
 from aimback.diagnose.checkup import Checkup, check_up
-from aimback.report.text import duration, number, percent
+from aimback.report.text import number, percent
 from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF
 from aimback.settings.tree import Settings, read_settings

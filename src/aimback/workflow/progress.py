@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-WATCHED = "AIMBACK_WATCHED"  # in the environment of a stage whose errors are read by the `aimback` that runs it
+# In the environment of a stage that an `aimback` runs, which tells of it: "1" where that reads its errors, for bars.
+WATCHED = "AIMBACK_WATCHED"
 _MARK = "\x1e"
 
 
@@ -48,7 +49,7 @@ class Bar:
 
     def _write(self, done: int) -> None:
         share = 100 * done // max(self._total, 1)
-        if WATCHED in os.environ and share != self._share:
+        if os.environ.get(WATCHED) == "1" and share != self._share:
             print(f"{_MARK}{self._title.partition(': ')[2]} {share} %", file=sys.stderr, flush=True)
         self._done, self._share = done, share
 

@@ -71,7 +71,7 @@ def _run_together(commands: Sequence[Sequence[str]], watch: Watch, variables: Ma
         variables: further ones of their environment.
     """
     errors = subprocess.PIPE if watch.takes_errors else None
-    environment = {**_environment(), **variables, **({WATCHED: "1"} if errors else {})}
+    environment = {**_environment(), **variables, WATCHED: "1" if errors else "0"}
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(

@@ -22,12 +22,14 @@ from aimback.core.hardware import device_name, peak_memory
 from aimback.core.randomness import derive_seed, make_generator
 from aimback.data.identity import identify
 from aimback.runtime.locks import hold_lock
-from aimback.runtime.project import STAGES
+from aimback.runtime.project import ROOT, STAGES
 from aimback.settings.limits import check_limits
 from aimback.settings.memory import check_memory
 from aimback.settings.tree import Settings, read_settings
 from aimback.tasks.base import Task
 from aimback.workflow.entry import entry
+from aimback.workflow.progress import WATCHED
+from aimback.workflow.turns import announce, list_turns
 
 _SECONDS_FOR_AN_ORPHAN = 10.0
 # The stages with a turn for each of their routes.
@@ -146,8 +148,12 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
         root = Path(HydraConfig.get().runtime.output_dir)
         torch.set_num_threads(settings.hardware.threads)
         turns = settings.turns_of(name) if name in _OF_ROUTES else [""]
+        # Under a plain `dvc repro`, which names the stage and no more; `aimback` tells it all.
+        ordered = list_turns(ROOT, cfg) if "DVC_STAGE" in os.environ and WATCHED not in os.environ else []
         for task, route in itertools.product(settings.tasks, turns):
             job = Job(task, route, settings, name, root)
+            if told := announce(job.turn, ordered, root / "meters"):
+                print(told, flush=True)
             with hold_job(job):
                 job.task.keep_runs(job.checkpoints / "simulations", identify(job.task))
                 work(job)

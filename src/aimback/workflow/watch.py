@@ -4,7 +4,6 @@ On a terminal that is one line, which is drawn anew while stages work and is gon
 """
 
 import contextlib
-import json
 import re
 import subprocess
 import sys
@@ -15,31 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from aimback.report.text import duration
 from aimback.workflow.progress import draw_line, read_progress
+from aimback.workflow.turns import remember_seconds, say_seconds
 
 _STAGE = re.compile(r"(Running stage|Stage) '(.+?)'(:| is cached| didn't change)")
 # What DVC says besides, for those who call it themselves.
 _FOR_OTHERS = re.compile(r"(> |Updating lock file|Use `dvc push`|To track the changes|To enable auto|\t|\s*$)")
-
-
-def remember_seconds(turn: str, meters: Path) -> float | None:
-    """What the work of a stage took when it was last done; None where it never was.
-
-    Args:
-        turn: the stage, as DVC names it: "train@cannon_drag-surrogate".
-        meters: the folder of meters.
-    """
-    stage, _, rest = turn.partition("@")
-    task, _, route = rest.partition("-")
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        meter = json.loads((meters / task / f"{stage}{route and f'-{route}'}.json").read_text(encoding="utf-8"))
-        return float(meter["seconds"])
-    return None
-
-
-def _say_seconds(seconds: float) -> str:
-    return duration(float(max(round(seconds), 1)))
 
 
 @dataclass
@@ -57,9 +37,9 @@ class _Work:
     began: float = field(default_factory=time.monotonic)
 
     def __str__(self) -> str:
-        about = "" if self.expected is None else f" ({_say_seconds(self.expected)} last time)"
+        about = "" if self.expected is None else f" ({say_seconds(self.expected)} last time)"
         told = f", {self.progress}" if self.progress else ""
-        return f"{self.turn}{told}, {_say_seconds(time.monotonic() - self.began)}{about}"
+        return f"{self.turn}{told}, {say_seconds(time.monotonic() - self.began)}{about}"
 
 
 class Watch:
@@ -114,7 +94,7 @@ class Watch:
         if self._print is None and is_new and how != " didn't change":
             expected = remember_seconds(turn, self._meters) if how == ":" else None
             about = " (from the cache)" if how == " is cached" else ""
-            about = about if expected is None else f", about {_say_seconds(expected)}"
+            about = about if expected is None else f", about {say_seconds(expected)}"
             self._say(f"stage {len(self._reached)} of {self._total}: {turn}{about}")
 
     def _pass_on(self, dvc: int, errors: IO[str] | None) -> None:
