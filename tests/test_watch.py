@@ -124,6 +124,6 @@ def test_the_end_is_a_table_of_routes_by_tasks() -> None:
     assert lines[0].split() == ["task", "route", "solved", "median", "miss", "time", "a", "target"]
     assert [line.split()[-1] for line in lines[1:3]] == ["ms", "ms"] and lines[1].startswith(won.name)
     assert lines[2].startswith(" ") and lines[3:5] == lines[1:3]
-    assert len(lines) == 7 and all(line.startswith(f"{won.name}, the direct route wins") for line in lines[5:])
+    assert len(lines) == 7 and all(line.startswith(f"{won.name}: Choose direct: ") for line in lines[5:])
     unmeasured = result(*won.metrics.values(), meters={})
     assert [line[-1] for line in summarise([unmeasured]).splitlines()[1:3]] == ["—", "—"]

@@ -495,13 +495,15 @@ def _mark(axis: str, tolerance: float, unit: str) -> Panel:
     other = "y" if axis == "x" else "x"
     along = {f"{axis}0": tolerance, f"{axis}1": tolerance, f"{axis}ref": axis}
     across = {f"{other}0": 0, f"{other}1": 1, f"{other}ref": f"{other} domain"}
-    name = {
+    label = {
         "text": label_tolerance(tolerance, unit),
         "font": {"size": 11, "color": _INK},
         "textposition": "end",
         "textangle": 0,
+        "xanchor": "right",
+        "yanchor": "top" if axis == "x" else "bottom",
     }
-    return {"type": "line", "line": {"color": _INK, "width": 1, "dash": "dot"}, "label": name, **along, **across}
+    return {"type": "line", "line": {"color": _INK, "width": 1, "dash": "dot"}, "label": label, **along, **across}
 
 
 def _axis(title: str, **more: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from aimback.core.duration import duration
 from aimback.core.files import write_text
 from aimback.report.calculator import list_demands
 from aimback.report.canvas import COLOURS
@@ -32,7 +33,7 @@ from aimback.report.rows import (
     table,
     tabulate_published,
 )
-from aimback.report.text import duration, number, percent
+from aimback.report.text import number, percent
 from aimback.report.verdict import RULE, TRUST, choose, list_reasons, list_remarks, winner
 
 LISTED = 20

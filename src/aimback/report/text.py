@@ -31,14 +31,6 @@ def about(value: float) -> str:
     return number(float(f"{value:.2g}"))
 
 
-def duration(seconds: float) -> str:
-    """ "7.2 s", "0.77 ms", "3 min"."""
-    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= (2 * size if size > 1 else size):
-            return f"{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 1e-6:.2g} µs"
-
-
 def percent(fraction: float | None) -> str:
     """A share; only what is whole is called 100 %, and only nothing 0 %."""
     if fraction is None:

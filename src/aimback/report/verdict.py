@@ -2,6 +2,7 @@
 
 import math
 
+from aimback.core.duration import duration
 from aimback.report.costs import (
     SOLVED_MARGIN,
     find_break_even,
@@ -13,7 +14,7 @@ from aimback.report.costs import (
     sum_seconds,
 )
 from aimback.report.result import TaskResult
-from aimback.report.text import about, count_noun, duration, factor, join_names, number, percent
+from aimback.report.text import about, count_noun, factor, join_names, number, percent
 from aimback.tasks.base import TOLERANCES
 
 TIME_MARGIN = 1.2  # a lesser factor is within what a busy machine makes

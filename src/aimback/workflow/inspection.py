@@ -143,7 +143,7 @@ def advise(settings: Settings, name: str, examined: Examined) -> Iterator[str]:
         tolerance, span = _tolerances(task)[place], float(found.ranges[1, place] - found.ranges[0, place])
         if found.noise is not None and tolerance < _NOISES * (noise := float(found.noise[place])):
             yield (
-                f"the tolerance of {axis.name}, {number(tolerance)}, is not above {_NOISES:g} times its noise, "
+                f"the tolerance of {axis.name}, {tolerance:g}, is not above {_NOISES:g} times its noise, "
                 f"{noise:.2g}: take at least {_NOISES * noise:.1g}"
             )
         if tolerance > _COARSE * span:
