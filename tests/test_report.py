@@ -54,8 +54,8 @@ class TestTwoRoutes:
         said = verdict(direct_wins())
         assert "Choose direct: it solves 50 % more of the targets than surrogate, the next best." in said
         assert "Simulations: direct 9,000 and surrogate 4,000." in said  # it wins, and still costs more simulations
-        assert "However many targets there are, surrogate solves fewer." in said
-        assert "A further target takes direct 30 ms and surrogate 10 ms." in said
+        assert "Surrogate solves fewer, however many targets there are." in said
+        assert "A target takes direct 30 ms and surrogate 10 ms." in said
         assert lead(direct_wins()) == "50 % more targets solved than surrogate"
 
     def test_the_surrogate_may_win(self):
@@ -170,11 +170,11 @@ class TestThreeRoutes:
             "cannon_vacuum: Choose hybrid: it solves 10 % more of the targets than direct, the next best.",
             "Solved of 100 targets within 0.01 m: hybrid 100 %, direct 90 % and surrogate 50 %.",
             "The median miss: hybrid 1 × 10⁻⁸ m, direct 1 × 10⁻⁹ m and surrogate 0.02 m.",
-            "A further target takes hybrid 10 ms, direct 30 ms and surrogate 10 ms.",
+            "A target takes hybrid 10 ms, direct 30 ms and surrogate 10 ms.",
             "Paid once, before the first target: surrogate 10 s and hybrid 4 s.",
             "Simulations: hybrid 1,000, direct 1,000 and surrogate 1,000.",
-            "However many targets there are, surrogate solves fewer.",
-            "From about 200 targets on hybrid is cheaper: its fixed cost is repaid.",
+            "Surrogate solves fewer, however many targets there are.",
+            "Hybrid is cheaper from about 200 targets on: what was paid before is repaid.",
         ]
 
     def test_every_route_with_fixed_stages_breaks_even(self):
@@ -249,7 +249,7 @@ class TestUsersTargets:
         said = verdict(self.found())
         assert "Solved of 1 reachable target within 0.01 m: direct 100 % and surrogate 0 %." in said
         assert "Not counted: 2 targets out of reach and 4 invalid rows." in said
-        assert "However many targets there are, surrogate solves fewer." in said
+        assert "Surrogate solves fewer, however many targets there are." in said
         assert {row.label: row.cells for row in table(self.found())}["solved, of these"] == ["0 %", "100 %"]
 
     def test_rows_are_named(self):

@@ -71,7 +71,7 @@ def _claim(number: Estimate, because: str, limit: int, details: dict[str, float 
     return Claim(
         key="C8",
         says="From a proposed start gradient descent needs far fewer iterations than from random starts.",
-        question="Does a proposed start save most of the steps?",
+        question="Does a proposed start save most of the simulations?",
         unit="times as many simulations from random starts",
         bound=_FAR_FEWER,
         measure="simulations of gradient descent through the true loss until the miss is within the tolerance, the "

@@ -108,7 +108,7 @@ def _draw_surface(landscape: Landscape, surface: Surface, levels: Array) -> Pane
             marker = {"color": COLOURS[route], "size": 6 if mode == "markers" else 2.5, "symbol": symbol}
             dots = _draw_dots(points[:, 0], points[:, 1], f"{route} {what}", marker, hover)
             # Above the surface, which would hide half of a mark.
-            lift = (0.03 if mode == "markers" else 0.01) * greatest
+            lift = (0.06 if mode == "markers" else 0.01) * greatest
             height = _encode(_find_height(x, y, loss, points) + lift)
             line = {"color": COLOURS[route], "width": 5}
             traces.append(dots | {"type": "scatter3d", "mode": mode, "line": line, "z": height})
@@ -374,7 +374,10 @@ def draw_belief(picture: Mapping[str, Array], unit: str, tolerance: float) -> li
     hover = "believed %{x:.3g}<br>in truth %{y:.3g}<extra></extra>"
     marker = {"color": COLOURS["surrogate"], "size": 4, "opacity": 0.6}
     dots = _draw_dots(believed, miss, "surrogate", marker, hover)
-    across, up = _log_axis(label_axis("believed miss", unit), believed), label_axis("miss, re-simulated", unit)
+    across, up = (
+        _log_axis(label_axis("believed miss", unit), believed, np.array([tolerance])),
+        label_axis("miss, re-simulated", unit),
+    )
     marks = [_mark(axis, tolerance, unit) for axis in "yx"]
     return [_panel("", [dots], xaxis=across, yaxis=_log_axis(up, miss), shapes=marks)]
 

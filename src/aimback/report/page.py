@@ -34,7 +34,7 @@ from aimback.report.rows import (
     tabulate_published,
 )
 from aimback.report.text import number, percent
-from aimback.report.verdict import RULE, TRUST, choose, list_reasons, list_remarks, winner
+from aimback.report.verdict import RULE, TRUST, choose, describe_targets, list_reasons, list_remarks, winner
 
 LISTED = 20
 _CARRIED = 2_000_000  # bytes of a table that a page has inside it
@@ -169,6 +169,7 @@ def _content(result: TaskResult, home: Path) -> dict[str, Any]:
         "reasons": list_reasons(result),
         "remarks": [] if result.is_believed else list_remarks(result),
         "unit": result.unit,
+        "asked": describe_targets(result),
         "tolerance": result.tolerance,
         "metrics": result.metrics,
         "each": {route: share_seconds(result, route) for route in result.routes},

@@ -73,7 +73,8 @@ def choose(result: TaskResult) -> str:
         return "No route is known to be better: there is no simulator."
     first, *others = ranking(result)
     if not others:
-        return f"The {first} route alone solves {percent(find_solved_share(result, first))} of {_targets(result)}."
+        share = percent(find_solved_share(result, first))
+        return f"The {first} route alone solves {share} of {describe_targets(result)}."
     if winner(result) is None:
         front = _front(result)
         alike = f"{join_names(front)} hit equally often, and none is {TIME_MARGIN:g} times faster"
@@ -81,7 +82,8 @@ def choose(result: TaskResult) -> str:
     second = others[0]
     if second in _front(result):
         times = factor(sum_seconds(result, first), sum_seconds(result, second))
-        return f"Choose {first}: it is {times} times faster in all than {second}, which hits equally often."
+        whole = f"for {'this target' if _reachable(result) == 1 else f'all {_reachable(result):,} targets'}"
+        return f"Choose {first}: {whole} it is {times} times faster than {second}, which hits equally often."
     ahead = find_solved_share(result, first) - find_solved_share(result, second)
     return f"Choose {first}: it solves {percent(ahead)} more of the targets than {second}, the next best."
 
@@ -97,7 +99,7 @@ def list_reasons(result: TaskResult) -> list[str]:
     misses = [f"{route} {_amount(result, result.metrics[route]['miss_median'])}" for route in order]
     spent = [f"{route} {about(result.metrics[route]['simulations'])}" for route in order]
     return [
-        *([f"Solved of {_targets(result)}: {join_names(shares)}."] if len(order) > 1 else []),
+        *([f"Solved of {describe_targets(result)}: {join_names(shares)}."] if len(order) > 1 else []),
         f"The median miss: {join_names(misses)}.",
         *_say_times(result, order),
         f"Simulations: {join_names(spent)}.",
@@ -196,7 +198,8 @@ def _reachable(result: TaskResult) -> int:
     return int(result.any_metrics["reachable_targets"])
 
 
-def _targets(result: TaskResult) -> str:
+def describe_targets(result: TaskResult) -> str:
+    """ "1,000 targets within 0.01 m": those that can be solved, and what counts as solved."""
     reachable = _reachable(result)
     noun = "target" if reachable == result.any_metrics["targets"] else "reachable target"
     return f"{count_noun(reachable, noun)} within {_tolerance(result)}"
@@ -220,7 +223,7 @@ def _say_trust(result: TaskResult, route: str) -> list[str]:
     errs, most, hit = (_amount(result, mine[name]) for name in names)
     outside = round(mine["outside_data_fraction"] * _reachable(result))
     told = [
-        f"{network} believes that it hits {percent(mine['believed_fraction'])} of {_targets(result)}.",
+        f"{network} believes that it hits {percent(mine['believed_fraction'])} of {describe_targets(result)}.",
         f"On measurements that it has not seen it errs by {errs}, nine times in ten by less than {most}.",
     ]
     if mine["hit_miss_p90"] is not None:
@@ -232,10 +235,10 @@ def _say_trust(result: TaskResult, route: str) -> list[str]:
 
 
 def _say_times(result: TaskResult, order: list[str]) -> list[str]:
-    """What a further target takes, and what is paid once before the first one."""
+    """What a target takes, and what is paid once before the first one."""
     each = {route: share_seconds(result, route) for route in order}
     times = [f"{route} {duration(seconds)}" for route, seconds in each.items() if seconds is not None]
-    lines = [f"A further target takes {join_names(times)}."] if times else []
+    lines = [f"A target takes {join_names(times)}."] if times else []
     once = {route: sum_fixed_seconds(result, route) for route in list_prepared_routes(result)}
     paid = [f"{route} {duration(seconds)}" for route, seconds in once.items() if seconds is not None]
     lines += [f"Paid once, before the first target: {join_names(paid)}."] if paid else []
@@ -247,12 +250,12 @@ def _say_repayment(result: TaskResult, route: str) -> str:
     """From when on a route with a fixed cost is the better one than the direct route."""
     targets = find_break_even(result, route)
     if not solves_as_many(result, route):
-        return f"However many targets there are, {route} solves fewer."
+        return f"{route.capitalize()} solves fewer, however many targets there are."
     if targets is None:
         return f"From how many targets on {route} would be cheaper was not measured."
     if math.isinf(targets):
-        return f"However many targets there are, {route} is not faster."
-    return f"From about {about(targets)} targets on {route} is cheaper: its fixed cost is repaid."
+        return f"{route.capitalize()} is not faster, however many targets there are."
+    return f"{route.capitalize()} is cheaper from about {about(targets)} targets on: what was paid before is repaid."
 
 
 def _tolerance(result: TaskResult) -> str:

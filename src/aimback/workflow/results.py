@@ -66,7 +66,7 @@ class Results:
         usual = flatten(compose_settings().tree)
         now = flatten(self._settings.tree)
         return Provenance(
-            commit=f"{commit[:12]}, with edits" if commit and has_changes(ROOT) else commit[:12],
+            commit=f"{commit[:12]}, with edits that are not committed" if commit and has_changes(ROOT) else commit[:12],
             seed=self._settings.seed,
             states=states,
             settings=[

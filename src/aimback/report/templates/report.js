@@ -161,6 +161,7 @@
     const form = section.querySelector("form");
     const [said, curve] = [section.querySelector(".choice"), section.querySelector(".curve")];
     const say = (value) => Number(value.toPrecision(3)).toString();
+    const count = (value) => Number(value.toPrecision(2)).toLocaleString("en");
     const span = (seconds) => {
       const unit = [["years", 31557600], ["days", 86400], ["h", 3600], ["min", 60], ["s", 1]].find(([, size]) => seconds >= 2 * size);
       return unit ? `${say(seconds / unit[1])} ${unit[0]}` : `${say(1000 * seconds)} ms`;
@@ -168,13 +169,17 @@
     const choose = () => {
       const { unit, tolerance, factors } = demands[form.task.value];
       form.tolerance.replaceChildren(
-        ...factors.map((factor, index) => new Option(`${say(factor * tolerance)} ${unit}`, index, factor === 1, factor === 1)),
+        ...factors.map((factor, index) => new Option(`${factor === 1 ? "" : `${factor} × `}${say(tolerance)} ${unit}`, index, factor === 1, factor === 1)),
       );
     };
     const work = () => {
-      const seconds = Math.max(0, Number(form.seconds.value));
-      const targets = Math.max(1, Number(form.targets.value));
-      const each = form.derivatives.checked ? 2 : 1 + Math.max(1, Number(form.controls.value));
+      if (!form.checkValidity()) {
+        said.textContent = "Each of these must be a number above 0.";
+        return;
+      }
+      const seconds = Number(form.seconds.value);
+      const targets = Number(form.targets.value);
+      const each = form.derivatives.checked ? 2 : 1 + Number(form.controls.value);
       const routes = Object.entries(demands[form.task.value].routes).map(([name, route]) => {
         const cost = seconds * (route.kind !== "surrogate" && route.differentiated ? each : 1);
         const fixed = route.prepared * cost + route.seconds_train;
@@ -184,13 +189,16 @@
       const most = Math.max(...routes.map(({ solved }) => solved));
       const able = routes.filter(({ solved }) => most > 0 && most - solved < 0.01);
       const best = (many) => able.reduce((one, other) => (other.total(many) < one.total(many) ? other : one));
-      const counts = Array.from({ length: 61 }, (_, index) => 10 ** (index / 10));
+      const counts = Array.from({ length: 121 }, (_, index) => 10 ** (index / 20));
       if (able.length === 0) said.textContent = "No route solves a target within this tolerance.";
       else {
         const turn = counts.find((many) => many > targets && best(many).name !== best(targets).name);
         const share = `it solves ${say(100 * best(targets).solved)} % in ${span(best(targets).total(targets))}`;
-        const later = turn ? ` From about ${say(Number(turn.toPrecision(1)))} targets on, ${best(turn).name}.` : "";
-        said.textContent = `Choose ${best(targets).name}: ${share}.${later}`;
+        const later = turn ? ` From about ${count(turn)} targets on, ${best(turn).name}.` : "";
+        const cheaper = routes
+          .filter((one) => !able.includes(one) && one.solved > 0 && one.total(targets) < best(targets).total(targets))
+          .map(({ name, solved, total }) => ` ${name} would solve ${say(100 * solved)} %, in ${span(total(targets))}.`);
+        said.textContent = `Choose ${best(targets).name}: ${share}.${later}${cheaper.join("")}`;
       }
       const lines = routes.map(({ name, total, solved }) => ({
         x: counts,
