@@ -1,5 +1,6 @@
 """The page in a real browser: it asks nobody for anything, draws its figures, and fits a dark room and a phone."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -230,13 +231,24 @@ def test_figures_follow_the_theme_at_once(visit):
     assert all(one != other for one, other in zip(light, dark, strict=True))
 
 
-@pytest.mark.parametrize("width", [360, *(pytest.param(width, marks=pytest.mark.slow) for width in (420, 1200))])
+@pytest.mark.parametrize("width", [360, *(pytest.param(width, marks=pytest.mark.slow) for width in (768, 1200, 1920))])
 def test_the_page_does_not_scroll_sideways(visit, width):
     page = visit(viewport={"width": width, "height": 800}, has_touch=width < 1000)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     for figure in ("surfaces", "basins", "iterations", "conditioning"):
         look(page, "first", figure)
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_screen_reader_finds_everything_in_its_order_and_by_name(visit):
+    page = visit()
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(heading => Number(heading.tagName[1]))")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    # Whatever can be scrolled or typed into can be reached by keys and has a name.
+    assert page.evaluate("[...document.querySelectorAll('[tabindex]')].every(one => one.getAttribute('aria-label'))")
+    assert page.evaluate("[...document.querySelectorAll('input, select')].every(one => one.labels.length === 1)")
+    assert page.evaluate("document.querySelectorAll('[tabindex]:not([tabindex=\"0\"])').length") == 0
 
 
 def test_images_are_whole_and_links_lead_somewhere(visit):

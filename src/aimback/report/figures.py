@@ -128,6 +128,15 @@ def list_figures(result: TaskResult, home: Path) -> list[Figure]:
     return [_read_figure(name, files[name], result.panels.get(name), home) for name in KINDS if name in files]
 
 
+def list_left_out(result: TaskResult) -> list[str]:
+    """The titles of the figures that `budget.simulations` left no room for."""
+    routes = {route.kind for route in result.routes.values()}
+    drawn = {file.stem for file in result.figures}
+    if not drawn or result.is_believed or "surrogate" not in routes:
+        return []
+    return [KINDS[name].title for name in ("surfaces", "sweep") if name not in drawn]
+
+
 def _read_figure(name: str, file: Path, panels: Path | None, home: Path) -> Figure:
     live = {"panels": [], "takeaway": ""} if panels is None else json.loads(panels.read_text(encoding="utf-8"))
     still = "" if file.suffix == ".gif" else base64.b64encode(file.read_bytes()).decode("ascii")

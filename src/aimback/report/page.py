@@ -18,7 +18,7 @@ from aimback.core.files import write_text
 from aimback.report.calculator import list_demands
 from aimback.report.canvas import COLOURS
 from aimback.report.costs import list_costs, list_metrics, list_prepared_routes, share_seconds, sum_fixed_seconds
-from aimback.report.figures import list_figures
+from aimback.report.figures import list_figures, list_left_out
 from aimback.report.interactive import read_script
 from aimback.report.provenance import Provenance
 from aimback.report.result import TaskResult
@@ -180,7 +180,7 @@ def _content(result: TaskResult, home: Path) -> dict[str, Any]:
         "published": tabulate_published(result),
         "sources": list(dict.fromkeys(row.source for row in result.published)),
         "claims": result.claims,
-        "left_out": result.left_out,
+        "left_out": [*result.left_out, *(f"the figure “{title}”" for title in list_left_out(result))],
         "unsolved": result.unsolved[:LISTED],
         "more": max(0, len(result.unsolved) - LISTED),
         "meters": result.meters,
