@@ -11,7 +11,7 @@ from made_up import CLAIMS, METERS, ROUTES, meter, metrics, pictures, result
 from aimback.core.box import Axis
 from aimback.report import interactive, stills, views
 from aimback.report.page import write_report
-from aimback.report.scene import Dial, Mark, Scene
+from aimback.report.scene import Dial, Goal, Mark, Scene
 from aimback.report.sweep import FRAMES, Side, Sweep, plot_sweep
 
 pytestmark = needs_chromium
@@ -41,8 +41,8 @@ SCENE = Scene(
     [Dial("speed", "m/s", 0, 10, MARKS)],
     3,
     [("wind", 1.5, "m/s")],
-    Dial("distance", "m", 4.9, 5.1, [Mark("target", 50.0, 5.0), *MARKS]),
-    (40.0, 60.0),
+    [Goal(Dial("distance", "m", 4.9, 5.1, [Mark("target", 50.0, 5.0), *MARKS]), (40.0, 60.0))],
+    0,
     {"surrogate": (0.02, False), "direct": (1e-14, True), "hybrid": (1e-9, True)},
 )
 

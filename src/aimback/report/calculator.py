@@ -16,7 +16,13 @@ def list_demands(results: Sequence[TaskResult]) -> dict[str, Any]:
     A route that was not timed is left out, and so is a task that has no simulator.
     """
     return {
-        result.name: {"unit": result.unit, "tolerance": result.tolerance, "factors": _FACTORS, "routes": found}
+        result.name: {
+            "unit": result.unit,
+            "tolerance": result.tolerance,
+            "factors": _FACTORS,
+            "controls": len(result.scene.controls) + result.scene.hidden if result.scene else 1,
+            "routes": found,
+        }
         for result in results
         if not result.is_believed and (found := {route: _list_demand(result, route) for route in _list_timed(result)})
     }

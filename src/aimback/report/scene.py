@@ -9,7 +9,7 @@ from pathlib import Path
 from aimback.core.box import Axis
 from aimback.tasks.base import Task
 
-_DIALS = 4  # controls that are shown
+_DIALS, _OUTCOMES = 4, 3  # controls and outcomes that are shown
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,36 @@ class Dial:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """An outcome close to its target.
+
+    Attributes:
+        dial: what came out when the answers were simulated.
+        within: where that is within the tolerance: the ends, in per cent of the axis.
+    """
+
+    dial: Dial
+    within: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Scene:
     """What is seen of one target.
 
     Attributes:
         controls: the first ones, as the routes answer them.
         hidden: how many more there are.
-        given: the conditions and further outcomes that are wanted, in words.
-        outcome: what came out when the answers were simulated, close to the target.
-        band: where the outcome is within its tolerance: the ends, in per cent of the axis.
+        given: the conditions: name, value and unit.
+        goals: the first outcomes.
+        further: how many more outcomes there are.
         misses: by route, and whether it is a hit.
     """
 
     controls: Sequence[Dial]
     hidden: int
     given: Sequence[tuple[str, float, str]]
-    outcome: Dial
-    band: tuple[float, float]
+    goals: Sequence[Goal]
+    further: int
     misses: Mapping[str, tuple[float, bool]]
 
 
@@ -80,7 +93,7 @@ def read_scene(answers: Path, task: Task) -> Scene | None:
     for row in rows:
         by_target.setdefault(row["target"], {})[row["route"]] = row
     routes = {row["route"] for row in rows}
-    axis, needed = task.outcomes.axes[0], [one.label for one in (*task.box.axes, *task.outcomes.axes)]
+    needed = [one.label for one in (*task.box.axes, *task.outcomes.axes)]
     whole = [
         found
         for found in by_target.values()
@@ -93,20 +106,24 @@ def read_scene(answers: Path, task: Task) -> Scene | None:
         return None
     chosen = ranked[len(ranked) // 2]
     some = next(iter(chosen.values()))
-    target = _read(some, f"wanted {axis.label}")
-    reached = {route: _read(row, axis.label) for route, row in chosen.items()}
-    tolerance = task.tolerances[0]
-    reach = 1.4 * max(tolerance, *(abs(value - target) for value in reached.values()))
-    lower, upper = target - reach, target + reach
-    further = [(one.name, _read(some, f"wanted {one.label}"), one.unit) for one in task.outcomes.axes[1:4]]
+    goals = zip(task.outcomes.axes[:_OUTCOMES], task.tolerances, strict=False)
     return Scene(
         controls=[_make_dial(one, chosen) for one in task.box.axes[:_DIALS]],
         hidden=max(0, len(task.box) - _DIALS),
-        given=[*further, *((one.name, _read(some, one.label), one.unit) for one in task.conditions.axes[:4])],
-        outcome=Dial(axis.name, axis.unit, lower, upper, _mark({"target": target, **reached}, lower, upper)),
-        band=(50 - 50 * tolerance / reach, 50 + 50 * tolerance / reach),
+        given=[(one.name, _read(some, one.label), one.unit) for one in task.conditions.axes[:4]],
+        goals=[_make_goal(axis, tolerance, chosen) for axis, tolerance in goals],
+        further=max(0, len(task.outcomes) - _OUTCOMES),
         misses={route: (_read(row, "miss"), row["status"] == "solved") for route, row in chosen.items()},
     )
+
+
+def _make_goal(axis: Axis, tolerance: float, answers: Mapping[str, Mapping[str, str]]) -> Goal:
+    target = _read(next(iter(answers.values())), f"wanted {axis.label}")
+    reached = {route: _read(row, axis.label) for route, row in answers.items()}
+    reach = 1.4 * max(tolerance, *(abs(value - target) for value in reached.values()))
+    lower, upper = target - reach, target + reach
+    dial = Dial(axis.name, axis.unit, lower, upper, _mark({"target": target, **reached}, lower, upper))
+    return Goal(dial, (50 - 50 * tolerance / reach, 50 + 50 * tolerance / reach))
 
 
 def _make_dial(axis: Axis, answers: Mapping[str, Mapping[str, str]]) -> Dial:

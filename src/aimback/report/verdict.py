@@ -82,8 +82,11 @@ def choose(result: TaskResult) -> str:
     second = others[0]
     if second in _front(result):
         times = factor(sum_seconds(result, first), sum_seconds(result, second))
-        whole = f"for {'this target' if _reachable(result) == 1 else f'all {_reachable(result):,} targets'}"
-        return f"Choose {first}: {whole} it is {times} times faster than {second}, which hits equally often."
+        many = count_noun(_reachable(result), "target")
+        return (
+            f"Choose {first}: for {many}, preparation included, it is {times} times "
+            f"faster than {second}, which hits equally often (within {100 * SOLVED_MARGIN:g} %)."
+        )
     ahead = find_solved_share(result, first) - find_solved_share(result, second)
     return f"Choose {first}: it solves {percent(ahead)} more of the targets than {second}, the next best."
 

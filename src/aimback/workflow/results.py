@@ -72,7 +72,9 @@ class Results:
             settings=[
                 (name, now.get(name, "none"), usual.get(name, "none"))
                 for name in sorted({*now, *usual})
-                if now.get(name) != usual.get(name) and not name.rpartition(".")[2].startswith("_")
+                if now.get(name) != usual.get(name)
+                and not name.rpartition(".")[2].startswith("_")
+                and (name in now or not name.startswith("task."))  # of tasks that were not asked for
             ],
             versions={name: version(name) for name in _VERSIONS} | {"Python": platform.python_version()},
         )

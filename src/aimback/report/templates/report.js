@@ -167,7 +167,8 @@
       return unit ? `${say(seconds / unit[1])} ${unit[0]}` : `${say(1000 * seconds)} ms`;
     };
     const choose = () => {
-      const { unit, tolerance, factors } = demands[form.task.value];
+      const { unit, tolerance, factors, controls } = demands[form.task.value];
+      form.controls.value = controls;
       form.tolerance.replaceChildren(
         ...factors.map((factor, index) => new Option(`${factor === 1 ? "" : `${factor} × `}${say(tolerance)} ${unit}`, index, factor === 1, factor === 1)),
       );
