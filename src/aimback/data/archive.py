@@ -36,9 +36,13 @@ _IDENTITY = Stored("str", ())
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], task: Task) -> None:
     """Write the arrays and the identity of the task they belong to; same arrays, same bytes."""
-    # numpy gives every member of the zip file the same fixed date.
-    with write_whole(path) as temporary:
-        np.savez(temporary, allow_pickle=False, identity=np.array(identify(task)), **arrays)
+    with write_whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in {"identity": np.array(identify(task)), **arrays}.items():
+            member = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date
+            # `np.savez` asks for the zip64 format whatever the size, and versions of Python write that differently.
+            member.file_size = array.nbytes
+            with archive.open(member, "w") as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
 def read_arrays(path: Path, declared: Mapping[str, Stored], task: Task) -> dict[str, np.ndarray]:
