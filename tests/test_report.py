@@ -17,7 +17,7 @@ from aimback.report.figures import KINDS, list_figures
 from aimback.report.page import note, write_report
 from aimback.report.published import parse_published, read_published
 from aimback.report.result import Unsolved, read_result
-from aimback.report.rows import findings, interval, over_seeds, summary, table
+from aimback.report.rows import findings, interval, over_seeds, place_spread, summary, table
 from aimback.report.text import DASH, factor, join_names, number, percent
 from aimback.report.verdict import advise_starts, lead, name_rows, ranking, verdict, winner
 from aimback.tasks.cannon_drag import CannonDrag
@@ -420,6 +420,16 @@ def test_a_claim_is_shown_with_its_interval_and_its_spread():
     assert over_seeds(claim()) == "1.25 to 1.4"
     assert interval(claim(value=None)) == DASH
     assert over_seeds(claim(seeds=(1.3,))) == DASH
+
+
+def test_the_spread_of_a_claim_is_drawn_against_its_bound(tmp_path):
+    spread = place_spread(claim())  # 1.3 (1.2 to 1.4), networks 1.3, 1.25 and 1.4, bound 1
+    assert (spread.bound, spread.high) == (5.0, 95.0)
+    assert spread.low == pytest.approx(5 + 90 * 0.2 / 0.4)
+    assert spread.seeds == pytest.approx([72.5, 61.2, 95.0], abs=0.1)
+    assert place_spread(claim(value=None, seeds=(None,))) is None
+    page, _ = written(tmp_path, [result(metrics(1, 1, 1), metrics(1, 1, 1), claims=CLAIMS)])
+    assert page.count('class="track spread"') == 2  # the third claim has no number
 
 
 def test_claims_stand_side_by_side_whatever_a_task_has():

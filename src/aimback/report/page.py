@@ -27,6 +27,7 @@ from aimback.report.rows import (
     findings,
     interval,
     over_seeds,
+    place_spread,
     statuses,
     summary,
     summary_columns,
@@ -147,6 +148,7 @@ def _templates(*, autoescape: bool) -> jinja2.Environment:
         "amount": amount,
         "interval": interval,
         "over_seeds": over_seeds,
+        "spread": place_spread,
         "cell": _cell,
     }
     return templates

@@ -152,6 +152,37 @@ def interval(claim: Claim) -> str:
     return DASH if low is None or high is None else f"{amount(claim, low)} to {amount(claim, high)}"
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Where along a line the number of a claim lies, all in per cent of it.
+
+    Attributes:
+        low, high: the ends of its 95 % interval.
+        seeds: the numbers of all networks, the run's own first.
+        bound: what the claim is supported above.
+    """
+
+    low: float
+    high: float
+    seeds: Sequence[float]
+    bound: float
+
+
+def place_spread(claim: Claim) -> Spread | None:
+    """The spread of a claim over targets and networks against its bound; None where there is no interval."""
+    low, high = claim.number.low, claim.number.high
+    seeds = [seed for seed in claim.number.seeds if seed is not None]
+    if low is None or high is None or not seeds:
+        return None
+    least, greatest = min(low, claim.bound, *seeds), max(high, claim.bound, *seeds)
+    width = (greatest - least) or 1.0
+
+    def place(value: float) -> float:
+        return round(5 + 90 * (value - least) / width, 1)
+
+    return Spread(place(low), place(high), [place(seed) for seed in seeds], place(claim.bound))
+
+
 def over_seeds(claim: Claim) -> str:
     """ "1.8 to 2.0": the least and the greatest number of several networks; a dash where there is one."""
     known = [seed for seed in claim.number.seeds if seed is not None]
