@@ -19,7 +19,7 @@ from aimback.data.targets import draw_targets
 from aimback.evaluate.metrics import follow_descents
 from aimback.report import evidence, interactive, stills, sweep, views
 from aimback.report.canvas import COLOURS, LINES, new_figure
-from aimback.report.figures import KINDS
+from aimback.report.captions import KINDS
 from aimback.report.gallery import FIGURES, draw_figures
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt

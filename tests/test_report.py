@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from made_up import CLAIMS, METERS, ROUTES, claim, meter, metrics, result, write_claims
 
 from aimback.core.errors import UserError
+from aimback.report.captions import KINDS
 from aimback.report.costs import break_even_targets, find_break_even, list_costs, list_metrics
-from aimback.report.figures import KINDS, list_figures
+from aimback.report.figures import list_figures
 from aimback.report.page import note, write_report
 from aimback.report.published import parse_published, read_published
 from aimback.report.result import Unsolved, read_result

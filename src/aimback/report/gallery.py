@@ -16,7 +16,7 @@ from aimback.evaluate.metrics import follow_descents
 from aimback.evaluate.tables import Array
 from aimback.report import interactive, takeaways
 from aimback.report.canvas import COLOURS, LINES
-from aimback.report.figures import KINDS
+from aimback.report.captions import KINDS
 from aimback.report.stills import plot_panels
 from aimback.report.sweep import plot_sweep, view_sweep
 from aimback.report.views import (
