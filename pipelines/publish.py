@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import aimback
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text
 from aimback.runtime.doctor import find_writer
 from aimback.runtime.exits import report_errors
 from aimback.runtime.project import ROOT, locate_untracked
+from aimback.simulators.source import hash_place
 from aimback.tracking import is_published, publish
 from aimback.workflow.params import read_params
 from aimback.workflow.runs import PUBLISHED, open_project_store, read_states
@@ -38,7 +40,8 @@ def _publish(tree: dict[str, Any], known: Mapping[str, str], confirm: Callable[[
     tracking = tree["tracking"]
     place = open_project_store(tracking["experiment"])
     wanted = sorted(known.values())
-    reported = _read(_REPORTED) == wanted and (REPORT / "index.html").is_file() and _SUMMARY.is_file()
+    written = name_report(known)
+    reported = _read(_REPORTED) == written and (REPORT / "index.html").is_file() and _SUMMARY.is_file()
     if reported and (not tracking["enabled"] or is_published(place, wanted, PUBLISHED)):
         print(_SUMMARY.read_text(encoding="utf-8"), end="")
         print("nothing to publish: outputs/report/index.html and MLflow (make ui) are up to date")
@@ -50,13 +53,18 @@ def _publish(tree: dict[str, Any], known: Mapping[str, str], confirm: Callable[[
     if not reported:
         results.write_report(REPORT, known)
         confirm()
-        write_text(_REPORTED, json.dumps(wanted) + "\n")
+        write_text(_REPORTED, json.dumps(written) + "\n")
     print(_SUMMARY.read_text(encoding="utf-8"), end="")
     print("the report: outputs/report/index.html")
     if tracking["enabled"]:
         done = publish(place, wanted, lambda: results.runs(known, REPORT), PUBLISHED, confirm)
         there = len(done.run_ids) - done.written
         print(f"MLflow: {done.written} runs written{f', {there} were there' if there else ''}; to see them: make ui")
+
+
+def name_report(known: Mapping[str, str]) -> list[str]:
+    """What a page is made of: the states that it tells of, and the code that writes it."""
+    return [*sorted(known.values()), hash_place(Path(aimback.__file__).parent / "report")]
 
 
 @contextlib.contextmanager

@@ -30,8 +30,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     stages = {f"generate@{task}": {"cmd": "python"} for task in tree["tasks"]}
     (copy.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
     program = (
-        "import json; from aimback.workflow import params, runs\n"
-        "print(json.dumps(sorted(runs.read_states(params.read_params()).values())))"
+        "import json; from aimback.workflow import params, runs; from pipelines.publish import name_report\n"
+        "print(json.dumps(name_report(runs.read_states(params.read_params()))))"
     )
     call = [sys.executable, "-c", program]
     states = subprocess.run(call, cwd=copy.root, env=copy.environment(), stdout=subprocess.PIPE, check=True).stdout
