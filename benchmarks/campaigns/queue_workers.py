@@ -81,7 +81,7 @@ class Queue:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", "all")
 
-    def run(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True, timeout: float = 120) -> str:
         done = subprocess.run(
             command,
             cwd=self.root,
@@ -89,7 +89,7 @@ class Queue:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=timeout,
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -112,7 +112,7 @@ class Queue:
 
     def states(self) -> dict[str, str]:
         """Of every experiment that DVC tells of, by name: what it is, and its param."""
-        shown = json.loads(self.run("dvc", "exp", "show", "--json"))
+        shown = json.loads(self._show())
         (baseline,) = (one for one in shown if one["rev"] != "workspace")
         found = {}
         for experiment in baseline["experiments"] or []:
@@ -123,6 +123,13 @@ class Queue:
             assert experiment["name"] not in found
             found[experiment["name"]] = f"{executor['state']} x={x}"
         return found
+
+    def _show(self) -> str:
+        """What `dvc exp show` says. A thread of it may fail on what a worker is just writing, and then it never ends."""
+        for _ in range(3):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.run("dvc", "exp", "show", "--json", timeout=40)
+        raise AssertionError("dvc exp show has not ended three times")
 
     def wait(self, ready: Callable[[], bool]) -> None:
         until = time.monotonic() + 300
