@@ -129,10 +129,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 def simulate(lab: Lab, function: str, **settings: object) -> Finished:
-    """What a run does with another function in the place of the good one, of which a run gets two seconds."""
+    """What a run does with another function in the place of the good one, of which each case gets four seconds."""
     task = lab.root / "conf" / "task" / "mylab.yaml"
     node = yaml.safe_load(task.read_text())
-    node["mylab"]["simulator"] |= {"timeout": 2.0, "call": f"mylab.simulator:{function}", **settings}
+    node["mylab"]["simulator"] |= {"timeout": 4.0, "call": f"mylab.simulator:{function}", **settings}
     task.write_text(yaml.safe_dump(node))
     return lab.aimback(*SMALL)
 
@@ -152,7 +152,7 @@ def read_answers(lab: Lab) -> str:
         ("three", "mylab.simulator:three takes (speed, angle, wind); wind is no control and no condition: "),
         ("raising", ": 20 RuntimeError: no convergence; simulator.failures allows fewer"),
         ("leaving", "has ended the process that it ran in"),
-        ("slow", "simulator.timeout: a run has not ended within 2 s"),
+        ("slow", "simulator.timeout: a run has not ended within 4 s"),
     ],
 )
 def test_what_never_works_is_one_line_and_leaves_all_as_it_was(lab: Lab, function: str, message: str) -> None:
@@ -199,9 +199,9 @@ def test_what_it_does_beside_is_neither_seen_nor_felt(lab: Lab, function: str) -
     [
         ("raising_at_times", "RuntimeError: no convergence"),
         ("leaving_at_times", "ended with exit code 3"),
-        ("deaf", "timed out after 2 s"),
-        ("writing", "timed out after 2 s"),
-        ("shouting", "timed out after 2 s"),
+        ("deaf", "timed out after 4 s"),
+        ("writing", "timed out after 4 s"),
+        ("shouting", "timed out after 4 s"),
         ("wrong_at_times", "mylab.simulator:wrong_at_times returned None; it must return distance, as a number"),
     ],
 )

@@ -125,7 +125,7 @@ class Queue:
         return found
 
     def _show(self) -> str:
-        """What `dvc exp show` says. A thread of it may fail on what a worker is just writing, and then it never ends."""
+        """What `dvc exp show` says. A thread of it may fail on what a worker is writing, and then it never ends."""
         for _ in range(3):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self.run("dvc", "exp", "show", "--json", timeout=40)
