@@ -210,7 +210,7 @@ def test_targets_and_conditions_of_a_comparison_are_given_or_drawn() -> None:
         pushed, {"v": (1, 10)}, tolerance=0.01, routes=["direct"], conditions={"wind": (-1, 1)}, settings=SMALL
     )
     assert len(drawn["direct"].targets) == 12
-    assert "the direct route alone solves 100 % of 12 targets" in drawn.verdict
+    assert "The direct route alone solves 100 % of 12 targets" in drawn.verdict
 
 
 @pytest.mark.parametrize(

@@ -346,7 +346,7 @@ def test_a_table_becomes_a_report(tmp_path: Path) -> None:
     assert float((true <= table[:, 4])[inside].double().mean()) > 0.75
     assert float((true <= 0.1).double().mean()) > 0.95
     report = (lab.root / "outputs/report/report.md").read_text()
-    assert "mylab: the network believes that it hits " in report and "solved" not in report
+    assert "- The network believes that it hits " in report and "solved" not in report
     assert "outside of the data" in (lab.root / "outputs/report/index.html").read_text()
 
     stale = ["compose", "publish"]
