@@ -66,7 +66,7 @@ def result(surrogate, direct, meters=METERS, hybrid=None, **changes):
     return TaskResult(**(settings | changes))
 
 
-def claim(key="C2", verdict="supported", value=1.3, seeds=(1.3, 1.25, 1.4)):
+def claim(key="C2", value=1.3, seeds=(1.3, 1.25, 1.4)):
     low, high = (None, None) if value is None else (value - 0.1, value + 0.1)
     return Claim(
         key=key,
@@ -77,13 +77,12 @@ def claim(key="C2", verdict="supported", value=1.3, seeds=(1.3, 1.25, 1.4)):
         measure="steps, one over the other",
         number=Estimate(value, low, high, tuple(seeds)),
         rule="supported where the interval lies above 1",
-        verdict=verdict,
         because=f"It is {value} over 32 targets.",
         details={"arrived": 0.9},
     )
 
 
-CLAIMS = [claim("C1"), claim("C2", "refuted", 0.8, (0.8, 0.9)), claim("C3", "undecided", None, (None,))]
+CLAIMS = [claim("C1"), claim("C2", 0.8, (0.8, 0.9)), claim("C3", None, (None,))]
 
 
 def write_claims(folder, claims=CLAIMS):

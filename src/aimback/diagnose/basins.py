@@ -53,13 +53,13 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         key="C5",
         says="Through the true loss a descent hits robustly, from any start.",
         question="Does a descent through the true loss hit from any start?",
-        unit="% of the starts hit",
+        unit="of the starts hit",
+        is_share=True,
         bound=_LEAST,
         measure=f"share of the starts that end in a true hit through the simulator, with the solver as configured: "
         f"{grid.words}, the same for {len(targets)} targets",
         number=number,
         rule=f"supported where the share and its interval over targets lie above {100 * _LEAST:g} %",
-        verdict=number.decide(_LEAST),
         because=_because(details, grid.worst_edge(direct)),
         details=details,
     )

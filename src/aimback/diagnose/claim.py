@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Verdict = Literal["supported", "refuted", "undecided"]
+_TEXTS = ("says", "question", "unit", "is_share", "bound", "measure", "rule", "because")
 # Of a batch of samples `(..., n, *rest)`, the number that matters, `(...)`.
 Statistic = Callable[[Tensor], Tensor]
 
@@ -47,13 +48,13 @@ class Claim:
         key: "C1" to "C8".
         says: the claim, as the article has it.
         question: the claim as what is to be found out.
-        unit: what the number counts; with a "%" at its beginning the number is a share.
+        unit: what the number counts.
         bound: the claim is supported above it.
         measure: what the number is, in words, with its unit.
         number: the number that decides.
         rule: how the number decides.
-        verdict: what it decided.
         because: the verdict's ground, one sentence for people, with its figures.
+        is_share: whether the number is a share, to be told in per cent.
         details: further numbers, by name.
     """
 
@@ -65,9 +66,14 @@ class Claim:
     measure: str
     number: Estimate
     rule: str
-    verdict: Verdict
     because: str
+    is_share: bool = False
     details: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the number decides."""
+        return self.number.decide(self.bound)
 
     def metrics(self) -> dict[str, Any]:
         """The numbers and the verdict, for JSON."""
@@ -75,9 +81,7 @@ class Claim:
 
     def texts(self) -> dict[str, Any]:
         """The words, and the bound that they tell, for JSON."""
-        return {
-            name: getattr(self, name) for name in ("says", "question", "unit", "bound", "measure", "rule", "because")
-        }
+        return {name: getattr(self, name) for name in _TEXTS}
 
 
 def estimate(samples: Sequence[Tensor], statistic: Statistic, generator: torch.Generator, resamples: int) -> Estimate:

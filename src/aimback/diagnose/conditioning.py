@@ -83,7 +83,6 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
             f"supported where the ratio and its interval over targets lie above {_ILL:g}, a condition number below "
             f"{1 / _ILL:g}; refuted where they do not, so never where the Hessian is singular"
         ),
-        verdict=number.decide(_ILL),
         because=_because(case, true) if number.value is not None else "No solution was found to look at.",
         details={
             "reciprocal_condition_surrogate": median(own.reciprocal_condition),

@@ -61,7 +61,8 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         key="C7",
         says="The gradient through the simulator is right.",
         question="Is the gradient through the simulator right?",
-        unit="% of the outcome's change is told by it",
+        unit="of the outcome's change is told by it",
+        is_share=True,
         bound=_RIGHT,
         measure="share of the outcome's change over a hundredth of the box that the simulator's gradient tells",
         number=number,
@@ -69,7 +70,6 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
             f"supported where the share and its interval over points lie above {_RIGHT}; refuted where none of them "
             "does: a gradient that tells nothing has 0, as between jumps, and one of the wrong sign -1"
         ),
-        verdict=number.decide(_RIGHT),
         because=because,
         details={
             **{f"error_at_{scale:.0e}": median(errors) for scale, errors in zip(_SCALES, by_scale, strict=True)},

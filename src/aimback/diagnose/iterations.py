@@ -70,7 +70,6 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         "target's step size is chosen on the other half of the targets",
         number=number,
         rule=f"supported where the ratio, its interval over targets and that of every network lie above {_MARGIN:g}",
-        verdict=number.decide(_MARGIN),
         because=_because(number, configured, details),
         details=details,
     )

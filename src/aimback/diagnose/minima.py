@@ -93,7 +93,6 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
             "supported where the ratio, its interval over targets and that of every network lie above 1: a typical "
             "solution of the network is no solution; refuted where none of them does"
         ),
-        verdict=number.decide(1.0),
         because=because,
         details={
             "distance_median": median(own.out),

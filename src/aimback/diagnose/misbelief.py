@@ -52,14 +52,14 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         key="C1",
         says="A surrogate that believes it hit can still miss.",
         question="Does a surrogate that believes it hit still miss?",
-        unit="% of the hits that the surrogate believes in",
+        unit="of the hits that the surrogate believes in",
+        is_share=True,
         bound=_TOO_OFTEN,
         measure="share of the targets whose true miss is over the tolerance, among those that the surrogate "
         "route believes to have hit; over all targets, with the solver as configured",
         number=number,
         rule="supported where the share, its interval over targets and that of every network lie above "
         f"{100 * _TOO_OFTEN:g} %",
-        verdict=number.decide(_TOO_OFTEN),
         because=_because(case, number.value, len(trusted[0]), sizes),
         details=details,
     ), {"believed": believed.numpy(), "miss": miss.numpy()}

@@ -66,7 +66,6 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
             f"supported where the ratio, its interval over targets and that of every network lie above {_MARGIN}; "
             "refuted where none of them does: the network's loss is then as smooth, or smoother"
         ),
-        verdict=number.decide(_MARGIN),
         because=because,
         details={
             "excess_variation": median(_over(_variation(learned[0], 1) - variation, variation)),

@@ -79,7 +79,6 @@ def _claim(number: Estimate, because: str, limit: int, details: dict[str, float 
         f"the same targets, in which a start that never hits counts with the limit of {limit} steps",
         number=number,
         rule=f"supported where the ratio and its interval over targets lie above {_FAR_FEWER:g}",
-        verdict=number.decide(_FAR_FEWER),
         because=because,
         details=details,
     )

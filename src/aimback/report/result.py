@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from aimback.core.errors import UserError
 from aimback.core.files import sha256
 from aimback.data.exactness import error_note
-from aimback.diagnose.claim import Claim, Estimate, Verdict
+from aimback.diagnose.claim import Claim, Estimate
 from aimback.evaluate.tables import AnswerRow, read_answers
 from aimback.report.published import PublishedRow
 from aimback.report.scene import Scene, read_scene
@@ -217,11 +217,12 @@ def _read_claims(numbers: Path, texts: Path) -> list[Claim]:
         try:
             given = dict(entry)
             verdict = given.pop("verdict")
-            if verdict not in get_args(Verdict):
-                raise ValueError(f"verdict {verdict!r}")
             value, low, high, seeds = (given.pop(field.name) for field in fields(Estimate))
             measured = Estimate(value, low, high, tuple(seeds))
-            claims.append(Claim(key=key, number=measured, verdict=verdict, details=given, **said[key]))
+            claim = Claim(key=key, number=measured, details=given, **said[key])
+            if verdict != claim.verdict:
+                raise ValueError(f"verdict {verdict!r}")
+            claims.append(claim)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{numbers}: {key} cannot be read ({error}); {_CURE}") from error
     return claims

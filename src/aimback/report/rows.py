@@ -143,7 +143,7 @@ def findings(results: Sequence[TaskResult]) -> list[Finding]:
 
 def amount(claim: Claim, value: float | None) -> str:
     """ "6.8 %", or "1.3": a number as the claim counts it."""
-    return percent(value) if claim.unit.startswith("%") else number(value)
+    return percent(value) if claim.is_share else number(value)
 
 
 def interval(claim: Claim) -> str:
