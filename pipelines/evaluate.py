@@ -22,9 +22,10 @@ from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_distinct
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
 
-# What DVC shows of a route. No seconds: what DVC compares it hashes, and clocks differ between two runs.
-_SHOWN = ("solved_fraction", "miss_median", "simulations")
-_SHOWN_OF_BELIEFS = ("believed_fraction", "believed_miss_median", "hit_miss_p90")
+# What DVC shows of a route, and which of its misses, as digits: DVC rounds to five places, which leaves nothing of 1e-8.
+# No seconds: what DVC compares it hashes, and clocks differ between two runs.
+_SHOWN = ("solved_fraction", "simulations"), "miss_median"
+_SHOWN_OF_BELIEFS = ("believed_fraction", "hit_miss_p90"), "believed_miss_median"
 
 
 @stage
@@ -107,14 +108,11 @@ def _load_solution(job: Job, route: str, targets: Targets) -> Solution:
 def _write_metrics(job: Job, metrics: dict[str, dict[str, Any]]) -> None:
     file = job.outputs / "evaluate" / "metrics.json"
     write_text(file, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    names = _SHOWN if job.task.has_simulator else _SHOWN_OF_BELIEFS
+    names, miss = _SHOWN if job.task.has_simulator else _SHOWN_OF_BELIEFS
     # One file a route, which makes it a line of `dvc metrics show`.
     for route, measured in metrics.items():
         shown = {name: measured[name] for name in names}
-        # As digits: DVC rounds to five places, and of a miss of 1e-8 none is left.
-        name = next(name for name in names if name.endswith("miss_median"))
-        miss = shown.pop(name)
-        shown[f"{name}_log10"] = math.log10(miss) if miss else None
+        shown[f"{miss}_log10"] = math.log10(measured[miss]) if measured[miss] else None
         write_text(job.outputs / "summary" / f"{route}.json", json.dumps(shown, indent=1, allow_nan=False) + "\n")
     counts = [(route, *pair) for route, measured in metrics.items() for pair in measured["status"].items() if pair[1]]
     write_table(file.with_name("statuses.csv"), ("route", "status", "targets"), counts)

@@ -11,7 +11,7 @@ from made_up import CLAIMS, METERS, ROUTES, meter, metrics, pictures, result
 from aimback.core.box import Axis
 from aimback.report import interactive, stills, views
 from aimback.report.page import write_report
-from aimback.report.scene import Dial, Goal, Mark, Scene
+from aimback.report.scene import Dial, Mark, Scene
 from aimback.report.sweep import FRAMES, Side, Sweep, plot_sweep
 
 pytestmark = needs_chromium
@@ -41,7 +41,7 @@ SCENE = Scene(
     [Dial("speed", "m/s", 0, 10, MARKS)],
     3,
     [("wind", 1.5, "m/s")],
-    [Goal(Dial("distance", "m", 4.9, 5.1, [Mark("target", 50.0, 5.0), *MARKS]), (40.0, 60.0))],
+    [Dial("distance", "m", 4.9, 5.1, [Mark("target", 50.0, 5.0), *MARKS], (40.0, 60.0))],
     0,
     {"surrogate": (0.02, False), "direct": (1e-14, True), "hybrid": (1e-9, True)},
 )
@@ -82,7 +82,7 @@ def draw(folder: Path):
         views.Surface("the simulator itself", "direct", x**2 + y**4, {"direct": path, "hybrid": path[2:]}),
         views.Surface("through the network", "surrogate", x**2 + 0.9 * y**4, {"surrogate": path}),
     ]
-    landscape = views.Landscape(axes, surfaces, "target 1 m", None, "loss")
+    landscape = views.Landscape(axes, surfaces, "target 1 m", "loss")
     made = pictures(2)
     content = {
         "surfaces": (interactive.draw_surfaces, landscape),

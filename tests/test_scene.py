@@ -29,11 +29,11 @@ def test_it_is_the_middle_one_of_those_that_a_route_misses(tmp_path: Path) -> No
     assert scene is not None
     assert scene.misses == {"surrogate": (0.03, False), "direct": (1e-9, True)}
     assert scene.given == [("wind", 1.5, "m/s")] and scene.hidden == scene.further == 0
-    (goal,) = scene.goals
-    places = {mark.of: mark.place for mark in goal.dial.marks}
+    (distance,) = scene.outcomes
+    places = {mark.of: mark.place for mark in distance.marks}
     # The axis reaches 1.4 times the worst miss, 0.042 m, to either side.
     assert places == {"target": 50.0, "surrogate": pytest.approx(50 + 50 / 1.4, abs=0.01), "direct": 50.0}
-    assert goal.within == pytest.approx((50 - 50 * 0.01 / 0.042, 50 + 50 * 0.01 / 0.042))
+    assert distance.within == pytest.approx((50 - 50 * 0.01 / 0.042, 50 + 50 * 0.01 / 0.042))
     speed, angle = scene.controls
     assert [mark.place for mark in speed.marks] == [80.0, 80.0] and angle.unit == "rad"
 
@@ -60,6 +60,6 @@ def test_every_outcome_has_its_own_axis(tmp_path: Path) -> None:
     file.write_text(",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
     scene = read_scene(file, task)
     assert scene is not None
-    assert [goal.dial.name for goal in scene.goals] == list(task.outcomes.names)
-    first, second = (goal.dial.marks[1].place for goal in scene.goals)
+    assert [outcome.name for outcome in scene.outcomes] == list(task.outcomes.names)
+    first, second = (outcome.marks[1].place for outcome in scene.outcomes)
     assert (first, second) == (50.0, pytest.approx(50 - 50 / 1.4, abs=0.01))

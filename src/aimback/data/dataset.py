@@ -115,7 +115,7 @@ def simulate_dataset(
         raise UserError(f"data.validation_fraction must lie between 0 and 1, got {validation_fraction:g}")
     controls = task.draw_controls(examples, generator)
     conditions = task.conditions.sample(examples, generator)
-    with task.sampling():
+    with task.watch_failures():
         outcomes = simulate(task, controls, conditions, device, dtype, chunk, progress)
 
     finite = torch.isfinite(outcomes).all(-1)

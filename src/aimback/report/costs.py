@@ -1,7 +1,7 @@
 """What the routes cost, and from how many targets on a fixed cost is repaid."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from aimback.report.result import TaskResult
 from aimback.report.text import NEVER, number
@@ -42,17 +42,19 @@ def list_seconds(result: TaskResult, route: str) -> dict[str, float | None]:
 
 def sum_seconds(result: TaskResult, route: str) -> float | None:
     """All stages of a route; None where one was not measured."""
-    seconds = list_seconds(result, route).values()
-    known = [value for value in seconds if value is not None]
-    return sum(known) if len(known) == len(seconds) else None
+    return _add_up(list_seconds(result, route).values())
 
 
 def sum_fixed_seconds(result: TaskResult, route: str) -> float | None:
     """What a route takes once, before the first target; None where a stage was not measured."""
     once = list_seconds(result, route)
     del once["seconds_solve"]
-    known = [seconds for seconds in once.values() if seconds is not None]
-    return sum(known) if len(known) == len(once) else None
+    return _add_up(once.values())
+
+
+def _add_up(seconds: Collection[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return sum(known) if len(known) == len(seconds) else None
 
 
 def share_seconds(result: TaskResult, route: str) -> float | None:

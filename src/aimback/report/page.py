@@ -172,7 +172,6 @@ def _content(result: TaskResult, home: Path) -> dict[str, Any]:
         "remarks": [] if result.is_believed else list_remarks(result),
         "unit": result.unit,
         "asked": describe_targets(result),
-        "tolerance": result.tolerance,
         "metrics": result.metrics,
         "each": {route: share_seconds(result, route) for route in result.routes},
         "fixed": {route: sum_fixed_seconds(result, route) for route in list_prepared_routes(result)},

@@ -35,6 +35,7 @@ class Dial:
         name, unit: of the axis.
         lower, upper: what is shown of it.
         marks: what is where.
+        within: where an outcome is within its tolerance: the ends, in per cent of what is shown.
     """
 
     name: str
@@ -42,19 +43,7 @@ class Dial:
     lower: float
     upper: float
     marks: Sequence[Mark]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """An outcome close to its target.
-
-    Attributes:
-        dial: what came out when the answers were simulated.
-        within: where that is within the tolerance: the ends, in per cent of the axis.
-    """
-
-    dial: Dial
-    within: tuple[float, float]
+    within: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +54,7 @@ class Scene:
         controls: the first ones, as the routes answer them.
         hidden: how many more there are.
         given: the conditions: name, value and unit.
-        goals: the first outcomes.
+        outcomes: the first ones, close to their targets, as they came out when the answers were simulated.
         further: how many more outcomes there are.
         misses: by route, and whether it is a hit.
     """
@@ -73,7 +62,7 @@ class Scene:
     controls: Sequence[Dial]
     hidden: int
     given: Sequence[tuple[str, float, str]]
-    goals: Sequence[Goal]
+    outcomes: Sequence[Dial]
     further: int
     misses: Mapping[str, tuple[float, bool]]
 
@@ -106,24 +95,24 @@ def read_scene(answers: Path, task: Task) -> Scene | None:
         return None
     chosen = ranked[len(ranked) // 2]
     some = next(iter(chosen.values()))
-    goals = zip(task.outcomes.axes[:_OUTCOMES], task.tolerances, strict=False)
+    outcomes = zip(task.outcomes.axes[:_OUTCOMES], task.tolerances, strict=False)
     return Scene(
         controls=[_make_dial(one, chosen) for one in task.box.axes[:_DIALS]],
         hidden=max(0, len(task.box) - _DIALS),
         given=[(one.name, _read(some, one.label), one.unit) for one in task.conditions.axes[:4]],
-        goals=[_make_goal(axis, tolerance, chosen) for axis, tolerance in goals],
+        outcomes=[_make_outcome(axis, tolerance, chosen) for axis, tolerance in outcomes],
         further=max(0, len(task.outcomes) - _OUTCOMES),
         misses={route: (_read(row, "miss"), row["status"] == "solved") for route, row in chosen.items()},
     )
 
 
-def _make_goal(axis: Axis, tolerance: float, answers: Mapping[str, Mapping[str, str]]) -> Goal:
+def _make_outcome(axis: Axis, tolerance: float, answers: Mapping[str, Mapping[str, str]]) -> Dial:
     target = _read(next(iter(answers.values())), f"wanted {axis.label}")
     reached = {route: _read(row, axis.label) for route, row in answers.items()}
     reach = 1.4 * max(tolerance, *(abs(value - target) for value in reached.values()))
     lower, upper = target - reach, target + reach
-    dial = Dial(axis.name, axis.unit, lower, upper, _mark({"target": target, **reached}, lower, upper))
-    return Goal(dial, (50 - 50 * tolerance / reach, 50 + 50 * tolerance / reach))
+    within = (50 - 50 * tolerance / reach, 50 + 50 * tolerance / reach)
+    return Dial(axis.name, axis.unit, lower, upper, _mark({"target": target, **reached}, lower, upper), within)
 
 
 def _make_dial(axis: Axis, answers: Mapping[str, Mapping[str, str]]) -> Dial:

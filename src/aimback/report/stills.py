@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from aimback.report.canvas import new_figure
@@ -33,7 +32,8 @@ def plot_panels(path: Path, title: str, panels: Sequence[Panel]) -> None:
         with np.errstate(all="ignore"):
             for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
                 _draw_panel(figure, axes, panel)
-        keys = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}  # noqa: B905
+        named = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+        keys = {label: handle for handle, label in named}
         if keys:
             columns = max(2, min(len(keys), round(figure.get_figwidth() / 2)))
             figure.legend([*keys.values()], [*keys], loc="outside lower center", ncols=columns, fontsize=9)
@@ -76,20 +76,20 @@ def _draw_scatter(axes: Axes, trace: Mapping[str, Any], zorder: float) -> None:
     if "lines" in mode:
         style |= {"ls": _LINES[line.get("dash", "solid")], "lw": 0.8 * min(line.get("width", 2), 3), "drawstyle": steps}
     if "markers" in mode:
-        style |= _read_marker(marker, line)
+        style |= _read_marker(marker)
     axes.plot(x, y, color=marker.get("color", line.get("color", "black")), label=label, **style)
     if "error_y" in trace:
         spread = [_decode(trace["error_y"][end]) for end in ("arrayminus", "array")]
         axes.errorbar(x, y, spread, fmt="none", ecolor=marker.get("color"), capsize=4, zorder=zorder)
 
 
-def _read_marker(marker: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
+def _read_marker(marker: Mapping[str, Any]) -> dict[str, Any]:
     symbol = marker.get("symbol", "circle")
     look = {"marker": _SYMBOLS[symbol], "ms": 0.75 * marker.get("size", 6), "alpha": marker.get("opacity", 1.0)}
     if symbol == "circle-open":
         look |= {"mfc": "white", "mew": 1.6}
     if symbol == "x-thin":
-        look |= {"mew": 1.6, "mec": marker.get("line", line).get("color", "black")}
+        look |= {"mew": 1.6, "mec": marker["line"]["color"]}
     return look
 
 
@@ -115,14 +115,9 @@ def _draw_map(figure: Figure, axes: Axes, trace: Mapping[str, Any]) -> None:
 
 
 def _draw_shape(axes: Axes, shape: Mapping[str, Any]) -> None:
-    if shape["type"] == "rect":
-        corner, height = (0, shape["y0"]), shape["y1"] - shape["y0"]
-        axes.add_patch(Rectangle(corner, 1, height, transform=axes.get_yaxis_transform(), color="#00000022", lw=0))
-        return
-    across = shape.get("xref") == "x"
+    across = shape["xref"] == "x"
     draw = axes.axvline if across else axes.axhline
-    text = shape.get("label", {}).get("text", "")
-    draw(shape["x0" if across else "y0"], color="black", lw=1, ls=":", label=text or None)
+    draw(shape["x0" if across else "y0"], color="black", lw=1, ls=":", label=shape["label"]["text"])
 
 
 def _decode(values: Any) -> NDArray[np.float64]:

@@ -45,14 +45,12 @@ class Landscape:
         axes: the one or two controls that are shown.
         surfaces: one a forward map.
         wanted: the target, and where further controls stand, in words.
-        target: the wanted outcome; None where there are several.
         label: what the loss is, for its axis.
     """
 
     axes: Sequence[Axis]
     surfaces: Sequence[Surface]
     wanted: str
-    target: float | None
     label: str
 
     def ticks(self, axis: int) -> Array:
@@ -98,8 +96,7 @@ def view_landscape(
     wanted = say_target(task, (*target, *condition), ".3g")
     if len(task.box) > len(axes):
         wanted += "; slice through the best answer"
-    only = float(target[0]) if len(task.outcomes) == 1 else None
-    return Landscape(axes, surfaces, wanted, only, label_loss(task))
+    return Landscape(axes, surfaces, wanted, label_loss(task))
 
 
 def label_loss(task: Task) -> str:

@@ -75,14 +75,14 @@ class Candidate:
         arrays, cases: see `Description`.
         modes: how it can be differentiated when it is called so, best first.
         make: of a mode, "" for none, the map of rows.
-        limits: whether its map of rows ends by itself what takes too long.
+        is_limited: whether its map of rows itself ends what takes too long.
     """
 
     arrays: str
     cases: str
     modes: Sequence[str]
     make: Callable[[str], RowMap]
-    limits: bool = False
+    is_limited: bool = False
 
 
 class _Tally:
@@ -137,7 +137,7 @@ class Prober:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is tried and then not used
             for candidate in self.candidates:
-                rows = _Tally(candidate.make(""), math.inf if candidate.limits else self.timeout)
+                rows = _Tally(candidate.make(""), math.inf if candidate.is_limited else self.timeout)
                 reason = self._try_calling(rows, candidate, controls[:_TRIED], conditions[:_TRIED])
                 if reason is None:
                     try:
@@ -173,7 +173,7 @@ class Prober:
         """Why it cannot be called so; None where it can."""
         singly = list(zip(controls.split(1), conditions.split(1), strict=True))
         try:
-            if not candidate.limits:
+            if not candidate.is_limited:
                 # By itself first: where that fails, no more cases are counted than the code has seen.
                 rows(*singly[0])
             together = rows(controls, conditions)

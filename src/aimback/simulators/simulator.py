@@ -91,7 +91,7 @@ class Simulator:
         if self.description.kind == "module":
             return [self._call_tensors(_load_module(ROOT / self.description.place), "batch", probing)]
         modes = ["own"] if hasattr(self._runner, "jacobian") else []
-        return [Candidate("numpy", "one", modes, self._make_cases, limits=True)]
+        return [Candidate("numpy", "one", modes, self._make_cases, is_limited=True)]
 
     def _list_calls(self, probing: bool) -> list[Candidate]:
         function = self.function or find_function(self.description.place)
@@ -108,7 +108,7 @@ class Simulator:
         if "jax" in knows:
             calls.insert(0, Candidate("jax", "one", ["jax"], lambda _: JaxRows(named)))
         calls.append(Candidate("numpy", "batch", [], lambda _: ArrayRows(named, strict=probing)))  # type: ignore[arg-type, return-value]
-        calls.append(Candidate("numpy", "one", [], self._make_cases, limits=True))
+        calls.append(Candidate("numpy", "one", [], self._make_cases, is_limited=True))
         if "torch" in knows:  # tensors without a gradient
             calls += [self._call_tensors(function, cases, False, modes=[]) for cases in ("batch", "one")]
         return calls

@@ -66,8 +66,8 @@ class Task(Protocol):
         """The runs of the simulator that have failed so far, where it tells of them one by one."""
         return ()
 
-    def sampling(self) -> AbstractContextManager[None]:
-        """What is simulated in its context is a sample of the box, and should not fail too often."""
+    def watch_failures(self) -> AbstractContextManager[None]:
+        """Stop where too many runs fail: what is simulated in its context is a sample of the box."""
         return nullcontext()
 
     def allow(self, simulations: int | None) -> None:

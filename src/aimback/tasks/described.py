@@ -132,7 +132,7 @@ class DescribedTask(Task):
             raise UserError(f"{self.description.place}: {describe_error(error)}") from error
 
     @contextmanager
-    def sampling(self) -> Iterator[None]:
+    def watch_failures(self) -> Iterator[None]:
         if not isinstance(rows := find_inner(self._rows), CaseRows):
             yield
             return
