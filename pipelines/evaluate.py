@@ -22,7 +22,7 @@ from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_distinct
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
 
-# What DVC shows of a route, and which of its misses, as digits: DVC rounds to five places, which leaves nothing of 1e-8.
+# What DVC shows of a route, and which of its misses, as digits: DVC rounds to five places, and 1e-8 would be nothing.
 # No seconds: what DVC compares it hashes, and clocks differ between two runs.
 _SHOWN = ("solved_fraction", "simulations"), "miss_median"
 _SHOWN_OF_BELIEFS = ("believed_fraction", "hit_miss_p90"), "believed_miss_median"

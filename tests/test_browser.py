@@ -66,7 +66,8 @@ def page_file(tmp_path_factory):
             figures=figures,
             panels=panels,
             scene=SCENE,
-            misses={"surrogate": [0.02] * 50, "direct": [1e-14] * 100, "hybrid": [1e-9] * 90},
+            prepared={"surrogate": 4000, "direct": 0, "hybrid": 0},
+            misses={"surrogate": [0.02, 0.001] * 50, "direct": [1e-14] * 100, "hybrid": [1e-9] * 90},
         )
         for name in TASKS
     ]
@@ -289,13 +290,22 @@ def test_a_slider_moves_the_target_in_all_panels(visit):
 def test_the_calculator_follows_what_is_typed(visit):
     page = visit()
     form, said = page.locator("#yours form"), page.locator("#yours .choice")
-    # Made up: through the network half of the targets are solved, through the simulator all.
-    assert said.inner_text().startswith("Choose direct: it solves 100 % in ")
+    # Of the simulator in seconds: direct 100 targets x 90, each for two with its derivatives; hybrid 100 x 0.1 for two,
+    # and 1 s of training; surrogate 4000, and 9 s of training and 10 ms a target.
+    assert said.inner_text() == (
+        "Choose direct: it solves 100 % in 5 h. "
+        "hybrid would solve 90 %, in 21 s. surrogate would solve 50 %, in 66.8 min."
+    )
     form.locator("[name=seconds]").fill("3600")
-    slow = said.inner_text()
     form.locator("[name=derivatives]").uncheck()
     form.locator("[name=controls]").fill("50")
-    assert said.inner_text() != slow
+    # 100 x 90 x 51 hours.
+    assert said.inner_text().startswith("Choose direct: it solves 100 % in 52.4 years.")
+    form.locator("[name=tolerance]").select_option(label="10 × 0.01 m")
+    # Within ten times the tolerance all that the network misses are hits, and then it is the cheaper one.
+    assert said.inner_text().startswith("Choose surrogate: it solves 100 % in 167 days.")
+    form.locator("[name=seconds]").fill("-1")
+    assert said.inner_text() == "Each of these must be a number above 0."
     page.locator("#yours .curve .scatterlayer path.js-line").first.wait_for(state="attached")
     assert page.locator("#yours .curve .scatterlayer path.js-line").count() == len(ROUTES)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from made_up import pictures
+from matplotlib.figure import Figure
 from PIL import Image
 from plotly import graph_objects
 from problems import Off, pose
@@ -249,6 +250,24 @@ def test_the_gif_has_a_frame_a_target_and_goes_on_for_ever(drawn):
         first = np.asarray(moving.convert("RGB"))
         moving.seek(sweep.FRAMES // 2)
         assert (first != np.asarray(moving.convert("RGB"))).any()
+
+
+def test_a_still_figure_shows_what_its_panel_does():
+    step, loss = np.array([1.0, 2.0, 4.0]), np.array([1e-1, 1e-3, 1e-6])
+    curve = np.array([[1, 0.0, 1e-4, 1e-3, 1e-2], [2, 0.0, 1e-6, 1e-5, 1e-4]])
+    (trained,), (best,) = interactive.draw_training(step, loss, loss), interactive.draw_r_t({"direct": curve})
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    stills._draw_panel(figure, left, trained)
+    stills._draw_panel(figure, right, best)
+    first, second = left.get_lines()
+    np.testing.assert_allclose(first.get_xydata(), np.stack([step, loss], -1), rtol=1e-6)
+    assert (first.get_linestyle(), second.get_linestyle()) == (LINES["surrogate"], ":")
+    assert (left.get_xscale(), left.get_yscale(), left.get_xlabel()) == ("linear", "log", "training step")
+    (band,), (middle,) = right.patches, right.get_lines()
+    np.testing.assert_allclose(middle.get_ydata(), [1e-3, 1e-5], rtol=1e-6)
+    np.testing.assert_allclose(sorted(set(band.get_xy()[:, 1])), [1e-6, 1e-4, 1e-2], rtol=1e-6)
+    assert middle.get_color() == COLOURS["direct"] and right.get_xscale() == "log"
 
 
 def test_misses_of_zero_and_without_a_number_can_be_drawn(tmp_path):

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from made_up import CLAIMS, METERS, ROUTES, claim, meter, metrics, result, write_claims
 
 from aimback.core.errors import UserError
+from aimback.report.calculator import list_demands
 from aimback.report.captions import KINDS
 from aimback.report.costs import break_even_targets, find_break_even, list_costs, list_metrics
 from aimback.report.figures import list_figures
 from aimback.report.page import note, write_report
+from aimback.report.provenance import Provenance
 from aimback.report.published import parse_published, read_published
 from aimback.report.result import Unsolved, read_result
 from aimback.report.rows import findings, interval, over_seeds, place_spread, summary, table
@@ -433,6 +435,49 @@ def test_the_spread_of_a_claim_is_drawn_against_its_bound(tmp_path):
     assert page.count('class="track spread"') == 2  # the third claim has no number
 
 
+def test_the_page_tells_where_its_numbers_are_from_and_gives_them_away(tmp_path):
+    (tmp_path / "answers.csv").write_text("route,target\n")
+    found = result(metrics(0.5, 0.02, 4000), metrics(1.0, 1e-14, 9000), answers=tmp_path / "answers.csv")
+    known = Provenance("abc123", 7, {"cannon_vacuum": "f00d"}, [("solver.max_steps", "9", "100")], {"torch": "2.13"})
+    page, _ = written(tmp_path, [found], known)
+    for said in ("abc123", "<dd>7</dd>", "f00d", 'solver.max_steps: 9 <span class="quiet">(conf/: 100)', "torch 2.13"):
+        assert said in page
+    links = dict(re.findall(r'<a download="([^"]*)" href="data:[a-z/]*;base64,([^"]*)"', page))
+    files = {name: base64.b64decode(content).decode() for name, content in links.items()}
+    assert files.keys() == {"numbers.json", "numbers.csv", "cannon_vacuum-answers.csv"}
+    assert json.loads(files["numbers.json"])["cannon_vacuum"]["routes"]["direct"]["simulations"] == 9000
+    assert "cannon_vacuum,surrogate,miss_median,0.02\n" in files["numbers.csv"]
+    assert files["cannon_vacuum-answers.csv"] == "route,target\n"
+
+
+def test_what_a_budget_has_left_out_is_named(tmp_path):
+    page, _ = written(tmp_path, [result(metrics(1, 1, 1), metrics(1, 1, 1), left_out=["C2", "C5"])])
+    assert "cannon_vacuum: C2, C5 are left out, since budget.simulations was spent." in page
+
+
+def test_the_calculator_knows_what_was_measured():
+    surrogate = metrics(0.5, 0.02, 4000, gradients=0, training_examples=4000)
+    found = result(
+        surrogate, metrics(1.0, 1e-14, 9000), prepared={"surrogate": 4000}, misses={"surrogate": [0.02, 0.001] * 50}
+    )
+    demands = list_demands([found])["cannon_vacuum"]
+    learned, direct = demands["routes"]["surrogate"], demands["routes"]["direct"]
+    assert (learned["prepared"], learned["each"], learned["seconds_train"], learned["seconds_each"]) == (
+        4000,
+        0,
+        9,
+        0.01,
+    )
+    assert (direct["prepared"], direct["each"], direct["seconds_each"], direct["differentiated"]) == (0, 90, 0.0, True)
+    assert dict(zip(demands["factors"], learned["solved"], strict=True)) == {
+        **dict.fromkeys((1e-6, 1e-3), 0.0),
+        **dict.fromkeys((0.1, 0.5), 0.5),
+        **{1.0: 0.5, 2.0: 1.0, 10.0: 1.0},
+    }
+    untimed = result(surrogate, metrics(1.0, 1e-14, 9000), {})
+    assert list_demands([untimed]) == {}
+
+
 def test_claims_stand_side_by_side_whatever_a_task_has():
     one = result(metrics(1, 1, 1), metrics(1, 1, 1), claims=CLAIMS[:2])
     other = result(metrics(1, 1, 1), metrics(1, 1, 1), name="other", claims=CLAIMS[1:])
@@ -453,9 +498,9 @@ def test_every_claim_is_on_the_page_with_word_rule_and_ground(tmp_path):
     assert page.count("supported where the interval lies above 1") == len(CLAIMS)
 
 
-def written(tmp_path, some):
+def written(tmp_path, some, provenance=None):
     page, markdown = tmp_path / "report" / "index.html", tmp_path / "report" / "report.md"
-    write_report(some, page=page, markdown=markdown, costs=tmp_path / "report" / "costs.json")
+    write_report(some, page=page, markdown=markdown, costs=tmp_path / "report" / "costs.json", provenance=provenance)
     return page.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
 
 

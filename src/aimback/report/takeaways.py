@@ -114,5 +114,5 @@ def _least(values: Array) -> float:
 
 def _middle(values: Array) -> float:
     """The median, of which what failed is the greatest part."""
-    ordered = np.sort(np.nan_to_num(values, nan=np.inf))
+    ordered = np.sort(np.nan_to_num(values, nan=np.inf, posinf=np.inf))
     return float(ordered[(len(ordered) - 1) // 2]) if len(ordered) else float("nan")
