@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ def test_many_targets_are_rows_and_each_has_its_own_status() -> None:
     assert len(starts) == 3 * 8 and set(starts["target"]) == {0, 1, 3}
     assert starts.groupby("target")["believed_miss"].is_monotonic_increasing.all()
     assert "2 of 4 solved" in repr(answer) and "&lt;" not in answer._repr_html_()
+
+
+def test_a_failed_answer_misses_by_infinitely_much() -> None:
+    answer = invert(in_numpy, [1.0, 2.0, 3.0])
+    failed = replace(answer, judged=replace(answer.judged, miss=torch.full((3,), math.inf, dtype=torch.float64)))
+    assert "median miss ∞" in repr(failed)
 
 
 def test_the_same_seed_gives_the_same_answer() -> None:

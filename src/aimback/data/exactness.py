@@ -117,4 +117,4 @@ def error_note(name: str, task: Task, middle: float | None, greatest: float | No
 def _change(distance: Distance, before: Tensor, after: Tensor) -> Tensor:
     """How far outcomes are apart, as a miss, `(n,)`: 0 where both fail alike, infinite where only one does."""
     apart = torch.where((before == after) | (before.isnan() & after.isnan()), 0.0, after - before)
-    return distance.measure(apart).nan_to_num(nan=torch.inf)
+    return distance.measure(apart).nan_to_num(nan=torch.inf, posinf=torch.inf)

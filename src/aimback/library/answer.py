@@ -112,7 +112,7 @@ class Answer:
         others = [f"{count} {name}" for name, count in zip(names, counts, strict=True) if name != "solved"]
         rest = f" ({join_names(others)})" if others else ""
         solved = len(self.targets) - sum(int(text.partition(" ")[0]) for text in others)
-        misses = self.judged.miss[self.targets.valid].nan_to_num(nan=torch.inf).sort().values
+        misses = self.judged.miss[self.targets.valid].nan_to_num(nan=torch.inf, posinf=torch.inf).sort().values
         middle = number(float(misses[len(misses) // 2]))
         return f"{solved} of {len(self.targets)} solved{rest}; median miss {middle}, {within}; {spent}"
 

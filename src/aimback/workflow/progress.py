@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-# In the environment of a stage that an `aimback` runs, which tells of it: "1" where that reads its errors, for bars.
+# Set for the stages that `aimback` runs: "1" where it reads their standard error, so that bars are lines there.
 WATCHED = "AIMBACK_WATCHED"
 _MARK = "\x1e"
 
