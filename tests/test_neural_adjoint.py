@@ -35,7 +35,7 @@ def test_every_route_is_played_and_stands_beside_the_published_rows(tmp_path: Pa
     assert metrics["hard_box"]["outside_fraction"] == 0 == metrics["second_order"]["outside_fraction"]
     assert [metrics[route]["starts"] for route in ROUTES] == [12, 12, 12, 12, 12, 2]
     page = (outputs / "report" / "report.md").read_text()
-    assert "| NA, published | 0.0011 | 1.7e-06 |" in page
+    assert "| NA, published | 0.0011 | 1.7 × 10⁻⁶ |" in page
     assert "0.0058" not in page  # of ballistics, which is not played here
     assert "MLflow: 8 runs written" in done.printed
     again = repository.run(*asked).ok()

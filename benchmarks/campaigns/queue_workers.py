@@ -117,8 +117,10 @@ class Queue:
         found = {}
         for experiment in baseline["experiments"] or []:
             told = (experiment["revs"][0].get("data") or {}).get("params") or {}
-            assert "params.yaml" in told, "it has been taken and not yet begun"
-            x = told["params.yaml"]["data"]["x"]
+            # DVC has an error in place of the data where a worker has just moved the experiment's files.
+            params = told.get("params.yaml", {}).get("data")
+            assert params, "it has been taken and not yet begun"
+            x = params["x"]
             executor = experiment["executor"] or {"state": "done"}
             assert experiment["name"] not in found
             found[experiment["name"]] = f"{executor['state']} x={x}"
