@@ -1,6 +1,6 @@
 // A function of a row, applied to many.
 
-#include "cpp.h"
+#include "lanes.h"
 
 // `in` and `out` have so many columns of `rows` numbers each.
 extern "C" void apply_to_rows(const T* in, int64_t taken, T* out, int64_t given, int64_t rows) {

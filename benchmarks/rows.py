@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from aimback.compile.compiler import build_library
-from aimback.compile.cpp import write_step
+from aimback.compile.cpu import build_library
+from aimback.compile.writer import write_step
 
 _FRAME = Path(__file__).with_name("rows.cpp")
 
@@ -34,7 +34,7 @@ def fused(
 
     Args:
         example: what it takes; the first row is looked at.
-        optimise: see `Compiler`.
+        optimise: see `Cpu`.
 
     Returns:
         The function of all numbers that it takes of a row, as columns `(numbers, rows)`; it returns such columns.

@@ -21,7 +21,9 @@ from torch import Tensor
 from aimback.autodiff import ode
 from aimback.autodiff.dual import value_of
 from aimback.compile import compiler as compiled
+from aimback.compile import cpu
 from aimback.compile.compiler import Compiler
+from aimback.compile.cpu import Cpu
 from aimback.core import files
 from aimback.core.box import Box, make_axis
 from aimback.core.distance import Distance
@@ -61,7 +63,7 @@ SOLVERS = [
 ]
 needs_compiler = pytest.mark.skipif(NO_COMPILER, reason="there is no C++ compiler")
 # What is translated is the same, and the C++ compiler takes a tenth of the time.
-Unoptimised = partial(Compiler, optimise=False)
+Unoptimised = partial(Compiler, backend=Cpu(optimise=False))
 
 
 class Toss(Task):
@@ -131,7 +133,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_compiled_solve_gives_the_answers_of_the_interpreted_one(task: Any, optimise: bool, folder: Path) -> None:
     solver = LevenbergMarquardt()
-    problem, compiler = asked(task, 900), Compiler(folder, type(task).__name__, optimise)
+    problem, compiler = asked(task, 900), Compiler(folder, type(task).__name__, Cpu(optimise))
     plain, plain_ledger = solved(task, problem, solver, None)
     fast, fast_ledger = solved(task, problem, solver, compiler)
     arrived = plain.start_status == StartStatus.ARRIVED
@@ -277,7 +279,7 @@ def test_wide_layers_are_left_to_products_of_matrices(tmp_path: Path) -> None:
 def test_every_solver(task: Any, solver: Solver, optimise: bool, folder: Path) -> None:
     problem = asked(task, 100, 2)
     plain, _ = solved(task, problem, solver, None)
-    fast, _ = solved(task, problem, solver, Compiler(folder, type(task).__name__, optimise))
+    fast, _ = solved(task, problem, solver, Compiler(folder, type(task).__name__, Cpu(optimise)))
     same = plain.start_status == fast.start_status
     assert float(same.double().mean()) > 0.95
     apart = (plain.controls - fast.controls).abs().amax(-1)[same & (plain.start_status == StartStatus.ARRIVED)]
@@ -308,11 +310,12 @@ def compiling(toss: tuple[Iteration, Path, Finish], monkeypatch: pytest.MonkeyPa
     """What others do, in their order, while this process compiles: its compiler is a copy of what it made before."""
     meanwhile: list[Callable[[], object]] = []
 
-    def copy(_: Iteration, path: Path, __: bool) -> None:
+    def copy(_: Cpu, __: str, ___: torch.dtype, path: Path) -> None:
         meanwhile.pop(0)()
         shutil.copyfile(toss[1], path)
 
-    monkeypatch.setattr(compiled, "_compile", copy)
+    monkeypatch.setattr(compiled, "write_solve", lambda _: "")
+    monkeypatch.setattr(Cpu, "build", copy)
     return meanwhile
 
 
@@ -429,11 +432,11 @@ def test_a_program_is_compiled_once_and_for_one_purpose(folder: Path, monkeypatc
     def compiles(*_: object) -> None:
         raise AssertionError("compiled anew")
 
-    monkeypatch.setattr(compiled, "_compile", compiles)
+    monkeypatch.setattr(compiled, "write_solve", compiles)
     compiler(iteration)
     others = [
         (replace(compiler, about="CannonVacuum on the moon"), iteration),
-        (replace(compiler, optimise=True), iteration),
+        (replace(compiler, backend=Cpu(optimise=True)), iteration),
         (compiler, replace(iteration, solver=LevenbergMarquardt(damping=0.5))),
         (compiler, replace(iteration, problem=replace(iteration.problem, distance=Distance((0.5,), 0.5, 9.0)))),
         (compiler, replace(iteration, problem=asked(CannonVacuum(speed=[0.0, 9.0]), 40))),
@@ -460,7 +463,7 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     def refused(path: Path) -> None:
         raise OSError(f"{path.name}: failed to map segment from shared object")
 
-    monkeypatch.setattr(compiled, "_load", refused)
+    monkeypatch.setattr(cpu, "_load", refused)
     task = CannonVacuum()
     with pytest.raises(NotCompilable, match="cannot be made or loaded: .*failed to map"):
         solved(task, asked(task, 20), GradientDescent(), Unoptimised(tmp_path, ""))
@@ -491,7 +494,7 @@ def test_the_environment_changes_nothing_about_how_is_compiled(
     monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
     with pytest.raises(NotCompilable, match="compiler fails: error: not today"):
-        compiled.build_library(Path("frame.cpp"), "", torch.float64, tmp_path / "program")
+        cpu.build_library(Path("lanes.cpp"), "", torch.float64, tmp_path / "program")
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
     assert seen["LC_ALL"] == "C" and variable not in seen and "LANG" not in seen
 
@@ -502,7 +505,7 @@ def test_cma_es_is_not_compiled(tmp_path: Path) -> None:
         solved(task, asked(task, 20), CmaEs(), Compiler(tmp_path, ""))
 
 
-def test_auto_goes_by_the_number_of_starts_alone() -> None:
+def test_auto_goes_by_the_number_of_starts_and_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     auto, on, true, off = (
         Hardware.model_validate({"accelerator": "cpu", "dtype": "float64", "threads": 1, "compile": value})
         for value in ("auto", "on", True, "off")
@@ -512,3 +515,5 @@ def test_auto_goes_by_the_number_of_starts_alone() -> None:
     assert on.compiles(1) and true.compiles(1)
     assert not off.compiles(10**9)
     assert issubclass(NotCompilable, UserError)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert auto.model_copy(update={"accelerator": "gpu"}).compiles(1) and not auto.compiles(1)

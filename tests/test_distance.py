@@ -12,6 +12,7 @@ from problems import Affine, pose, seeded
 from torch import Tensor
 
 from aimback.compile.compiler import Compiler
+from aimback.compile.cpu import Cpu
 from aimback.core.box import Axis, Box
 from aimback.core.distance import Distance
 from aimback.core.errors import UserError
@@ -183,7 +184,7 @@ def test_the_unit_of_an_outcome_does_not_matter(name: str, factor: float) -> Non
 @pytest.mark.parametrize("name", ["levenberg_marquardt", "soft_walls"])
 def test_a_compiled_solve_goes_by_the_tolerances_too(name: str, tmp_path: Path) -> None:
     wanted = ask([[100_300.0, 0.9], [100_700.0, 0.65], [100_100.0, 0.5], [200_000.0, 0.8]])
-    compiler = Compiler(tmp_path, "pump", optimise=False)
+    compiler = Compiler(tmp_path, "pump", Cpu(optimise=False))
     found = []
     for tolerances in ((500.0, 0.01), (20.0, 0.1)):
         plain, compiled = (invert(Pump(tolerances), wanted, SOLVERS[name], by) for by in (None, compiler))

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from aimback.compile import compiler as compiled
+from aimback.compile import compiler, cpu
 from aimback.compile.compiler import Compiler
+from aimback.compile.cpu import Cpu
 from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.step import Iteration, NotCompilable
@@ -61,7 +62,7 @@ def _iteration() -> Iteration:
 
 
 def _real(iteration: Iteration, folder: Path) -> bytes:
-    Compiler(folder, "", optimise=False)(iteration)
+    Compiler(folder, "", Cpu(optimise=False))(iteration)
     (made,) = folder.glob("*.so")
     return made.read_bytes()
 
@@ -69,7 +70,7 @@ def _real(iteration: Iteration, folder: Path) -> bytes:
 def _answer(iteration: Iteration, folder: Path) -> torch.Tensor:
     unit = torch.full((_ROWS, len(iteration.problem.box)), 0.4, dtype=torch.float64)
     front = iteration.begin(iteration.problem.targets, iteration.problem.conditions, unit)
-    best: torch.Tensor = Compiler(folder, "", optimise=False)(iteration)(front, 20, _ROWS).best
+    best: torch.Tensor = Compiler(folder, "", Cpu(optimise=False))(iteration)(front, 20, _ROWS).best
     return best
 
 
@@ -93,16 +94,16 @@ def _fork(iteration: Iteration, place: Path, whole: bytes, expected: torch.Tenso
     try:
         chance = random.Random(seed)
 
-        def write(_frame: Path, _step: str, _dtype: torch.dtype, path: Path, _optimise: bool) -> None:
+        def write(_machine: Cpu, _step: str, _dtype: torch.dtype, path: Path) -> None:
             with path.open("wb") as file:
                 for half in (whole[: len(whole) // 2], whole[len(whole) // 2 :]):
                     time.sleep(chance.uniform(0, _SECONDS))
                     file.write(half)
                     file.flush()
 
-        compiled.build = write
-        compiled.written = lambda *_: ""
-        compiled._load.cache_clear()  # the parent's
+        Cpu.build = write
+        compiler.write_solve = lambda _: ""
+        cpu._load.cache_clear()  # the parent's
         code = 0 if torch.equal(_answer(iteration, place), expected) else 2
     except NotCompilable:
         code = 3

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from aimback.core.errors import UserError
 from aimback.core.section import Section
 
-# Compiling takes some five seconds and saves 10 to 40 us a start on cannon_drag (benchmarks/RESULTS.md).
+# On a CPU compiling takes some five seconds and saves 10 to 40 us a start on cannon_drag (benchmarks/RESULTS.md).
 _STARTS_WORTH_COMPILING = 300_000
 
 
@@ -28,8 +28,8 @@ class Hardware(Section):
         accelerator: "gpu" (CUDA), "cpu", or "auto": CUDA where there is one.
         dtype: precision of simulations and of solving.
         threads: CPU threads of one operation.
-        compile: whether solves are compiled: "on", "off", or "auto": where so many starts are on the CPU that
-            it pays even the first time.
+        compile: whether solves are compiled: "on", "off", or "auto": on a GPU, and where so many starts are on
+            the CPU that it pays even the first time.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"]
@@ -42,10 +42,11 @@ class Hardware(Section):
         return torch.float64 if self.dtype == "float64" else torch.float32
 
     def compiles(self, starts: int) -> bool:
-        """Whether to compile for so many starts. By their number alone, not by what a cache happens to hold:
+        """Whether to compile for so many starts. By their number and the device, not by what a cache happens to hold:
         the last bits of the answers depend on it."""
         if self.compile == "auto":
-            return starts >= _STARTS_WORTH_COMPILING and self.device().type == "cpu"
+            # A kernel takes a second to compile, and a GPU's interpreted step milliseconds however few rows it has.
+            return self.device().type == "cuda" or starts >= _STARTS_WORTH_COMPILING
         return self.compile == "on"
 
     def device(self) -> torch.device:

@@ -1,9 +1,10 @@
-"""A function of one row, traced by torch and written out in C++ for as many rows as registers hold.
+"""A function of one row, traced by torch and written out in C++, whatever machine is to run it.
 
 Compilers of tensor programs turn every few operations into a loop over all rows, and all that is
 computed goes through memory. What is solved here has no operation that joins rows, so the loop over
 rows can stand outside: a row stays in registers from its first operation to its last, and the loops of
-the function itself, such as the steps of a flight, are loops inside.
+the function itself, such as the steps of a flight, are loops inside. What `V` is, and who carries rows
+through the text, is said by a frame: `lanes.cpp` for a CPU core, `threads.cu` for a GPU.
 """
 
 import functools
@@ -92,7 +93,7 @@ _NUMERIC = {name: f"{{0}}.{name}()" for name in _METHODS} | {
     "div": "{0} / {1}",
     "eq": "{0} == {1}",
     "ge": "{0} >= {1}",
-    "gelu": "{0} * V(T(0.5)) * (V(T(1)) + ({0} * V(T(M_SQRT1_2))).erf())",
+    "gelu": "{0} * V(T(0.5)) * (V(T(1)) + ({0} * V(T(0x1.6a09e667f3bcdp-1))).erf())",
     "gt": "{0} > {1}",
     "hypot": "{0}.hypot({1})",
     "isfinite": "{0} - {0} == V(T(0))",
@@ -119,8 +120,8 @@ _WIDEST = 2**16  # weights of a layer: for more, products of whole matrices are 
 def write_step(function: nn.Module, example: Sequence[Tensor]) -> str:
     """C++ of a function of tensors: `inline void apply(const V* in, V* out)`.
 
-    V is a vector, T its entries; each entry of each tensor is one V, in order, and every lane of it
-    belongs to another row. Numbers of any dtype are T there, and truth values that leave it are 0 or 1.
+    Each entry of each tensor is one V, in order. V is a number, or a vector of which every lane belongs to
+    another row; T is its type. Numbers of any dtype are T there, and truth values that leave it are 0 or 1.
 
     Args:
         function: takes and returns tensors of one row.
@@ -143,7 +144,7 @@ def write_step(function: nn.Module, example: Sequence[Tensor]) -> str:
     place = itertools.count()
     for entry in _entries(writer.follow(program.graph_module, inputs, masks=False)):
         writer.say(f"out[{next(place)}] = {writer.texts[entry]};")
-    return "\n".join(["inline void apply(const V* in, V* out) {", *writer.lines, "}", ""])
+    return "\n".join([*writer.tables, "inline void apply(const V* in, V* out) {", *writer.lines, "}", ""])
 
 
 class _Writer:
@@ -156,9 +157,10 @@ class _Writer:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.texts: list[str] = []
+        self.tables: list[str] = []  # of weights, which all rows share
         self._numbers: dict[str, int] = {}
         self._values: dict[int, float] = {}  # of literals
-        self._tables: dict[str, str] = {}
+        self._tables: dict[str, str] = {}  # their names
         self._names = itertools.count()
         self._special: dict[str, Callable[..., Tensor]] = {
             "add": self._add,
@@ -291,9 +293,7 @@ class _Writer:
 
     def _nan_to_num(self, operand: Tensor, nan: float = 0.0) -> Tensor:
         finite = self._elementwise("V::blendv({0}, {1}, {0} != {0})", operand, nan)
-        return self._elementwise(
-            "clamp({0}, V(std::numeric_limits<T>::lowest()), V(std::numeric_limits<T>::max()))", finite
-        )
+        return self._elementwise("clamp({0}, V(-MOST), V(MOST))", finite)
 
     def _pow(self, operand: Any, exponent: Any) -> Tensor:
         if isinstance(exponent, int) and 0 < exponent <= _SHORT:
@@ -308,7 +308,7 @@ class _Writer:
         table = f"[{outputs}][{width}] = {{{', '.join(f'{{{row}}}' for row in rows)}}}"
         if table not in self._tables:
             self._tables[table] = f"v{next(self._names)}"
-            self.say(f"static const T {self._tables[table]}{table};")
+            self.tables.append(f"TABLE T {self._tables[table]}{table};")
         start = ["V(T(0))"] * outputs if bias is None else [self.texts[entry] for entry in _entries([bias])]
         results = []
         for row in inputs.reshape(-1, width).tolist():

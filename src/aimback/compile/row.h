@@ -1,25 +1,7 @@
-// As many rows at once as there are lanes in two registers, and what the code that `cpp.py` writes is made of.
+// What the code that `writer.py` writes is made of, whatever V is.
 #pragma once
 
-#include <ATen/cpu/vec/vec.h>
-
-#include <cmath>
-#include <cstdint>
-#include <limits>
-
-using T = SCALAR;
-// Two registers: while one waits for a division, the other one's goes on.
-using V = at::vec::VectorizedN<T, 2>;
-
 namespace {
-
-constexpr int LANES = V::size();
-const V NONE = V(T(0)) != V(T(0)), ALL = V(T(0)) == V(T(0));  // masks
-
-inline bool some(const V& mask) {
-  const auto either = mask[0] | mask[1];
-  return either.zero_mask() != (1 << either.size()) - 1;
-}
 
 inline V sign(const V& x) {
   const V none = V(T(0)), up = V::blendv(none, V(T(1)), x > none);
@@ -30,7 +12,7 @@ inline V sign(const V& x) {
 template <int IN, int OUT>
 inline void linear(const T (&weight)[OUT][IN], const V (&x)[IN], V (&y)[OUT]) {
   constexpr int WHOLE = OUT - OUT % 4;
-  for (int out = 0; out < WHOLE; out += 4) {
+  ROLLED for (int out = 0; out < WHOLE; out += 4) {
     V a = y[out], b = y[out + 1], c = y[out + 2], d = y[out + 3];
     for (int in = 0; in < IN; in++) {
       a = fmadd(V(weight[out][in]), x[in], a);

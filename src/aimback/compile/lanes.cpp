@@ -2,7 +2,7 @@
 //
 // STEP holds `apply`, one step of a row, and how many columns it takes and returns.
 
-#include "cpp.h"
+#include "lanes.h"
 
 // Args:
 //   columns: COLUMNS of `rows` numbers each, what a step takes and returns; before the first step, and after the last.

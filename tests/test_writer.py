@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aimback.autodiff.loop import loop
-from aimback.compile.cpp import write_step
+from aimback.compile.writer import write_step
 from benchmarks.rows import columns_of, fused
 
 pytestmark = pytest.mark.skipif(
