@@ -228,7 +228,7 @@ def test_in_single_precision(folder: Path) -> None:
     assert float(same.double().mean()) > 0.97
 
 
-def network(activation: str, width: int = 8) -> Surrogate:
+def network(activation: str, width: int = 18) -> Surrogate:
     architecture = Architecture(hidden_width=width, hidden_layers=2, activation=activation)
     nought, one = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     surrogate = Surrogate(nought, one, torch.zeros(2, dtype=torch.float64), one, architecture)

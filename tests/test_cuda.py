@@ -182,7 +182,7 @@ def test_every_solver_compiles_on_every_task(name: str, solver: Solver) -> None:
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("width", [8, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("width", [18, pytest.param(64, marks=pytest.mark.slow)])
 def test_networks_compile(width: int) -> None:
     """Their weights lie in constant memory as long as there is room."""
     surrogate = network("tanh", width)

@@ -11,6 +11,7 @@ import functools
 import itertools
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -113,6 +114,7 @@ _NUMERIC = {name: f"{{0}}.{name}()" for name in _METHODS} | {
     "softplus": "maximum({0}, V(T(0))) + {0}.abs().neg().exp().log1p()",
     "square": "{0} * {0}",
 }
+_LOOPED = 16  # entries of an array from which on they are a loop
 _SHORT = 4  # a whole power up to which products are cheaper
 _WIDEST = 2**16  # weights of a layer: for more, products of whole matrices are the better way
 
@@ -251,9 +253,25 @@ class _Writer:
         """A new entry for each of the operands', which are broadcast."""
         tensors = [one if isinstance(one, Tensor) else torch.tensor(self._literal(one)) for one in operands]
         tensors = list(torch.broadcast_tensors(*tensors))
-        columns = [[self.texts[entry] for entry in tensor.flatten().tolist()] for tensor in tensors]
-        entries = (self._declare("const V", form.format(*texts)) for texts in zip(*columns, strict=True))
-        return _shape(entries, tensors[0].shape)
+        shape = tensors[0].shape
+        matrix = math.prod(shape[:-1]), math.prod(shape[-1:])
+        rows = zip(*(self._read_rows(tensor.reshape(matrix)) for tensor in tensors), strict=True)
+        return _shape((entry for columns in rows for entry in self._write_row(form, columns)), shape)
+
+    def _read_rows(self, tensor: Tensor) -> list[list[str]]:
+        """Return what in C++ holds each entry of a matrix."""
+        return [[self.texts[entry] for entry in row] for row in tensor.tolist()]
+
+    def _write_row(self, form: str, columns: Sequence[list[str]]) -> list[int]:
+        """Write a new entry for each of the columns', of a layer of a network as a loop over its neurons."""
+        length = len(columns[0])
+        looped = [_find_run(texts) or (texts[0] if len(set(texts)) == 1 else None) for texts in columns]
+        if length < _LOOPED or None in looped or not any(map(_find_run, columns)):
+            return [self._declare("const V", form.format(*texts)) for texts in zip(*columns, strict=True)]
+        name = f"v{next(self._names)}"
+        self.say(f"V {name}[{length}];")
+        self.say(f"ROLLED for (int i = 0; i < {length}; i++) {name}[i] = {form.format(*looped)};")
+        return [self.number(f"{name}[{index}]") for index in range(length)]
 
     def _as_number(self, argument: Any, operand: Any) -> Any:
         return self._elementwise(_NUMBER, operand) if _dtype(argument) == torch.bool else operand
@@ -311,9 +329,9 @@ class _Writer:
             self.tables.append(f"TABLE T {self._tables[table]}{table};")
         start = ["V(T(0))"] * outputs if bias is None else [self.texts[entry] for entry in _entries([bias])]
         results = []
-        for row in inputs.reshape(-1, width).tolist():
+        for row in self._read_rows(inputs.reshape(-1, width)):
             x, y = f"v{next(self._names)}", f"v{next(self._names)}"
-            self.say(f"const V {x}[] = {{{', '.join(self.texts[entry] for entry in row)}}};")
+            self.say(f"const V {x}[] = {{{', '.join(row)}}};")
             self.say(f"V {y}[] = {{{', '.join(start)}}};")
             self.say(f"linear({self._tables[table]}, {x}, {y});")
             results += [self.number(f"{y}[{index}]") for index in range(outputs)]
@@ -347,6 +365,15 @@ class _Writer:
         number = self.number(text)
         self._values[number] = value
         return number
+
+
+def _find_run(texts: list[str]) -> str | None:
+    """Return the entry `i` of an array that these are, one after the other; None where they are something else."""
+    if match := re.fullmatch(r"(v\d+)\[(\d+)\]", texts[0]):
+        name, first = match[1], int(match[2])
+        if texts == [f"{name}[{first + index}]" for index in range(len(texts))]:
+            return f"{name}[i + {first}]"
+    return None
 
 
 def _number(value: float) -> str:
