@@ -26,6 +26,7 @@ PARTS = {
     "jacobian": ("Value and Jacobian in one pass, cannon_drag, one thread", "jacobian_against_forward"),
     "work_precision": ("Error, time and memory by number of steps, cannon_drag, one thread", "precision_by_steps"),
     "training": ("Training through Lightning, the default network, batch 1024, one thread", "training_against_loader"),
+    "kernels": ("What a GPU would run, compiled without one", "kernels_by_task"),
     "pipeline": ("The default pipeline", "pipeline_by_the_clock"),
 }
 PAGE = Path(__file__).with_name("RESULTS.md")
