@@ -21,7 +21,7 @@ def main(job: Job) -> None:
     from aimback.learn.proposer_training import train_proposer
 
     hybrid, task, hardware = job.settings.amortise[job.route], job.task, job.settings.hardware
-    device, dtype = hardware.device(), hardware.torch_dtype
+    device, dtype = job.device, hardware.torch_dtype
     ledger = Ledger()
     with job.meter(f"routes/proposers/{job.route}/weights.safetensors"):
         count = hybrid.targets + hybrid.validation_targets

@@ -19,7 +19,7 @@ from aimback.workflow.stage import Job, stage
 
 @stage
 def main(job: Job) -> None:
-    task, settings, device = job.task, job.settings.diagnose, job.settings.hardware.device()
+    task, settings, device = job.task, job.settings.diagnose, job.device
     compared = job.settings.compared
     folder = job.outputs / "evaluate" / "claims"
     claims: list[tuple[Claim, Pictures]] = []

@@ -30,7 +30,7 @@ _SHOWN_OF_BELIEFS = ("believed_fraction", "hit_miss_p90"), "believed_miss_median
 
 @stage
 def main(job: Job) -> None:
-    task, device, routes = job.task, job.settings.hardware.device(), job.settings.routes
+    task, device, routes = job.task, job.device, job.settings.routes
     targets = load_targets(job.find("data/targets.npz"), task)
     if not task.has_simulator:
         _believe(job, targets)

@@ -20,7 +20,7 @@ _NAMED = 3  # invalid rows, on the console; all of them stand in evaluate/answer
 def main(job: Job) -> None:
     settings, task = job.settings, job.task
     hardware, data = settings.hardware, settings.data
-    device, dtype = hardware.device(), hardware.torch_dtype
+    device, dtype = job.device, hardware.torch_dtype
     folder = job.outputs / "data"
     measured = _read_measured(job)
     _check_error(job)
@@ -102,7 +102,7 @@ def _check_error(job: Job) -> None:
     """Say it before the long work begins where the simulator's own error is not small against the tolerance."""
     task, generator = job.task, job.generator("simulation error")
     controls, conditions = task.draw_controls(TRIED, generator), task.conditions.sample(TRIED, generator)
-    errors = simulation_error(task, controls, conditions, job.settings.hardware.device())
+    errors = simulation_error(task, controls, conditions, job.device)
     if errors is None:
         return
     if note := error_note(job.name, task, float(errors.median()), float(errors.max())):

@@ -13,7 +13,7 @@ from aimback.workflow.stage import Job, stage
 def main(job: Job) -> None:
     route = job.settings.invert[job.route]
     weights = job.find(f"routes/networks/{route.network}/weights.safetensors")
-    surrogate = Surrogate.load(weights, job.task, job.settings.hardware.device(), route.torch_dtype)
+    surrogate = Surrogate.load(weights, job.task, job.device, route.torch_dtype)
     dataset = load_dataset(job.find("data/dataset.npz"), job.task)
     examples = len(dataset) + dataset.n_left_out
     if job.task.has_simulator:

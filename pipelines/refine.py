@@ -15,9 +15,9 @@ from aimback.workflow.stage import Job, stage
 
 @stage
 def main(job: Job) -> None:
-    task, hardware, route = job.task, job.settings.hardware, job.settings.refine[job.route]
+    task, route = job.task, job.settings.refine[job.route]
     folder = f"routes/proposers/{route.network}"
-    proposer = Proposer.load(job.find(f"{folder}/weights.safetensors"), task, hardware.device(), route.torch_dtype)
+    proposer = Proposer.load(job.find(f"{folder}/weights.safetensors"), task, job.device, route.torch_dtype)
     ledger = Ledger(**json.loads(job.find(f"{folder}/ledger.json").read_text(encoding="utf-8")))
     route = route.stop_where(job.settings.amortise[route.network].refine, task)
     about = identify(task) if task.compiles else None

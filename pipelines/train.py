@@ -17,7 +17,7 @@ def main(job: Job) -> None:
     network, training = settings.network_of(job.route, job.name)
     examples = job.find("data/dataset.npz")
     dataset = load_dataset(examples, task)
-    device = hardware.device()
+    device = job.device
     with live_training(job, examples) as live:
         # Lightning takes seconds to import; the live logger gets ready meanwhile.
         from aimback.learn.callbacks import Epoch

@@ -505,15 +505,14 @@ def test_cma_es_is_not_compiled(tmp_path: Path) -> None:
         solved(task, asked(task, 20), CmaEs(), Compiler(tmp_path, ""))
 
 
-def test_auto_goes_by_the_number_of_starts_and_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_goes_by_the_number_of_starts_and_the_device() -> None:
     auto, on, true, off = (
         Hardware.model_validate({"accelerator": "cpu", "dtype": "float64", "threads": 1, "compile": value})
         for value in ("auto", "on", True, "off")
     )
-    assert not auto.compiles(299_999)
-    assert auto.compiles(300_000)
-    assert on.compiles(1) and true.compiles(1)
-    assert not off.compiles(10**9)
+    processor, gpu = torch.device("cpu"), torch.device("cuda")
+    assert not auto.compiles(299_999, processor)
+    assert auto.compiles(300_000, processor) and auto.compiles(1, gpu)
+    assert on.compiles(1, processor) and true.compiles(1, processor)
+    assert not off.compiles(10**9, processor) and not off.compiles(10**9, gpu)
     assert issubclass(NotCompilable, UserError)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert auto.model_copy(update={"accelerator": "gpu"}).compiles(1) and not auto.compiles(1)

@@ -1,5 +1,6 @@
 """Which device computes, at which precision, with how many threads."""
 
+import math
 import platform
 import resource
 import sys
@@ -14,6 +15,9 @@ from aimback.core.section import Section
 
 # On a CPU compiling takes some five seconds and saves 10 to 40 us a start on cannon_drag (benchmarks/RESULTS.md).
 _STARTS_WORTH_COMPILING = 300_000
+# A process takes seconds to start CUDA, and on an H100 a step of interpreted operations milliseconds however few rows
+# it has: a default run, of less work at a time than this, took 1.6 times as long there as on the CPU beside it.
+_OPERATIONS_WORTH_A_GPU = 3e8
 
 
 def _name_truth(value: object) -> object:
@@ -25,7 +29,7 @@ class Hardware(Section):
     """What to compute on.
 
     Attributes:
-        accelerator: "gpu" (CUDA), "cpu", or "auto": CUDA where there is one.
+        accelerator: "gpu" (CUDA), "cpu", or "auto": CUDA where there is one, for work that is large enough for it.
         dtype: precision of simulations and of solving.
         threads: CPU threads of one operation.
         compile: whether solves are compiled: "on", "off", or "auto": on a GPU, and where so many starts are on
@@ -41,21 +45,25 @@ class Hardware(Section):
     def torch_dtype(self) -> torch.dtype:
         return torch.float64 if self.dtype == "float64" else torch.float32
 
-    def compiles(self, starts: int) -> bool:
+    def compiles(self, starts: int, device: torch.device) -> bool:
         """Whether to compile for so many starts. By their number and the device, not by what a cache happens to hold:
         the last bits of the answers depend on it."""
         if self.compile == "auto":
-            # A kernel takes a second to compile, and a GPU's interpreted step milliseconds however few rows it has.
-            return self.device().type == "cuda" or starts >= _STARTS_WORTH_COMPILING
+            # A kernel takes a second to compile.
+            return device.type == "cuda" or starts >= _STARTS_WORTH_COMPILING
         return self.compile == "on"
 
-    def device(self) -> torch.device:
-        """The device.
+    def device(self, operations: float = math.inf) -> torch.device:
+        """The device for a piece of work.
+
+        Args:
+            operations: that one pass over all its rows takes, about: "auto" leaves little work to the CPU.
 
         Raises:
             UserError: a GPU was asked for and there is none.
         """
-        if self.accelerator == "cpu":
+        too_little = self.accelerator == "auto" and operations < _OPERATIONS_WORTH_A_GPU
+        if self.accelerator == "cpu" or too_little:
             return torch.device("cpu")
         if torch.cuda.is_available():
             return torch.device("cuda")

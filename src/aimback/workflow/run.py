@@ -106,8 +106,14 @@ def _are_made(turns: Sequence[str], tasks: Sequence[str]) -> bool:
 def _count_free(cfg: DictConfig) -> int:
     """How many tasks may run at once: one on a GPU, whose memory they would share."""
     accelerator = str(cfg.hardware.accelerator)
-    if accelerator == "gpu" or (accelerator == "auto" and Path("/dev/nvidiactl").exists()):
+    if accelerator == "gpu":
         return 1
+    if accelerator == "auto" and Path("/dev/nvidiactl").exists():
+        from aimback.settings.device import find_devices  # PyTorch, which takes seconds
+        from aimback.settings.tree import read_settings
+
+        if "cuda" in {device.type for device in find_devices(read_settings(cfg))}:
+            return 1
     return int(len(os.sched_getaffinity(0)) // cfg.hardware.threads)
 
 

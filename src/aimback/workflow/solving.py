@@ -58,12 +58,12 @@ def _solve(
     before: Sequence[Linearised],
 ) -> Solution:
     hardware = job.settings.hardware
-    problem, generator = pose_for_route(job.task, route, targets, job.generator, hardware.device(), propose)
+    problem, generator = pose_for_route(job.task, route, targets, job.generator, job.device, propose)
     # What is searched for in several parts, or may have to stop, is left to the interpreter.
     in_parts = bool(before) or forward.limit is not None
     in_parts |= not isinstance(route, Refinement) and route.starts.until_solved
     with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
-        if about is not None and not in_parts and hardware.compiles(problem.starts.shape[:2].numel()):
+        if about is not None and not in_parts and hardware.compiles(problem.starts.shape[:2].numel(), job.device):
             try:
                 compiler = Compiler(ROOT / "outputs" / "compiled", about)
                 return solve(forward, problem, route.solver, generator, bar.tell, compiler)

@@ -23,6 +23,7 @@ from aimback.core.randomness import derive_seed, make_generator
 from aimback.data.identity import identify
 from aimback.runtime.locks import hold_lock
 from aimback.runtime.project import ROOT, STAGES
+from aimback.settings.device import choose_device
 from aimback.settings.limits import check_limits
 from aimback.settings.memory import check_memory
 from aimback.settings.tree import Settings, read_settings
@@ -61,6 +62,10 @@ class Job:
     @property
     def task(self) -> Task:
         return self.settings.tasks[self.name]
+
+    @functools.cached_property
+    def device(self) -> torch.device:
+        return choose_device(self.settings, self.stage, self.name, self.route)
 
     @property
     def outputs(self) -> Path:
@@ -109,7 +114,7 @@ class Job:
         Args:
             result: the file, below `outputs`, that the work is about to make.
         """
-        device = self.settings.hardware.device()
+        device = self.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         began = time.perf_counter()
@@ -119,10 +124,15 @@ class Job:
         self.measured[self.stage + (f"-{self.route}" if self.route else "")] = {
             "seconds": time.perf_counter() - began,
             "peak_memory_bytes": peak_memory(device),
-            "device": device_name(device),
+            "device": device_name(device) + self._explain_device(),
             "threads": torch.get_num_threads(),
             "result": result,
         }
+
+    def _explain_device(self) -> str:
+        """Say why it is not the GPU that is there."""
+        left = self.settings.hardware.accelerator == "auto" and self.device.type == "cpu" and torch.cuda.is_available()
+        return ", too little work for the GPU" if left else ""
 
     def write_meters(self) -> None:
         """Write what was measured, kept apart from the outputs: clocks differ from run to run, those must not.
