@@ -15,6 +15,7 @@ from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.program import Buffers
 from aimback.solve.starts import draw_evenly
 from aimback.solve.step import Iteration
 from aimback.tasks.cannon_drag import CannonDrag
@@ -86,10 +87,9 @@ def _compiled_parts(work: _Work, compiler: Compiler) -> str:
     shot = fused(work.forward.linearise, work.forward.box.from_unit(unit), work.wind)
 
     def alone(count: int) -> Callable[[], object]:
-        front = Iteration(work.forward, work.problem(count), work.solver).begin(
-            work.targets[:count], work.wind[:count], unit[:count]
-        )
-        return lambda: program(front, work.solver.max_steps, 0)
+        starts = unit[:count, None]
+        buffers = Buffers.allocate(work.targets[:count], work.wind[:count], starts, work.solver.max_steps, 0)
+        return program(buffers)
 
     seconds = in_turns(
         {

@@ -8,7 +8,8 @@
 #include <thread>
 #include <vector>
 
-using Kernel = void (*)(void*, uint64_t, uint64_t, void*, void*, void*, uint64_t, void*);
+using Kernel = void (*)(void*, void*, void*, void*, void*, void*, void*, void*, void*, void*, int64_t, int64_t, int64_t,
+                       int64_t);
 
 extern "C" {
 
@@ -31,11 +32,12 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned, unsigned, unsigned
                    void*, void** arguments, void** extra) {
   if (blocks == 0 || blocks > 4 || threads == 0 || extra) return 1;  // CUDA_ERROR_INVALID_VALUE
   const auto pointer = [&](int at) { return *static_cast<void**>(arguments[at]); };
-  const auto number = [&](int at) { return *static_cast<uint64_t*>(arguments[at]); };
+  const auto number = [&](int at) { return *static_cast<int64_t*>(arguments[at]); };
   std::vector<std::thread> workers;
   for (int worker = 0; worker < 4; worker++)
-    workers.emplace_back(reinterpret_cast<Kernel>(function), pointer(0), number(1), number(2), pointer(3), pointer(4),
-                         pointer(5), number(6), pointer(7));
+    workers.emplace_back(reinterpret_cast<Kernel>(function), pointer(0), pointer(1), pointer(2), pointer(3), pointer(4),
+                         pointer(5), pointer(6), pointer(7), pointer(8), pointer(9), number(10), number(11), number(12),
+                         number(13));
   for (auto& worker : workers) worker.join();
   return 0;
 }

@@ -42,6 +42,7 @@ from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.lbfgs import Lbfgs
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.program import Buffers, Program
 from aimback.solve.quadratic import Quadratic
 from aimback.solve.solver import Solver
 from aimback.solve.step import Finish, Iteration, NotCompilable
@@ -167,20 +168,30 @@ def test_no_bit_of_a_row_depends_on_its_company(folder: Path) -> None:
     problem, compiler = asked(task, 333), Compiler(folder, "Toss")
     iteration = Iteration(task, problem, solver)
     unit = torch.rand(333, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    front = iteration.begin(problem.targets, problem.conditions, unit)
     program = compiler(iteration)
-    whole = program(front, solver.max_steps, 333)
+    whole = finish(program, problem, unit, solver.max_steps)
     torch.set_num_threads(3)
     try:
-        threaded = program(front, solver.max_steps, 333)
+        threaded = finish(program, problem, unit, solver.max_steps)
     finally:
         torch.set_num_threads(1)
     assert_same(whole, threaded)
     for rows in (slice(0, 1), slice(41, 42), slice(100, 117)):
-        some = program(front[rows], solver.max_steps, len(unit[rows]))
+        some = finish(program, problem, unit, solver.max_steps, rows)
         for name in ("best", "miss", "reached", "steps", "status"):
             assert torch.equal(getattr(whole, name)[rows], getattr(some, name)), name
         assert torch.equal(whole.path[: len(some.path), rows], some.path)
+
+
+def finish(
+    program: Program, problem: InverseProblem, unit: Tensor, max_steps: int, rows: slice = slice(None)
+) -> Finish:
+    """Where a program takes rows, one start a target; the paths of all are kept."""
+    starts = unit[rows, None]
+    buffers = Buffers.allocate(problem.targets[rows], problem.conditions[rows], starts, max_steps, len(starts))
+    program(buffers)()
+    assert int(buffers.tally[1]) == len(starts) + int(buffers.steps.sum())
+    return buffers.read()
 
 
 def assert_same(one: Finish, other: Finish) -> None:
@@ -298,11 +309,7 @@ def toss(folder: Path) -> tuple[Iteration, Path, Finish]:
 
 def run(iteration: Iteration, folder: Path) -> Finish:
     unit = torch.full((len(iteration.problem.targets), 1), 0.3, dtype=torch.float64)
-    return Unoptimised(folder, "")(iteration)(
-        iteration.begin(iteration.problem.targets, iteration.problem.conditions, unit),
-        iteration.solver.max_steps,
-        len(unit),
-    )
+    return finish(Unoptimised(folder, "")(iteration), iteration.problem, unit, iteration.solver.max_steps)
 
 
 @pytest.fixture

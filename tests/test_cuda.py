@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from problems import pose
-from test_compiled import SOLVERS, Torn, Toss, asked, needs_compiler, network, solved
+from test_compiled import SOLVERS, Torn, Toss, asked, finish, needs_compiler, network, solved
 from test_tasks import TASKS
 
 from aimback.compile import cuda
@@ -106,8 +106,8 @@ def test_starts_end_alike_however_they_end(gpu: Cuda, tmp_path: Path) -> None:
     """As many as are far more than threads; those whose arithmetic fails too."""
     iteration = Iteration(Torn(), asked(Toss(), 300), GradientDescent(max_steps=3))
     unit = torch.rand(300, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    front = iteration.begin(iteration.problem.targets, iteration.problem.conditions, unit)
-    ends = [Compiler(tmp_path / "kept", "", backend)(iteration)(front, 3, 40) for backend in (Cpu(False), gpu)]
+    programs = [Compiler(tmp_path / "kept", "", backend)(iteration) for backend in (Cpu(False), gpu)]
+    ends = [finish(program, iteration.problem, unit, 3) for program in programs]
     assert len(ends[0].status.unique()) > 2 and len(ends[0].steps.unique()) > 2
     for name in ("steps", "status", "reached"):
         assert torch.equal(*(getattr(end, name) for end in ends)), name

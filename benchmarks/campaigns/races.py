@@ -18,6 +18,7 @@ from aimback.compile.compiler import Compiler
 from aimback.compile.cpu import Cpu
 from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+from aimback.solve.program import Buffers
 from aimback.solve.step import Iteration, NotCompilable
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
@@ -68,10 +69,11 @@ def _real(iteration: Iteration, folder: Path) -> bytes:
 
 
 def _answer(iteration: Iteration, folder: Path) -> torch.Tensor:
-    unit = torch.full((_ROWS, len(iteration.problem.box)), 0.4, dtype=torch.float64)
-    front = iteration.begin(iteration.problem.targets, iteration.problem.conditions, unit)
-    best: torch.Tensor = Compiler(folder, "", Cpu(optimise=False))(iteration)(front, 20, _ROWS).best
-    return best
+    problem = iteration.problem
+    starts = torch.full((_ROWS, 1, len(problem.box)), 0.4, dtype=torch.float64)
+    buffers = Buffers.allocate(problem.targets, problem.conditions, starts, 20, 0)
+    Compiler(folder, "", Cpu(optimise=False))(iteration)(buffers)()
+    return buffers.best
 
 
 def _prepare(place: Path, kind: int, whole: bytes) -> None:

@@ -14,7 +14,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from aimback.compile.cpu import Cpu
 from aimback.compile.cuda import find_gpu
-from aimback.compile.writer import write_step
+from aimback.compile.writer import write_number, write_step
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_whole
 from aimback.core.ledger import Counted
-from aimback.solve.point import compute_miss
-from aimback.solve.step import Finish, Front, Iteration, NotCompilable, Program
+from aimback.solve.program import Program
+from aimback.solve.step import Front, Iteration, NotCompilable
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Backend(Protocol):
 
     def build(self, step: str, dtype: torch.dtype, path: Path) -> None: ...
 
-    def load(self, path: Path) -> Callable[..., None]: ...
+    def load(self, path: Path) -> Program: ...
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,19 @@ class Compiler:
             NotCompilable: no compiler for the device, operations that cannot be traced or translated, or a
                 folder whose files may not be executed.
         """
-        forward = iteration.forward
-        count = None
-        if isinstance(forward, Counted):
-            iteration, count = replace(iteration, forward=forward.forward), forward.count
+        if isinstance(iteration.forward, Counted):
+            iteration = replace(iteration, forward=iteration.forward.forward)
         backend = self.backend or find_backend(iteration.problem.targets.device)
         key = self._name_solve(iteration, backend)
         for kept in self.folder.glob(f"{key}-*{backend.suffix}"):
             with contextlib.suppress(OSError):  # unreadable, or on a disk whose files may not be executed
                 if kept.stem == _name_program(key, kept):  # damaged machine code is not to be run
-                    return _Program(backend.load(kept), count)
+                    return backend.load(kept)
         try:
             with tempfile.TemporaryDirectory() as place:
                 made = Path(place) / f"program{backend.suffix}"
                 backend.build(write_solve(iteration), iteration.problem.targets.dtype, made)
-                return _Program(backend.load(self._keep(made, key)), count)
+                return backend.load(self._keep(made, key))
         except OSError as error:
             raise NotCompilable(f"its program cannot be made or loaded: {error}") from error
 
@@ -119,38 +117,6 @@ class Compiler:
 def _hash(*known: Any) -> str:
     """Hash what is known of a program, our code and torch included."""
     return hashlib.sha256(repr([_hash_code(), torch.__version__, *known]).encode()).hexdigest()[:24]
-
-
-class _Program:
-    """A compiled solve."""
-
-    def __init__(self, solve: Callable[..., None], count: Any) -> None:
-        self._solve = solve
-        self._count = count
-
-    def __call__(self, front: Front, max_steps: int, kept: int) -> Finish:
-        unit = front.unit
-        rows, controls = unit.shape
-        columns = torch.cat([part.reshape(rows, -1).T.to(unit.dtype) for part in front.tensors()])
-        steps, status = unit.new_empty(2, rows)
-        path = unit.new_empty(max_steps + 1, kept, controls + front.residual.shape[1])
-        self._solve(columns, max_steps, steps, status, path, kept)
-        if self._count is not None:
-            self._count(rows + int(steps.sum(dtype=torch.float64)), gradients=True)
-        # A row that has stopped stays where it was.
-        then = torch.arange(int(steps.max()) + 1, device=unit.device)[:, None].minimum(steps[:kept].long())
-        units, residuals = path[then, torch.arange(kept, device=unit.device)].tensor_split([controls], dim=-1)
-        before_best = sum(part[0].numel() for part in front.tensors()[:5])
-        best, (_, miss, reached) = columns[before_best : before_best + controls + 3].tensor_split([controls])
-        return Finish(
-            best=best.T,
-            miss=miss,
-            reached=reached.to(front.reached.dtype),
-            steps=steps.to(torch.int32),
-            status=status.to(torch.int8),
-            path=units,
-            misses=compute_miss(residuals),
-        )
 
 
 class _Traced(nn.Module):
@@ -198,18 +164,30 @@ def write_solve(iteration: Iteration) -> str:
         reason = str(error).strip().partition("\n")[0]
         raise NotCompilable(f"it cannot be traced: {type(error).__name__}: {reason}") from error
     columns = [part[0].numel() for part in row.tensors()]
+    outcomes, conditions, controls = columns[:3]
+    best = sum(columns[:5])  # after where the row is
     numbers = {
+        "OUTCOMES": outcomes,
+        "CONDITIONS": conditions,
+        "CONTROLS": controls,
+        "FIRST_PLACE": outcomes + conditions,
+        "PLACE": controls + outcomes,
+        "BEST": best,
+        "MISS": best + controls + 1,  # the merit is between them
+        "REACHED": best + controls + 2,
         "COLUMNS": sum(columns),
-        "FIRST_PLACE": sum(columns[:2]),  # after targets and conditions: the controls and the residual
-        "PLACE": sum(columns[2:4]),
     }
-    return "".join(f"constexpr int {name} = {number};\n" for name, number in numbers.items()) + step
+    constants = "".join(f"constexpr int {name} = {number};\n" for name, number in numbers.items())
+    before = ", ".join(write_number(number) for part in row.tensors() for number in part.flatten().tolist())
+    return f"{constants}TABLE T BEFORE[COLUMNS] = {{{before}}};\n{step}"
 
 
 def _make_row(iteration: Iteration) -> Front:
+    """A row before its first look, but for what is asked of it and where it starts."""
     problem = iteration.problem
     unit = problem.targets.new_full((1, len(problem.box)), 0.5)
-    front = iteration.begin(problem.targets[:1], problem.conditions[:1], unit)
+    targets, conditions = (part.new_zeros(1, part.shape[1]) for part in (problem.targets, problem.conditions))
+    front = iteration.begin(targets, conditions, unit)
     return Front.of([part.clone() for part in front.tensors()])
 
 

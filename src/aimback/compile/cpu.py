@@ -8,13 +8,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from aimback.solve.program import Buffers, Program
 from aimback.solve.step import NotCompilable
 
 FOLDER = Path(__file__).parent
@@ -28,6 +28,7 @@ _INSTRUCTIONS = {
 _ARITHMETIC = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 # All that a compiler gets of the environment: CXX may choose it, and nothing chooses its flags or what it includes.
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+_SHARE = 64  # rows that are worth a thread
 _LONG = 10_000  # lines: at -O3 GCC takes minutes over more of them, or gives up
 
 
@@ -55,31 +56,33 @@ class Cpu:
         """
         build_library(FOLDER / "lanes.cpp", step, dtype, path, self.optimise)
 
-    def load(self, path: Path) -> Callable[..., None]:
-        """Load a program: a function of columns, the most steps, steps, status, path and how many rows keep one.
+    def load(self, path: Path) -> Program:
+        """Load a program.
 
         Raises:
             OSError: it cannot be loaded.
         """
-        return functools.partial(_share_rows, _load(path))
+        return functools.partial(_bind, _load(path))
 
 
-def _share_rows(
-    solve: Callable[..., None], columns: Tensor, most: int, steps: Tensor, status: Tensor, path: Tensor, kept: int
-) -> None:
+def _bind(solve: Callable[..., None], buffers: Buffers) -> Callable[[], None]:
     """Have threads share the rows; no row's bits depend on which others it travels with, as long as none of them
     asks for the sine of an astronomical angle: that takes all its neighbours the long way round."""
-    rows, threads = columns.shape[1], torch.get_num_threads()
-    bounds = [rows * part // threads for part in range(threads + 1)]
+    rows, (looks, kept) = len(buffers.steps), buffers.path.shape[:2]
+    threads = max(1, min(torch.get_num_threads(), rows // _SHARE))
+    places = [getattr(buffers, field.name).data_ptr() for field in fields(buffers)]
+    arguments = (*places, rows, buffers.starts.shape[1], kept, looks - 1)
 
-    def solve_part(first: int, last: int) -> None:
-        solve(columns, rows, first, last, most, steps, status, path, kept)
+    def run() -> None:
+        buffers.tally.zero_()
+        if threads == 1:
+            solve(*arguments)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            for share in [pool.submit(solve, *arguments) for _ in range(threads)]:
+                share.result()
 
-    if threads == 1:
-        solve_part(*bounds)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(solve_part, bounds[:-1], bounds[1:]))
+    return run
 
 
 def build_library(frame: Path, step: str, dtype: torch.dtype, path: Path, optimise: bool = True) -> None:
@@ -125,17 +128,12 @@ def build_library(frame: Path, step: str, dtype: torch.dtype, path: Path, optimi
 
 @functools.cache
 def _load(path: Path) -> Callable[..., None]:
-    """Load a program of some rows; tensors go to it as the addresses of their first numbers.
+    """Load a program, which takes addresses in the order of `Buffers`, and four numbers, see `lanes.cpp`.
 
     Raises:
         OSError: it cannot be loaded.
     """
     function = ctypes.CDLL(str(path)).solve
     function.restype = None
-
-    def solve(*arguments: Tensor | int) -> None:
-        function(
-            *(ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else ctypes.c_int64(one) for one in arguments)
-        )
-
-    return solve
+    function.argtypes = [ctypes.c_void_p] * len(fields(Buffers)) + [ctypes.c_int64] * 4
+    return function

@@ -10,15 +10,15 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from aimback.compile.cpu import C_NAMES, FOLDER
+from aimback.solve.program import Buffers, Program
 from aimback.solve.step import NotCompilable
 
 FRAME = FOLDER / "threads.cu"
@@ -55,8 +55,8 @@ class Cuda:
         """
         path.write_bytes(compile_kernel(step, dtype, self.architecture)[0])
 
-    def load(self, path: Path) -> Callable[..., None]:
-        """Load a program: a function of columns, the most steps, steps, status, path and how many rows keep one.
+    def load(self, path: Path) -> Program:
+        """Load a program.
 
         Raises:
             OSError: it cannot be loaded.
@@ -69,29 +69,26 @@ class Cuda:
             _call(driver.cuModuleGetFunction, ctypes.byref(kernel), module, b"solve")
             at_once = driver.cuOccupancyMaxActiveBlocksPerMultiprocessor
             _call(at_once, ctypes.byref(blocks), kernel, ctypes.c_int(_THREADS), ctypes.c_size_t(0))
-        return functools.partial(self._launch, kernel, max(1, blocks.value) * self.processors)
+        return functools.partial(self._bind, kernel, max(1, blocks.value) * self.processors)
 
-    def _launch(
-        self,
-        kernel: ctypes.c_void_p,
-        most_blocks: int,
-        columns: Tensor,
-        most: int,
-        steps: Tensor,
-        status: Tensor,
-        path: Tensor,
-        kept: int,
-    ) -> None:
-        rows = columns.shape[1]
+    def _bind(self, kernel: ctypes.c_void_p, most_blocks: int, buffers: Buffers) -> Callable[[], None]:
+        rows, (looks, kept) = len(buffers.steps), buffers.path.shape[:2]
         # No more threads than run at once: they share the rows among themselves.
         blocks = min(most_blocks, math.ceil(rows / _THREADS))
-        taken = torch.zeros(1, dtype=torch.int64, device=columns.device)
-        values = [_value(one) for one in (columns, rows, most, steps, status, path, kept, taken)]
+        places = [ctypes.c_void_p(getattr(buffers, field.name).data_ptr()) for field in fields(buffers)]
+        numbers = [ctypes.c_int64(number) for number in (rows, buffers.starts.shape[1], kept, looks - 1)]
+        values = [*places, *numbers]
         arguments = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        with torch.cuda.device(self.device):
-            stream = ctypes.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
-            sizes = [ctypes.c_uint(size) for size in (blocks, 1, 1, _THREADS, 1, 1, 0)]
-            _call(_load_driver().cuLaunchKernel, kernel, *sizes, stream, arguments, None)
+        sizes = [ctypes.c_uint(size) for size in (blocks, 1, 1, _THREADS, 1, 1, 0)]
+
+        def run() -> None:
+            assert values  # which the arguments point at
+            buffers.tally.zero_()
+            with torch.cuda.device(self.device):
+                stream = ctypes.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
+                _call(_load_driver().cuLaunchKernel, kernel, *sizes, stream, arguments, None)
+
+        return run
 
 
 def find_gpu(device: torch.device) -> Cuda:
@@ -205,10 +202,3 @@ def _read(measure: Callable[..., int], read: Callable[..., int], program: ctypes
 
 def _strings(texts: list[str]) -> ctypes.Array[ctypes.c_char_p]:
     return (ctypes.c_char_p * len(texts))(*(text.encode() for text in texts))
-
-
-def _value(argument: Tensor | int) -> Any:
-    """An argument of the kernel: a tensor goes to it as the address of its first number."""
-    if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    return ctypes.c_uint64(argument)

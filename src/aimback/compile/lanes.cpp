@@ -1,26 +1,39 @@
 // A whole solve of many rows, each in a lane of its own: a lane whose row has stopped takes the next one.
 //
-// STEP holds `apply`, one step of a row, and how many columns it takes and returns.
+// STEP holds `apply`, one step of a row; how many COLUMNS it takes and returns, and where among them is what; and what
+// they hold BEFORE the first step, but for what is asked of a row and where it starts.
+
+#include <algorithm>
 
 #include "lanes.h"
 
+constexpr int64_t TAKEN = 256;  // rows at once: so threads seldom meet, and end together
+
 // Args:
-//   columns: COLUMNS of `rows` numbers each, what a step takes and returns; before the first step, and after the last.
-//   first, last: the rows to solve.
-//   steps, status: `rows` each, filled in.
-//   path: `most + 1` times `kept` times PLACE columns from FIRST_PLACE on, of the rows before `kept`, at every step.
-extern "C" void solve(T* columns, int64_t rows, int64_t first, int64_t last, int64_t most, T* steps, T* status, T* path,
-                      int64_t kept) {
+//   targets to tally: see `Buffers`. Threads may call this with the same ones at once: they share the rows.
+//   each: rows of a target; kept: the paths of so many rows are kept; most: steps.
+extern "C" void solve(const T* targets, const T* conditions, const T* starts, T* best, T* miss, int32_t* reached,
+                      int32_t* steps, int8_t* status, T* path, int64_t* tally, int64_t rows, int64_t each, int64_t kept,
+                      int64_t most) {
   T lanes[COLUMNS][LANES], number[LANES], goes_on[LANES], code[LANES];
   int64_t row[LANES];
-  int64_t busy = 0;
+  int64_t next = 0, last = 0, busy = 0, evaluations = 0;
 
   const auto take_next = [&](int lane) {
-    row[lane] = first < last ? first++ : -1;
-    if (row[lane] < 0) return;
+    if (next == last) {
+      next = std::min(rows, __atomic_fetch_add(tally, TAKEN, __ATOMIC_RELAXED));
+      last = std::min(rows, next + TAKEN);
+    }
+    const int64_t at = row[lane] = next < last ? next++ : -1;
+    if (at < 0) return;
     busy++;
     number[lane] = 0;
-    for (int column = 0; column < COLUMNS; column++) lanes[column][lane] = columns[column * rows + row[lane]];
+    for (int column = 0; column < COLUMNS; column++) lanes[column][lane] = BEFORE[column];
+    const int64_t target = at / each;
+    for (int i = 0; i < OUTCOMES; i++) lanes[i][lane] = targets[target * OUTCOMES + i];
+    for (int i = 0; i < CONDITIONS; i++) lanes[OUTCOMES + i][lane] = conditions[target * CONDITIONS + i];
+    for (int i = 0; i < CONTROLS; i++)
+      lanes[FIRST_PLACE + i][lane] = lanes[BEST + i][lane] = starts[at * CONTROLS + i];
   };
   // A lane without a row does what another one does, so it never keeps the others waiting.
   const auto idle_along = [&] {
@@ -49,15 +62,18 @@ extern "C" void solve(T* columns, int64_t rows, int64_t first, int64_t last, int
       number[lane] += 1;
       if (at < 0) continue;
       if (at < kept)
-        for (int column = 0; column < PLACE; column++)
-          path[(step * kept + at) * PLACE + column] = lanes[FIRST_PLACE + column][lane];
+        for (int i = 0; i < PLACE; i++) path[(step * kept + at) * PLACE + i] = lanes[FIRST_PLACE + i][lane];
       if (goes_on[lane] != 0 && step < most) continue;
-      for (int column = 0; column < COLUMNS; column++) columns[column * rows + at] = lanes[column][lane];
-      steps[at] = T(step);
-      status[at] = code[lane];
+      for (int i = 0; i < CONTROLS; i++) best[at * CONTROLS + i] = lanes[BEST + i][lane];
+      miss[at] = lanes[MISS][lane];
+      reached[at] = int32_t(lanes[REACHED][lane]);
+      steps[at] = int32_t(step);
+      status[at] = int8_t(code[lane]);
+      evaluations += step + 1;
       busy--;
       take_next(lane);
     }
     if (busy && busy < before) idle_along();
   }
+  __atomic_fetch_add(tally + 1, evaluations, __ATOMIC_RELAXED);
 }

@@ -1,23 +1,26 @@
 // A whole solve of many rows, each in a thread of its own: a thread whose row has stopped takes the next one.
 //
-// STEP holds `apply`, one step of a row, and how many columns it takes and returns.
+// STEP: see `lanes.cpp`.
 
 #include "number.h"
 
-using Count = unsigned long long;
+using Count = long long;
 
-// Args:
-//   columns, most, steps, status, path, kept: see `lanes.cpp`.
-//   next: the first row that no thread has taken yet; 0 before.
-extern "C" __global__ void solve(T* columns, Count rows, Count most, T* steps, T* status, T* path, Count kept,
-                                 Count* next) {
+// Args: see `lanes.cpp`.
+extern "C" __global__ void solve(const T* targets, const T* conditions, const T* starts, T* best, T* miss, int* reached,
+                                 int* steps, signed char* status, T* path, unsigned long long* tally, Count rows,
+                                 Count each, Count kept, Count most) {
   V in[1 + COLUMNS], out[COLUMNS + 2];
-  Count row, step;
+  Count row, step, evaluations = 0;
   const auto take_next = [&] {
-    row = atomicAdd(next, Count(1));
+    row = Count(atomicAdd(tally, 1ull));
     step = 0;
     if (row >= rows) return;
-    for (int column = 0; column < COLUMNS; column++) in[1 + column] = V(columns[column * rows + row]);
+    for (int column = 0; column < COLUMNS; column++) in[1 + column] = V(BEFORE[column]);
+    const Count target = row / each;
+    for (int i = 0; i < OUTCOMES; i++) in[1 + i] = V(targets[target * OUTCOMES + i]);
+    for (int i = 0; i < CONDITIONS; i++) in[1 + OUTCOMES + i] = V(conditions[target * CONDITIONS + i]);
+    for (int i = 0; i < CONTROLS; i++) in[1 + FIRST_PLACE + i] = in[1 + BEST + i] = V(starts[row * CONTROLS + i]);
   };
 
   take_next();
@@ -27,15 +30,18 @@ extern "C" __global__ void solve(T* columns, Count rows, Count most, T* steps, T
     apply(in, out);
     for (int column = 0; column < COLUMNS; column++) in[1 + column] = out[column];
     if (row < kept)
-      for (int column = 0; column < PLACE; column++)
-        path[(step * kept + row) * PLACE + column] = out[FIRST_PLACE + column].x;
+      for (int i = 0; i < PLACE; i++) path[(step * kept + row) * PLACE + i] = out[FIRST_PLACE + i].x;
     if (out[COLUMNS].x != 0 && step < most) {
       step++;
       continue;
     }
-    for (int column = 0; column < COLUMNS; column++) columns[column * rows + row] = out[column].x;
-    steps[row] = T(step);
-    status[row] = out[COLUMNS + 1].x;
+    for (int i = 0; i < CONTROLS; i++) best[row * CONTROLS + i] = out[BEST + i].x;
+    miss[row] = out[MISS].x;
+    reached[row] = int(out[REACHED].x);
+    steps[row] = int(step);
+    status[row] = (signed char)(out[COLUMNS + 1].x);
+    evaluations += step + 1;
     take_next();
   }
+  if (evaluations > 0) atomicAdd(tally + 1, (unsigned long long)(evaluations));
 }

@@ -322,7 +322,7 @@ class _Writer:
         outputs, width = weight.shape
         if weight.numel() > _WIDEST:
             raise NotImplementedError(f"a layer of {weight.numel()} weights is too wide")
-        rows = [", ".join(_number(self._values[entry]) for entry in row) for row in weight.tolist()]
+        rows = [", ".join(write_number(self._values[entry]) for entry in row) for row in weight.tolist()]
         table = f"[{outputs}][{width}] = {{{', '.join(f'{{{row}}}' for row in rows)}}}"
         if table not in self._tables:
             self._tables[table] = f"v{next(self._names)}"
@@ -361,7 +361,7 @@ class _Writer:
         return self.number(name)
 
     def _literal(self, value: float) -> int:
-        text = ("ALL" if value else "NONE") if isinstance(value, bool) else f"V({_number(value)})"
+        text = ("ALL" if value else "NONE") if isinstance(value, bool) else f"V({write_number(value)})"
         number = self.number(text)
         self._values[number] = value
         return number
@@ -376,7 +376,8 @@ def _find_run(texts: list[str]) -> str | None:
     return None
 
 
-def _number(value: float) -> str:
+def write_number(value: float) -> str:
+    """A number in C++, to its last bit."""
     if math.isnan(value):
         return "T(NAN)"
     if math.isinf(value):

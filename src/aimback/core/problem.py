@@ -1,5 +1,6 @@
 """The question, the answer and the verdict: the small types every route and solver shares."""
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -94,7 +95,7 @@ class InverseProblem:
             )
         if not targets.is_floating_point():
             raise UserError(f"targets must be floating point, got {targets.dtype}")
-        if not (bool(torch.isfinite(targets).all()) and bool(torch.isfinite(conditions).all())):
+        if not (_is_finite(targets) and _is_finite(conditions)):
             raise UserError("targets and conditions must be finite; leave invalid rows out")
         if len(self.box) == 0:
             raise UserError("there is no control to solve for")
@@ -108,8 +109,13 @@ class InverseProblem:
                 f"starts must be (n_targets, n_starts, n_controls) for {expected[0]} targets and {expected[1]} "
                 f"controls, got {shape}"
             )
-        if not bool(torch.isfinite(self.starts).all()):
+        if not _is_finite(self.starts):
             raise UserError("starts must be finite")
+
+
+def _is_finite(numbers: Tensor) -> bool:
+    """Whether all of them are; their sum tells it in one pass, unless it overflows."""
+    return math.isfinite(numbers.sum().item()) or bool(torch.isfinite(numbers).all())
 
 
 @dataclass(frozen=True)
@@ -180,4 +186,6 @@ class Solution:
 
     def best(self) -> Tensor:
         """The start of each target that is ranked first, `(n_targets,)`."""
+        if self.costs is None:  # without sorting the others
+            return self.believed_miss.nan_to_num(nan=torch.inf).argmin(dim=-1)
         return self.ranking()[:, 0]

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from aimback.core.errors import OverBudgetError, is_out_of_memory
+from aimback.core.ledger import Counted
 from aimback.core.problem import History, InverseProblem, Linearised, Solution, StartStatus
 from aimback.solve.cma_es import CmaEs, evolve
 from aimback.solve.point import compute_miss
+from aimback.solve.program import Buffers, Program
 from aimback.solve.solver import Progress, Solver, Stepper
-from aimback.solve.step import Finish, Front, Iteration, NotCompilable, Program, count_arrived
+from aimback.solve.step import Finish, Front, Iteration, NotCompilable, count_arrived
 
 _ROWS = 65_536  # starts in flight at once: this bounds the memory, and more are no faster
 HISTORY_ROWS = 2048  # about so many starts, those of the first targets, keep their paths
@@ -60,7 +62,8 @@ def solve(
     if compiler is not None and problem.box.constraints is not None:
         raise NotCompilable("constraints among controls are kept by the interpreter")
     iteration = Iteration(forward, problem, cast("Stepper", solver))  # an isinstance check of a protocol is slow
-    program = None if compiler is None else compiler(iteration)
+    if compiler is not None:
+        return run_program(compiler(iteration), iteration, starts, kept, progress)
     size = max(1, _ROWS // each)
     blocks: list[Solution] = []
     arrived = first = 0
@@ -68,8 +71,6 @@ def solve(
     def run(rows: slice) -> Finish:
         front = _begin(iteration, starts, rows)
         paths = max(0, min(kept - first, len(front.unit) // each)) * each
-        if program is not None:
-            return program(front, solver.max_steps, paths)
         block = _Block(front, each, paths)
         for _ in block.steps(iteration):
             if progress is not None:
@@ -90,6 +91,35 @@ def solve(
         if progress is not None:
             progress(first, arrived)
     return _concatenate(blocks)
+
+
+def run_program(
+    program: Program, iteration: Iteration, starts: Tensor, kept: int, progress: Progress | None = None
+) -> Solution:
+    """Solve by a program, which needs memory for its answers and for nothing else.
+
+    Args:
+        starts: `(n_targets, n_starts, n_controls)`, inside the cube where that has walls.
+        kept: the paths of so many targets are kept.
+        progress: see `solve`; it is told whenever each thread has had `_ROWS` starts.
+    """
+    problem, (targets, each) = iteration.problem, starts.shape[:2]
+    buffers = Buffers.allocate(
+        problem.targets, problem.conditions, starts, iteration.solver.max_steps, min(kept, targets)
+    )
+    size = targets if progress is None else max(kept, _ROWS * torch.get_num_threads() // each)
+    tallies, arrived = [], 0
+    for first in range(0, targets, size):
+        last = min(first + size, targets)
+        part = buffers.of(first, last)
+        program(part)()
+        tallies.append(part.tally)
+        if progress is not None:
+            arrived += count_arrived(part.reached, each)
+            progress(last, arrived)
+    if isinstance(iteration.forward, Counted):
+        iteration.forward.count(int(torch.stack(tallies)[:, 1].sum()), gradients=True)
+    return buffers.read().to_solution(problem, each)
 
 
 def _begin(iteration: Iteration, starts: Tensor, rows: slice) -> Front:

@@ -51,6 +51,7 @@ def draw_evenly(targets: int, number: int, dimensions: int, generator: torch.Gen
     the high arc of a cannon have one nearby.
     """
     shape = (targets, dimensions, number)
-    strata = torch.rand(shape, generator=generator, dtype=torch.float64).argsort(dim=-1)
+    order = torch.rand(shape, generator=generator, dtype=torch.float64)
+    strata = order.argsort(dim=-1) if number > 1 else torch.zeros_like(order)
     within = torch.rand(shape, generator=generator, dtype=torch.float64)
     return ((strata + within) / number).transpose(1, 2).contiguous()

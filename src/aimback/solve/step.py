@@ -1,6 +1,6 @@
 """One step of every start: where to look, what is there, whether to go there, what to remember; and how it ends."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -179,7 +179,3 @@ class Finish:
 def count_arrived(reached: Tensor, starts: int) -> int:
     """Count the targets with a start that has come within the tolerance."""
     return int((reached >= 0).unflatten(0, (-1, starts)).any(-1).sum())
-
-
-# (rows before their first look, the most steps, the paths of so many rows are kept) -> where they have come to.
-Program = Callable[[Front, int, int], Finish]
