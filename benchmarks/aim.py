@@ -21,6 +21,7 @@ COMPARED = 10_000  # targets at which ratios are taken and answers are checked
 REFERENCE = "aimback, 1 start"
 GUIDED = "aimback, 1 start where the others start, quadratic"
 FASTEST = f"{GUIDED}, compiled"
+PREPARED = f"{GUIDED}, prepared, compiled"
 _ROUNDS = 5
 _PATIENCE = 8.0  # seconds a peer and a size
 _LEAST = 0.02  # seconds: shorter work is repeated within a round
@@ -53,6 +54,7 @@ PEERS = (
     Peer("aimback, 1 start, speed and angle", "aimback_direct", "both_controls"),
     Peer("aimback, 1 start, compiled", "aimback_direct", "compiled"),
     Peer(FASTEST, "aimback_direct", "compiled_guided"),
+    Peer(PREPARED, "aimback_direct", "prepared_guided"),
     Peer("aimback, 1 start, speed and angle, compiled", "aimback_direct", "compiled_both_controls"),
     Peer("JAX jit, joint Newton by hand", "jax_newton"),
     Peer("Numba, joint Newton by hand", "numba_newton"),

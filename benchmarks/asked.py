@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from benchmarks.aim import COMPARED, FASTEST, GUIDED, PEERS, Times, timed_side_by_side
+from benchmarks.aim import COMPARED, FASTEST, GUIDED, PEERS, PREPARED, Times, timed_side_by_side
 from benchmarks.rounds import ratio
 from benchmarks.tables import number, table
 from benchmarks.work import default_cannon, draw_work
@@ -34,6 +34,8 @@ WISHES = (
     Wish(FASTEST, _JAX, 1000, 1.2),
     Wish(FASTEST, _JAX, 100, 0.5),
     Wish(FASTEST, _JAX, 16, 0.5),
+    Wish(PREPARED, _JAX, 16, 1.5),
+    Wish(PREPARED, _JAX, 1, 2),
     Wish(GUIDED, _BRENTQ, COMPARED, 400),
 )
 
@@ -53,7 +55,7 @@ def asked_and_measured() -> str:
         ]
         for wish in WISHES
     ]
-    one = ", ".join(f"{label}: {number(1e3 * times[label].each(1))} ms" for label in (GUIDED, FASTEST))
+    one = ", ".join(f"{label}: {number(1e3 * times[label].each(1))} ms" for label in (GUIDED, FASTEST, PREPARED))
     return "\n\n".join(
         [
             "How many times as fast as a peer: the work and the peers of the first part, a target against a target. A "

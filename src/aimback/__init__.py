@@ -1,6 +1,6 @@
 """aimback: find the controls that make a simulator hit a target, by several routes, and compare them.
 
-`invert` and `compare` are for notebooks; they and PyTorch are imported when they are first asked for.
+`invert`, `prepare` and `compare` are for notebooks; they and PyTorch are imported when they are first asked for.
 """
 
 import importlib
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aimback.library.contest import compare
-    from aimback.library.inversion import invert
+    from aimback.library.inversion import invert, prepare
 
 __version__ = "0.1.0"
 
@@ -19,10 +19,14 @@ _PACKED, _CHECKOUT = Path(__file__).resolve().parent / "project", Path(__file__)
 HOME = _PACKED if _PACKED.is_dir() else _CHECKOUT
 __path__.append(str(HOME))
 
-__all__ = ["compare", "invert"]
+__all__ = ["compare", "invert", "prepare"]
 
 # By name, and not by an import: this package is below every room, and those are above it.
-_HOMES = {"compare": "aimback.library.contest", "invert": "aimback.library.inversion"}
+_HOMES = {
+    "compare": "aimback.library.contest",
+    "invert": "aimback.library.inversion",
+    "prepare": "aimback.library.inversion",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -59,6 +59,17 @@ class Status(IntEnum):
     BELIEVED = 8
 
 
+# What becomes of a target that is not hit, by how its best start has stopped.
+UNLESS_HIT = {
+    StartStatus.ARRIVED: Status.MISSED,
+    StartStatus.STALLED: Status.STALLED,
+    StartStatus.STEP_LIMIT: Status.STEP_LIMIT,
+    StartStatus.NO_EVENT: Status.NO_EVENT,
+    StartStatus.NOT_FINITE: Status.NOT_FINITE,
+    StartStatus.NOT_BEGUN: Status.STEP_LIMIT,
+}
+
+
 @dataclass(frozen=True)
 class InverseProblem:
     """Which controls inside `box` give the `targets` under the `conditions`?

@@ -56,6 +56,8 @@ class Targets:
 
     def once(self) -> tuple["Targets", Tensor]:
         """The rows without those that ask again what an earlier one asks, and for each row its place among them."""
+        if len(self) < 2:
+            return self, torch.arange(len(self))
         asked = torch.cat([self.targets, self.conditions], dim=1)
         _, group = torch.unique(asked, dim=0, return_inverse=True)
         rows = torch.arange(len(self))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.ledger import Ledger
-from aimback.core.problem import Solution, StartStatus, Status
+from aimback.core.problem import UNLESS_HIT, Solution, StartStatus, Status
 from aimback.data.exactness import FACTORS, Simulated, simulate_closely
 from aimback.data.targets import Targets
 from aimback.tasks.base import Task
@@ -15,15 +15,6 @@ from aimback.tasks.reach import find_unreachable
 
 # Re-simulated a target, the best-ranked first: as many as the published r_T looks at.
 CANDIDATES = 200
-
-_UNLESS_SOLVED = {
-    StartStatus.ARRIVED: Status.MISSED,
-    StartStatus.STALLED: Status.STALLED,
-    StartStatus.STEP_LIMIT: Status.STEP_LIMIT,
-    StartStatus.NO_EVENT: Status.NO_EVENT,
-    StartStatus.NOT_FINITE: Status.NOT_FINITE,
-    StartStatus.NOT_BEGUN: Status.STEP_LIMIT,
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ def judge(task: Task, targets: Targets, solution: Solution, truth: Simulated) ->
     believed = order_by_rank(solution.believed_miss, solution)[:, 0].double()
     stopped = order_by_rank(solution.start_status, solution)[:, 0]
 
-    status = torch.tensor([_UNLESS_SOLVED[start] for start in StartStatus])[stopped.long()]
+    status = torch.tensor([UNLESS_HIT[start] for start in StartStatus])[stopped.long()]
     status[_out_of_reach(task, valid, miss, believed)] = Status.UNREACHABLE
     status[torch.isinf(outcome).any(-1)] = Status.NO_EVENT
     status[torch.isnan(outcome).any(-1)] = Status.NOT_FINITE
@@ -109,7 +100,7 @@ def believe(task: Task, targets: Targets, solution: Solution) -> Answers:
     controls = order_by_rank(solution.controls, solution)[:, 0].double()
     believed = order_by_rank(solution.believed_miss, solution)[:, 0].double()
     stopped = order_by_rank(solution.start_status, solution)[:, 0]
-    status = torch.tensor([_UNLESS_SOLVED[start] for start in StartStatus])[stopped.long()]
+    status = torch.tensor([UNLESS_HIT[start] for start in StartStatus])[stopped.long()]
     hits, outside = believed <= task.tolerance, task.box.is_outside(controls)
     status[hits & ~outside] = Status.BELIEVED
     status[hits & outside] = Status.MISSED

@@ -1,25 +1,16 @@
 """One target or many, by one solver: the shortest way from a function to controls."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from aimback.core.checks import check_whole, quote
 from aimback.core.errors import UserError
-from aimback.core.ledger import Counted, Ledger
-from aimback.core.problem import Solution
-from aimback.core.randomness import make_generator
-from aimback.data.question import pose_problem
-from aimback.data.targets import Targets
-from aimback.evaluate.judge import judge, resimulate
+from aimback.core.ledger import Ledger
+from aimback.library.aim import Aim
 from aimback.library.answer import Answer
-from aimback.library.wish import Wish, read_wish
-from aimback.solve.cma_es import CmaEs
-from aimback.solve.levenberg_marquardt import LevenbergMarquardt
-from aimback.solve.multistart import solve
+from aimback.library.wish import read_wish
 from aimback.solve.solver import Solver
-from aimback.solve.starts import MOST_STARTS, Starts
+from aimback.solve.starts import MOST_STARTS
 from aimback.tasks.base import Task
 
 
@@ -64,27 +55,38 @@ def invert(
     if target is None:
         raise UserError("target: say what is wanted, a number or an array of them")
     wish = read_wish(f, controls, target, tolerance, conditions, outcomes, derivatives)
-    assert wish.targets is not None
-    ledger = Ledger(simulations=wish.probing)
-    forward = Counted(wish.task, ledger, simulates=True)
-    generator = partial(make_generator, seed, wish.name)
-    targets, again = wish.targets.only_valid().once()
-    problem, stream = pose_problem(
-        wish.task, targets, Starts(number=starts, drawn_from="box", until_solved=False), generator
-    )
-    began = time.perf_counter()
-    solution = solve(
-        forward, problem, chosen or (LevenbergMarquardt() if wish.has_derivatives else CmaEs()), stream
-    ).of(again)
-    seconds = time.perf_counter() - began
-    return judge_solution(wish, wish.targets, solution, ledger, seconds)
+    return Aim(wish, chosen, starts, seed).answer(wish, Ledger(simulations=wish.probing))
 
 
-def judge_solution(wish: Wish, targets: Targets, solution: Solution, ledger: Ledger, seconds: float) -> Answer:
-    """Simulate the best answer of each target again, on the ledger too, and decide what became of it."""
-    truth = resimulate(wish.task, targets, solution, candidates=1, ledger=ledger)
-    judged = judge(wish.task, targets, solution, truth)
-    return Answer(wish, targets, solution, judged, ledger, seconds)
+def prepare(
+    f: Task | Callable[..., Any],
+    controls: Mapping[str, Any] | None = None,
+    tolerance: float | None = None,
+    *,
+    conditions: Mapping[str, Any] | None = None,
+    outcomes: Mapping[str, Any] | Sequence[str] | str | None = None,
+    derivatives: str = "auto",
+    solver: Solver | str | None = None,
+    starts: int = 8,
+    seed: int = 0,
+    compile: bool = False,
+) -> Aim:
+    """Make an inversion ready once, to be asked again and again: `aim = prepare(...)`, then `aim(target)`.
+
+    Args:
+        conditions: by name a range, `(lower, upper)`, whose values are then given with each target; or a number.
+        compile: whether to compile the solver and f into one program, which takes some seconds: f must be in
+            operations of PyTorch. Then `aim.believe` answers in microseconds.
+
+    All else is as for `invert`, and so are the answers.
+
+    Raises:
+        UserError: in one line, what is wrong or missing, that f cannot be called so, or that it cannot be compiled.
+    """
+    check_whole(1, MOST_STARTS, starts=starts)
+    chosen = _choose_solver(solver)
+    wish = read_wish(f, controls, None, tolerance, conditions, outcomes, derivatives)
+    return Aim(wish, chosen, starts, seed, compile)
 
 
 def _choose_solver(solver: Solver | str | None) -> Solver | None:

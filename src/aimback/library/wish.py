@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -28,7 +28,7 @@ class Wish:
 
     Attributes:
         name: what to call it.
-        controls, outcomes: of the task, pinned controls too.
+        controls, outcomes: of the task, pinned controls too; conditions: those that are given under each target.
         targets: None where none are given.
         is_single: whether one target was asked for, and not a row of them.
         findings: None of a task that was made before.
@@ -38,6 +38,7 @@ class Wish:
     name: str
     controls: Sequence[Quantity]
     outcomes: Sequence[Quantity]
+    conditions: Sequence[Quantity]
     targets: Targets | None
     is_single: bool
     findings: Findings | None
@@ -50,6 +51,22 @@ class Wish:
     @property
     def has_derivatives(self) -> bool:
         return self.findings is None or self.findings.derivatives != "none"
+
+    def ask(self, targets: Any, conditions: Mapping[str, Any] | None) -> "Wish":
+        """The same task, asked for other targets.
+
+        Args:
+            conditions: by name, an array with a value for each target, or a number that is the same for all.
+
+        Raises:
+            UserError: what is given is no such thing, or a condition is missing.
+        """
+        wanted, is_single = _read_wanted(targets, self.outcomes)
+        values = {}
+        for name, given in (conditions or {}).items():
+            value = _to_tensor(given, f"conditions.{name}")
+            values[str(name)] = value.expand(len(wanted)) if value.ndim == 0 else value
+        return replace(self, targets=_join(wanted, self.conditions, values), is_single=is_single)
 
 
 def read_wish(
@@ -83,13 +100,14 @@ def read_wish(
     results = [one.quantity for one in read_outcomes(node["outcomes"])]
     # What is wrong with the targets is said before the first call, which may take long.
     wanted, is_single = _read_wanted(targets, results) if targets is not None else (None, False)
-    inputs = read_quantities(given, "conditions")
-    asked = None if wanted is None else _join(wanted, [one for one in inputs if one.value is None], values)
+    varied = [one for one in read_quantities(given, "conditions") if one.value is None]
+    asked = None if wanted is None else _join(wanted, varied, values)
     # A network is evaluated, and in float64: of a copy, so that the user's own stays as it is.
     function = copy.deepcopy(f) if isinstance(f, nn.Module) else f
     findings = _make(node, function).probe()
     task = _make(complete(node, findings), function)
-    return Wish(task, _name(f), read_quantities(node["controls"], "controls"), results, asked, is_single, findings)
+    own = read_quantities(node["controls"], "controls")
+    return Wish(task, _name(f), own, results, varied, asked, is_single, findings)
 
 
 def _make(node: Mapping[str, Any], function: Callable[..., Any]) -> DescribedTask:
@@ -108,7 +126,7 @@ def _read_task(task: Task, *given: Any) -> Wish:
     own, results = _list_quantities(task.conditions), _list_quantities(task.outcomes)
     wanted, is_single = _read_wanted(targets, results) if targets is not None else (None, False)
     asked = None if wanted is None else _join(wanted, own, values)
-    return Wish(task, type(task).__name__, _list_quantities(task.box), results, asked, is_single, None)
+    return Wish(task, type(task).__name__, _list_quantities(task.box), results, own, asked, is_single, None)
 
 
 def _list_quantities(box: Box) -> list[Quantity]:

@@ -55,15 +55,12 @@ def solve(
     starts = problem.starts if solver.boundary is not None else problem.box.keep_inside(problem.starts)
     each = starts.shape[1]
     kept = max(1, HISTORY_ROWS // each)
-    if isinstance(solver, CmaEs):
-        if compiler is not None:
-            raise NotCompilable("cma_es is a library's own code")
-        return evolve(forward, problem, solver, starts, kept, generator, progress)
-    if compiler is not None and problem.box.constraints is not None:
-        raise NotCompilable("constraints among controls are kept by the interpreter")
-    iteration = Iteration(forward, problem, cast("Stepper", solver))  # an isinstance check of a protocol is slow
     if compiler is not None:
-        return run_program(compiler(iteration), iteration, starts, kept, progress)
+        iteration, program = make_program(forward, problem, solver, compiler)
+        return _run_program(program, iteration, starts, kept, progress)
+    if isinstance(solver, CmaEs):
+        return evolve(forward, problem, solver, starts, kept, generator, progress)
+    iteration = Iteration(forward, problem, cast("Stepper", solver))  # an isinstance check of a protocol is slow
     size = max(1, _ROWS // each)
     blocks: list[Solution] = []
     arrived = first = 0
@@ -93,7 +90,23 @@ def solve(
     return _concatenate(blocks)
 
 
-def run_program(
+def make_program(
+    forward: Linearised, problem: InverseProblem, solver: Solver, compiler: Callable[[Iteration], Program]
+) -> tuple[Iteration, Program]:
+    """Compile all steps of a solver for problems that differ from this one in what is asked and in their starts.
+
+    Raises:
+        NotCompilable: see `solve`.
+    """
+    if isinstance(solver, CmaEs):
+        raise NotCompilable("cma_es is a library's own code")
+    if problem.box.constraints is not None:
+        raise NotCompilable("constraints among controls are kept by the interpreter")
+    iteration = Iteration(forward, problem, cast("Stepper", solver))
+    return iteration, compiler(iteration)
+
+
+def _run_program(
     program: Program, iteration: Iteration, starts: Tensor, kept: int, progress: Progress | None = None
 ) -> Solution:
     """Solve by a program, which needs memory for its answers and for nothing else.

@@ -1,7 +1,7 @@
 """A compiled solve: what it reads, and where it puts what it finds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,9 +58,16 @@ class Buffers:
         """The part for some of the targets, with a tally of its own; paths are those of the very first ones."""
         each = self.starts.shape[1]
         rows = slice(first * each, last * each)
-        return Buffers(
-            *(part[first:last] for part in (self.targets, self.conditions, self.starts)),
-            *(part[rows] for part in (self.best, self.miss, self.reached, self.steps, self.status)),
+        return replace(
+            self,
+            targets=self.targets[first:last],
+            conditions=self.conditions[first:last],
+            starts=self.starts[first:last],
+            best=self.best[rows],
+            miss=self.miss[rows],
+            reached=self.reached[rows],
+            steps=self.steps[rows],
+            status=self.status[rows],
             path=self.path if first == 0 else self.path[:, :0],
             tally=torch.zeros_like(self.tally),
         )
