@@ -2,10 +2,13 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +17,32 @@ import pytest
 import torch
 
 import aimback
+from aimback.compile.compiler import Compiler
 from aimback.core.errors import UserError
 from aimback.core.ledger import Ledger
+from aimback.core.problem import InverseProblem, Status
+from aimback.data.targets import Targets
+from aimback.evaluate.judge import believe
 from aimback.library.answer import Answer
 from aimback.runtime.project import ROOT
 from aimback.solve.gauss_newton import GaussNewton
+from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+from aimback.solve.multistart import solve
+from aimback.solve.step import NotCompilable
+from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
+NO_COMPILER = shutil.which("g++") is None and shutil.which("clang++") is None
+needs_compiler = pytest.mark.skipif(NO_COMPILER, reason="there is no C++ compiler")
 G = 9.81
 CONTROLS = {"v": (1, 10), "t": (0.1, 1.4)}
 SMALL = ["data.examples=400", "data.targets=12", "training.max_epochs=3", "surrogate.hidden_width=8"]
 SMALL += ["hybrid.targets=64", "hybrid.validation_targets=16", "hybrid.max_epochs=2", "starts.number=2"]
+
+
+def unoptimised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile in a tenth of the time."""
+    monkeypatch.setattr("aimback.library.aim.Compiler", partial(Compiler, optimise=False))
 
 
 def in_numpy(v: Any, t: Any) -> Any:
@@ -37,6 +55,10 @@ def in_floats(v: float, t: float) -> float:
 
 def in_torch(v: Any, t: Any) -> Any:
     return v**2 * torch.sin(2 * t) / G
+
+
+def in_duals(v: Any, t: Any) -> Any:
+    return v * v * torch.sin(2 * t) / G
 
 
 def of_one_tensor(v: Any, t: Any) -> Any:
@@ -263,3 +285,81 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert space["many"].status.tolist() == ["solved", "solved", "solved", "stalled"]
     assert space["found"].winner == "direct"
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_compiler
+def test_a_handle_gives_the_bits_of_a_solve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From starts beyond the box and on its corners too, to targets within reach and beyond."""
+    unoptimised(monkeypatch)
+    task, solver = CannonDrag(), LevenbergMarquardt()
+    generator = torch.Generator().manual_seed(1)
+    conditions = task.conditions.sample(200, generator)
+    targets = 1.3 * task(task.box.sample(200, generator), conditions)
+    unit = torch.rand(200, 3, 2, generator=generator, dtype=torch.float64) * 1.4 - 0.2
+    aim = aimback.prepare(task, solver=solver, starts=3, compile=True)
+    handle, problem = aim._handle, InverseProblem(targets, conditions, task.box, task.distance, unit)
+    assert handle is not None
+    solution = solve(task, problem, solver, generator, compiler=aim._compiler)
+    for rows in (slice(0, 1), slice(7, 23), slice(0, 200)):
+        found = handle.believe(targets[rows].numpy(), conditions[rows].numpy(), unit[rows].numpy())
+        best = solution.best()[rows, None]
+        np.testing.assert_array_equal(found.controls, solution.controls[rows].take_along_dim(best[..., None], 1)[:, 0])
+        np.testing.assert_array_equal(found.believed_miss, solution.believed_miss[rows].gather(1, best)[:, 0])
+    asked = Targets(targets, conditions, torch.zeros(200), ("",) * 200)
+    assert found.status.tolist() == believe(task, asked, solution).status.tolist()
+    assert {Status.BELIEVED, Status.STALLED} <= set(found.status.tolist())
+
+
+@needs_compiler
+def test_what_is_prepared_answers_as_invert_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    unoptimised(monkeypatch)
+    once = aimback.invert(CannonDrag(), target=[3.0, 4.0, 90.0], conditions={"wind": np.array([0.0, 1.0, -1.0])})
+    aim, compiled = (aimback.prepare(CannonDrag(), compile=compile) for compile in (False, True))
+    wind = {"wind": [0.0, 1.0, -1.0]}
+    for prepared in (aim, compiled):
+        for _ in range(2):
+            answer = prepared([3.0, 4.0, 90.0], wind)
+            assert answer.status.tolist() == once.status.tolist()
+            np.testing.assert_allclose(answer.controls["angle"][:2], once.controls["angle"][:2], rtol=1e-6)
+            assert answer.ledger.gradients < answer.simulations
+    np.testing.assert_array_equal(aim([3.0, 4.0, 90.0], wind).controls["angle"], once.controls["angle"])
+    believed = compiled.believe([3.0, 4.0, 90.0], wind["wind"])
+    np.testing.assert_array_equal(believed.controls[:, 1], compiled([3.0, 4.0, 90.0], wind).controls["angle"])
+    starts = np.full((3, 2, 2), 0.7)
+    begun = compiled([3.0, 4.0, 90.0], wind, starts)
+    np.testing.assert_array_equal(
+        compiled.believe([3.0, 4.0, 90.0], wind["wind"], starts).controls[:, 0], begun.controls["speed"]
+    )
+
+
+@needs_compiler
+def test_what_is_not_finite_is_an_invalid_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    unoptimised(monkeypatch)
+    aim = aimback.prepare(in_duals, CONTROLS, 0.01, starts=2, compile=True)
+    whole = aim.believe([3.0, 4.0, 5.0])
+    found = aim.believe([3.0, math.nan, 5.0])
+    assert [Status(code) for code in found.status] == [Status.BELIEVED, Status.INVALID_INPUT, Status.BELIEVED]
+    assert np.isnan(found.controls[1]).all() and np.isnan(found.believed_miss[1])
+    np.testing.assert_array_equal(found.controls[[0, 2]], whole.controls[[0, 2]])
+    starts = np.full((1, 1, 2), math.inf)
+    assert aim.believe([3.0], None, starts).status.tolist() == [Status.INVALID_INPUT]
+    assert aim([3.0, math.nan]).status.tolist() == ["solved", "invalid_input"]
+    for wrong in ([[3.0, 4.0]], [[3.0], [4.0]] * 2 + [[5.0, 6.0]], ["three"]):
+        with pytest.raises(UserError, match="targets: must be"):
+            aim.believe(wrong)
+    with pytest.raises(UserError, match="prepare with compile=True"):
+        aimback.prepare(in_torch, CONTROLS, 0.01).believe([3.0])
+    with pytest.raises(NotCompilable, match=r"compile: .*dual: TypeError"):
+        aimback.prepare(in_torch, CONTROLS, 0.01, compile=True)
+
+
+@needs_compiler
+def test_threads_share_a_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    unoptimised(monkeypatch)
+    aim = aimback.prepare(in_duals, CONTROLS, 1e-6, starts=1, compile=True)
+    targets = [np.full(40, 1 + number / 3) for number in range(12)]
+    alone = [aim.believe(one).controls for one in targets]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            for one, expected in zip(pool.map(aim.believe, targets), alone, strict=True):
+                np.testing.assert_array_equal(one.controls, expected)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from aimback.compile.compiler import Compiler
+from aimback.core.checks import quote
 from aimback.core.errors import UserError
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem
@@ -47,6 +48,8 @@ class Aim:
         self._starts = Starts(number=starts, drawn_from="box", until_solved=False)
         self._generator = partial(make_generator, seed, wish.name)
         self._drawn = torch.empty(0, starts, len(wish.task.box), dtype=torch.float64)
+        self._lower = wish.task.box.lower.numpy()
+        self._width = wish.task.box.upper.numpy() - self._lower
         self._compiler: Callable[[Iteration], Program] | None = None
         self._handle: Handle | None = None
         if compile:
@@ -96,16 +99,18 @@ class Aim:
             starts: where to begin instead, `(n_targets, n_starts, n_controls)`, in the units of the controls.
 
         Raises:
-            UserError: it is not compiled, or shapes do not fit.
+            UserError: it is not compiled, shapes do not fit, or something is no number.
         """
         if self._handle is None:
             raise UserError("believe: only a program is so quick; prepare with compile=True")
-        box = self.wish.task.box
+        try:
+            targets = np.atleast_1d(np.asarray(targets, dtype=np.float64))
+        except (TypeError, ValueError):
+            raise UserError(f"targets: must be numbers, got {quote(targets)}") from None
         if starts is None:
-            unit = self._draw(len(np.atleast_1d(targets)))
+            unit = self._draw(len(targets))
         else:
-            lower = box.lower.numpy()
-            unit = (np.asarray(starts, dtype=np.float64) - lower) / (box.upper.numpy() - lower)
+            unit = (np.asarray(starts, dtype=np.float64) - self._lower) / self._width
         return self._handle.believe(targets, conditions, unit)
 
     def _draw(self, count: int) -> Any:
@@ -121,7 +126,8 @@ def _compile_task(wish: Wish, solver: Solver) -> tuple[Iteration, Program]:
     """For this process alone: a user's function may be another one in the next, and nobody could tell."""
     task = wish.task
     if not task.compiles:
-        raise NotCompilable("compile: the function is not in operations of PyTorch that dual numbers know")
+        reasons = () if wish.findings is None else wish.findings.reasons
+        raise NotCompilable(f"compile: it is not in operations that can be written out: {'; '.join(reasons)}")
     nothing = torch.zeros(1, len(task.outcomes) + len(task.conditions), dtype=torch.float64)
     asked = nothing[:, : len(task.outcomes)], nothing[:, len(task.outcomes) :]
     problem = InverseProblem(*asked, task.box, task.distance, task.box.to_unit(task.box.lower)[None, None])

@@ -61,6 +61,7 @@ class Wish:
         Raises:
             UserError: what is given is no such thing, or a condition is missing.
         """
+        _check_mapping(conditions)
         wanted, is_single = _read_wanted(targets, self.outcomes)
         values = {}
         for name, given in (conditions or {}).items():
@@ -115,18 +116,14 @@ def _make(node: Mapping[str, Any], function: Callable[..., Any]) -> DescribedTas
     return DescribedTask(description, node["controls"], node["outcomes"], node["conditions"], function=function)
 
 
-def _read_task(task: Task, *given: Any) -> Wish:
-    controls, targets, tolerance, conditions, outcomes = given
+def _read_task(task: Task, *arguments: Any) -> Wish:
+    controls, targets, tolerance, conditions, outcomes = arguments
     for name, value in (("controls", controls), ("tolerance", tolerance), ("outcomes", outcomes)):
         if value is not None:
             raise UserError(f"{name}: is the task's own; leave it out")
-    values, fixed = _split_conditions(conditions)
-    if fixed and targets is not None:
-        raise UserError(f"conditions.{next(iter(fixed))}: give its value under each target, as an array")
-    own, results = _list_quantities(task.conditions), _list_quantities(task.outcomes)
-    wanted, is_single = _read_wanted(targets, results) if targets is not None else (None, False)
-    asked = None if wanted is None else _join(wanted, own, values)
-    return Wish(task, type(task).__name__, _list_quantities(task.box), results, own, asked, is_single, None)
+    own, results, given = (_list_quantities(box) for box in (task.box, task.outcomes, task.conditions))
+    wish = Wish(task, type(task).__name__, own, results, given, None, False, None)
+    return wish if targets is None else wish.ask(targets, conditions)
 
 
 def _list_quantities(box: Box) -> list[Quantity]:
@@ -157,8 +154,7 @@ def _list_outcomes(
 
 def _split_conditions(conditions: Mapping[str, Any] | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Values under each target by name, and all conditions as a config has them: one range for all the values."""
-    if conditions is not None and not isinstance(conditions, Mapping):
-        raise UserError(f"conditions: {_RANGES}, or values; got {quote(conditions)}")
+    _check_mapping(conditions)
     values, described = {}, {}
     for name, given in (conditions or {}).items():
         node = dict(given) if isinstance(given, Mapping) else {}
@@ -178,6 +174,11 @@ def _split_conditions(conditions: Mapping[str, Any] | None) -> tuple[dict[str, T
                 raise UserError(f"conditions.{name}: values from {low:g} to {high:g}, the range is {node['range']}")
         described[str(name)] = node
     return values, described
+
+
+def _check_mapping(conditions: Any) -> None:
+    if conditions is not None and not isinstance(conditions, Mapping):
+        raise UserError(f"conditions: {_RANGES}, or values; got {quote(conditions)}")
 
 
 def _is_range(given: Any) -> bool:

@@ -1,5 +1,6 @@
 """A solve made ready once, for many calls of few targets each."""
 
+import math
 import threading
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ class _Room:
         like = iteration.problem.targets
         widths = like.shape[1], iteration.problem.conditions.shape[1], shape[1] * len(iteration.problem.box)
         ends = np.cumsum([shape[0] * width for width in widths])
-        # What is read is in one piece, so that one product of it tells whether all of it is finite.
+        # What is read is in one piece, so that its sum tells whether all of it is finite.
         flat = torch.zeros(int(ends[-1]), dtype=like.dtype)
         asked = [
             part.unflatten(0, (shape[0], width))
@@ -48,7 +49,7 @@ class _Room:
         ]
         starts = asked[2].unflatten(1, (shape[1], -1))
         buffers = Buffers.allocate(asked[0], asked[1], starts, iteration.solver.max_steps, 0)
-        self.flat, self.nothing = flat.numpy(), np.zeros(len(flat), dtype=flat.numpy().dtype)
+        self.flat = flat
         self.targets, self.conditions, self.starts = asked[0].numpy(), asked[1].numpy(), starts.numpy()
         self.best, self.tally = buffers.best, buffers.tally.numpy()
         self.miss, self.reached, self.status = (
@@ -75,6 +76,7 @@ class Handle:
         if iteration.solver.boundary is not None or iteration.problem.targets.device.type != "cpu":
             raise UserError("a handle is for solvers that keep to the box, on the CPU")
         self._iteration, self._program = iteration, program
+        self._bounds = iteration.problem.box.bounds(iteration.problem.targets)
         self._own = threading.local()
 
     def believe(self, targets: Any, conditions: Any, starts: Any) -> Believed:
@@ -96,15 +98,18 @@ class Handle:
         _fill(room.targets, targets, "targets")
         if conditions is not None or room.conditions.size:
             _fill(room.conditions, conditions, "conditions")
-        bad = None if room.flat.dot(room.nothing) == 0 else _blank(room)
-        np.clip(room.starts, 0, 1, out=room.starts)
+        bad = None if math.isfinite(room.flat.sum().item()) else _blank(room)
+        np.maximum(room.starts, 0, out=room.starts)
+        np.minimum(room.starts, 1, out=room.starts)
         room.run()
         iteration, each = self._iteration, array.shape[1]
         if isinstance(iteration.forward, Counted):
             iteration.forward.count(int(room.tally[1]), gradients=True)
-        controls = iteration.problem.box.from_unit(room.best).numpy()
+        # As `Box.from_unit`: torch interpolates from the nearer end, so exactly at both.
+        controls = torch.lerp(*self._bounds, room.best).numpy()
         miss = room.miss * iteration.problem.distance.span
-        code = np.where(room.reached >= 0, np.int8(StartStatus.ARRIVED), room.status)
+        room.status[room.reached >= 0] = StartStatus.ARRIVED
+        code = room.status
         if each > 1:
             table = miss.reshape(-1, each)
             rows = np.arange(0, len(miss), each) + np.nan_to_num(table, nan=np.inf).argmin(1)
