@@ -25,6 +25,7 @@ PARTS = {
     "break_even": ("When a surrogate pays", "break_even_by_price"),
     "jacobian": ("Value and Jacobian in one pass, cannon_drag, one thread", "jacobian_against_forward"),
     "work_precision": ("Error, time and memory by number of steps, cannon_drag, one thread", "precision_by_steps"),
+    "lorenz": ("Many Lorenz systems at once, with and without derivatives", "solved_side_by_side"),
     "training": ("Training through Lightning, the default network, batch 1024, one thread", "training_against_loader"),
     "kernels": ("What a GPU would run, compiled without one", "kernels_by_task"),
     "pipeline": ("The default pipeline", "pipeline_by_the_clock"),
