@@ -141,6 +141,14 @@ def test_operations(dtype: torch.dtype) -> None:
     checked(functions, a[tame], b[tame], rtol=2 * rounding, atol=4 * rounding)
 
 
+@pytest.mark.slow
+def test_operations_in_half_as_wide_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("this processor has no wider ones")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    test_operations(torch.float64)
+
+
 def halvings(a: Tensor, b: Tensor) -> list[Tensor]:
     """Loops within loops, each row for as long as it takes: how often `a` is halved to fall below 1, and twice that."""
 
