@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from aimback.compile.cpu import Cpu
 from aimback.compile.cuda import find_gpu
@@ -207,10 +207,15 @@ def _name_program(key: str, path: Path) -> str:
 
 @contextlib.contextmanager
 def _silence_torch() -> Iterator[None]:
-    """Hold back what torch's modules log of each other, and their advice to programmers."""
+    """Hold back what torch's modules log of each other, and their advice to programmers.
+
+    To know of each operation which line of Python it comes from would take a fifth of the time of a trace.
+    """
     loggers = [logging.getLogger(name) for name in ("torch._inductor", "torch.export", "torch._export", "torch.fx")]
     levels = [logger.level for logger in loggers]
+    lines = getattr(fx.config, "do_not_emit_stack_traces", False)  # an older torch does not look at it
     try:
+        fx.config.do_not_emit_stack_traces = True
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
@@ -219,5 +224,6 @@ def _silence_torch() -> Iterator[None]:
                 warnings.simplefilter("ignore", category)
             yield
     finally:
+        fx.config.do_not_emit_stack_traces = lines
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
