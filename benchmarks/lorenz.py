@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
 from benchmarks.ensemble import BETA, DURATION, LARGEST_RHO, SIGMA, START, STEPS, Array, Integrate, spread_rho
-from benchmarks.rounds import in_turns, one_core, ratio
+from benchmarks.rounds import in_turns, one_core, ratio, spread
 from benchmarks.tables import number, table
 
 PUBLISHED = Path(__file__).with_name("lorenz_published.csv")
@@ -116,7 +116,7 @@ def _compare(peers: Sequence[Peer], systems: int, rounds: int) -> str:
             [
                 label,
                 number(len(given[label])),
-                number(1e-6 / statistics.median(each[label])),
+                spread([1e-6 / one for one in each[label]]),
                 ratio(each, label, peers[0].label),
                 f"{value_error:.1e}",
                 "" if tangent_error is None else f"{tangent_error:.1e}",
