@@ -49,7 +49,7 @@ def main() -> None:
         body = measured if isinstance(measured, str) else "\n".join(f"- {row}" for row in measured)
         # Read only now: another part may have been measured meanwhile.
         sections = _written()
-        sections[title] = f"## {title}\n\n{body}\n\nMeasured at commit {_commit()}.\n"
+        sections[title] = f"## {title}\n\n{body}\n\nMeasured at commit {_commit()} on {_processor()}.\n"
         print(sections[title], flush=True)
         parts = [sections[heading] for heading, _ in PARTS.values() if heading in sections]
         PAGE.write_text("\n".join([_about(), *parts]), encoding="utf-8", newline="\n")
@@ -72,7 +72,7 @@ def _about() -> str:
     return (
         "# Speed\n\nWritten by `python -m benchmarks`. Rivals run in turns; a ratio is the median over the rounds, "
         "with its range. Shared machines drift: trust the ratios, not the times.\n\n"
-        f"{_processor()}, {torch.get_num_threads()} thread on one core; "
+        f"{torch.get_num_threads()} thread on one core; "
         f"Python {platform.python_version()}, {versions}.\n"
     )
 
