@@ -1,6 +1,7 @@
 // As many rows at once as there are lanes in two registers of a CPU core.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 
