@@ -18,8 +18,9 @@ from aimback.core.problem import InverseProblem, Solution, StartStatus
 from aimback.solve.adam import Adam
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.gradient_descent import GradientDescent
-from aimback.solve.levenberg_marquardt import LevenbergMarquardt, _find_damped_step
+from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.point import Point
 from aimback.solve.solver import Memory, Solver
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
@@ -238,7 +239,10 @@ def test_damped_step_solves_its_normal_equations(outcomes: int, controls: int) -
     jacobian = torch.randn(6, outcomes, controls, generator=seeded(), dtype=T)
     residual = torch.randn(6, outcomes, generator=seeded(1), dtype=T)
     damping = torch.rand(6, generator=seeded(2), dtype=T) + 0.01
-    step = _find_damped_step(jacobian, residual, damping)
+    residual = 1e-3 * residual  # so that the step ends inside the box
+    middle = torch.full((6, controls), 0.5, dtype=T)
+    proposed, _ = LevenbergMarquardt().propose(Point(middle, residual, jacobian), (damping, damping), 1)
+    step = proposed - middle
     # The gradient of |r + J d|^2 + damping |d|^2 vanishes.
     left = residual + (jacobian @ step[..., None])[..., 0]
     gradient = (jacobian.transpose(1, 2) @ left[..., None])[..., 0] + damping[:, None] * step

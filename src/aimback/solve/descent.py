@@ -1,6 +1,6 @@
 """What descending solvers share: a step that keeps to the box, and what it must bring to be taken."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,10 +10,13 @@ from aimback.solve.point import Point
 from aimback.solve.rowwise import dot, largest, some, total
 
 _WORTH = 0.1  # of the fall along the gradient
+# Controls up to which a traced program has the search for the held ones written out; a loop of more is shorter text
+# and ends as soon as none of the rows has met a bound.
+_WRITTEN_OUT = 4
 _ENOUGH = 1e-4  # share of the promised decrease, Nocedal & Wright (2006), (3.4) and algorithm 4.1
 
 
-def step_inside(point: Point, step: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def step_inside(point: Point, step: Callable[..., Tensor], given: Sequence[Tensor] = ()) -> Tensor:
     """Where a solver's step ends inside the box, `(rows, n_controls)`, exactly on the bounds that it meets.
 
     A control on its bound whose descent would lead through it is held from the first. A control that
@@ -22,18 +25,29 @@ def step_inside(point: Point, step: Callable[[Tensor, Tensor], Tensor]) -> Tenso
 
     Args:
         point: where the step begins.
-        step: `(moved, free) -> (rows, n_controls)`, the best move of the `free` controls where the others
+        step: `(moved, free, *given) -> (rows, n_controls)`, the best move of the `free` controls where the others
             have moved by `moved` (0 for the free ones); its values for the others are not looked at.
+        given: all that it knows of the rows: a loop of a traced program sees no other tensor.
     """
-    unit = point.unit
-    free = point.downhill != 0
-    end = there = unit
-    for _ in range(unit.shape[1]):
-        there = torch.where(free, unit + step(end - unit, free), end)
+
+    def turn(there: Tensor, end: Tensor, free: Tensor, unit: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        there = torch.where(free, unit + step(end - unit, free, *given), end)
         inside = there.clamp(0, 1)
-        hits = there != inside
-        end = torch.where(hits, inside, end)
-        free = free & ~hits
+        hits = free & (there != inside)
+        return there, torch.where(hits, inside, end), free & ~hits, hits
+
+    unit = there = end = point.unit
+    free = point.downhill != 0
+    if torch.compiler.is_compiling() and unit.shape[1] > _WRITTEN_OUT:
+        there, end, free, _ = torch.ops.higher_order.while_loop(
+            lambda *tensors: tensors[3].any(),
+            lambda there, end, free, hits, *given: turn(there, end, free, *given),
+            (unit.clone(), unit.clone(), free, torch.ones_like(free)),
+            (unit, *given),
+        )
+        return torch.where(free, there, end)
+    for _ in range(unit.shape[1]):
+        there, end, free, hits = turn(there, end, free, unit, *given)
         # The rows without a hit would be given the same step again.
         if not torch.compiler.is_compiling() and not bool(hits.any()):
             break

@@ -41,23 +41,22 @@ class GaussNewton(Solver):
         return (torch.full_like(point.unit[:, 0], self.length),)
 
     def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
-        (length,) = memory
-
-        def least(moved: Tensor, free: Tensor) -> Tensor:
-            return minimum_norm_step(point.jacobian * free[:, None, :], _predict(point, moved), length)
-
-        return step_inside(point, least), memory
+        return step_inside(point, _step_least, (point.residual, point.jacobian, *memory)), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         (length,) = memory
-        promised = point.loss - total(_predict(point, trial.unit - point.unit).square())
+        promised = point.loss - total(_predict(point.residual, point.jacobian, trial.unit - point.unit).square())
         better, still = judge_decrease(point, trial, promised)
         return better, still, (adapt_length(point, trial, promised, better, length),)
 
 
-def _predict(point: Point, moved: Tensor) -> Tensor:
+def _step_least(moved: Tensor, free: Tensor, residual: Tensor, jacobian: Tensor, length: Tensor) -> Tensor:
+    return minimum_norm_step(jacobian * free[:, None, :], _predict(residual, jacobian, moved), length)
+
+
+def _predict(residual: Tensor, jacobian: Tensor, moved: Tensor) -> Tensor:
     """The linear model of the residual after a move, `(rows, n_outcomes)`."""
-    return point.residual + dot(point.jacobian, moved[:, None, :])
+    return residual + dot(jacobian, moved[:, None, :])
 
 
 def minimum_norm_step(jacobian: Tensor, residual: Tensor, length: Tensor) -> Tensor:

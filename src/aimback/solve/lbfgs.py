@@ -47,13 +47,8 @@ class Lbfgs(Solver):
 
     def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
         moves, turns, share = memory
-        gradient, length = point.gradient, _first_length(point)
-
-        def lower(_: Tensor, free: Tensor) -> Tensor:
-            seen = free[:, None, :]
-            return -_times_inverse(moves * seen, turns * seen, torch.where(free, gradient, 0.0), length)
-
-        end = step_inside(point, lower)
+        gradient = point.gradient
+        end = step_inside(point, _step_lower, (moves, turns, gradient, _first_length(point)))
         # A control that would climb to its bound, to make room for others, stays: what is left leads downhill.
         climbs = ((end <= 0) | (end >= 1)) & (gradient * (end - point.unit) > 0)
         end = torch.where(climbs, point.unit, end)
@@ -69,6 +64,11 @@ class Lbfgs(Solver):
         moves = torch.where(kept, torch.cat([moves[:, 1:], move[:, None, :]], dim=1), moves)
         turns = torch.where(kept, torch.cat([turns[:, 1:], turn[:, None, :]], dim=1), turns)
         return better, still, (moves, turns, share)
+
+
+def _step_lower(moved: Tensor, free: Tensor, moves: Tensor, turns: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
+    seen = free[:, None, :]
+    return -_times_inverse(moves * seen, turns * seen, torch.where(free, gradient, 0.0), length)
 
 
 def _is_curved(moves: Tensor, turns: Tensor) -> Tensor:

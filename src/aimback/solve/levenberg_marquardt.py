@@ -8,7 +8,7 @@ from torch import Tensor
 from aimback.core.checks import check_positive
 from aimback.solve.descent import step_inside
 from aimback.solve.point import Point
-from aimback.solve.rowwise import dot, largest, solve_systems, total
+from aimback.solve.rowwise import dot, largest, solve_positive, total
 from aimback.solve.solver import Memory, Solver
 
 _FIRST_GROWTH = 2.0
@@ -44,15 +44,11 @@ class LevenbergMarquardt(Solver):
         return damping, torch.full_like(damping, _FIRST_GROWTH)
 
     def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
-        damping, _ = memory
-        jacobian = point.jacobian
-
-        def step_of(moved: Tensor, free: Tensor) -> Tensor:
-            # What the controls on their bounds have not done is left to the free ones.
-            left = point.residual + dot(jacobian, moved[:, None, :])
-            return _find_damped_step(jacobian * free[:, None, :], left, damping)
-
-        return step_inside(point, step_of), memory
+        damping, jacobian = memory[0], point.jacobian
+        if point.residual.shape[1] <= point.unit.shape[1]:
+            return step_inside(point, _step_shortest, (point.residual, jacobian, damping)), memory
+        square = dot(jacobian[:, :, :, None], jacobian[:, :, None, :], 1)
+        return step_inside(point, _step_squared, (0.5 * point.gradient, square, damping)), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         damping, growth = memory
@@ -71,21 +67,29 @@ class LevenbergMarquardt(Solver):
         return better, still, (damping, growth)
 
 
-def _find_damped_step(jacobian: Tensor, residual: Tensor, damping: Tensor) -> Tensor:
-    """The minimiser of |r + J d|^2 + damping |d|^2, `(rows, n_controls)`.
+def _step_shortest(moved: Tensor, free: Tensor, residual: Tensor, jacobian: Tensor, damping: Tensor) -> Tensor:
+    """Minimise by J'(JJ' + damping)^-1, which is the smaller system where there are no more outcomes than controls."""
+    # What the controls on their bounds have not done is left to the free ones.
+    left = residual + dot(jacobian, moved[:, None, :])
+    jacobian = jacobian * free[:, None, :]
+    matrix = dot(jacobian[:, :, None, :], jacobian[:, None, :, :])
+    matrix = _damp(matrix, damping, total(total(jacobian.square())))
+    return -dot(jacobian, solve_positive(matrix, left)[:, :, None], 1)
 
-    Damping below the square root of the rounding error of J J' would leave a singular one, as of two
+
+def _step_squared(moved: Tensor, free: Tensor, slope: Tensor, square: Tensor, damping: Tensor) -> Tensor:
+    """Minimise by (J'J + damping)^-1 J', of which J'J and J'r stay the same whichever controls are held."""
+    left = slope + dot(square, moved[:, None, :])
+    matrix = torch.where(free[:, :, None] & free[:, None, :], square, 0.0)
+    size = total(matrix.reshape(-1, free.shape[1] ** 2)[:, :: free.shape[1] + 1])  # the diagonal
+    return -solve_positive(_damp(matrix, damping, size), torch.where(free, left, 0.0))
+
+
+def _damp(matrix: Tensor, damping: Tensor, size: Tensor) -> Tensor:
+    """Add the damping to the diagonal.
+
+    Damping below the square root of the rounding error of the matrix would leave a singular one, as of two
     outcomes and a single free control, to rounding noise.
     """
-    outcomes, controls = jacobian.shape[1:]
-    least = torch.finfo(damping.dtype).eps ** 0.5 * total(total(jacobian.square()))
-    damping = torch.maximum(damping, least)
-    if outcomes <= controls:
-        gram = dot(jacobian[:, :, None, :], jacobian[:, None, :, :])
-        return -dot(jacobian, solve_systems(_damp(gram, damping), residual)[:, :, None], 1)
-    gram = dot(jacobian[:, :, :, None], jacobian[:, :, None, :], 1)
-    return -solve_systems(_damp(gram, damping), dot(jacobian, residual[:, :, None], 1))
-
-
-def _damp(matrix: Tensor, damping: Tensor) -> Tensor:
+    damping = torch.maximum(damping, torch.finfo(damping.dtype).eps ** 0.5 * size)
     return matrix + damping[:, None, None] * torch.eye(matrix.shape[-1]).to(matrix)

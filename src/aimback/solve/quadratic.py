@@ -57,32 +57,13 @@ class Quadratic(Solver):
 
     def propose(self, point: Point, memory: Memory, step: int) -> tuple[Tensor, Memory]:
         length, curvature = memory
-
-        def nearest(moved: Tensor, free: Tensor) -> Tensor:
-            residual, slope = _predict(point, curvature, moved)
-            sign = torch.sign(residual)
-            # From here on the model of the miss, over the free controls.
-            miss = residual.abs()
-            slope = torch.where(free, sign[:, None] * slope, 0.0)
-            bend = sign[:, None, None] * curvature
-            ahead = _unit(-slope)
-            fall, arch = _parabola(slope, bend, ahead)
-            summit = _unit(-_solve_free(bend, slope, free))
-            its_fall, its_arch = _parabola(slope, bend, summit)
-            climbs = (fall.square() < 2 * arch * miss) & (its_fall > _CLIMBS * fall) & (its_arch > 0)
-            ahead = torch.where(climbs[:, None], summit, ahead)
-            fall, arch = torch.where(climbs, its_fall, fall), torch.where(climbs, its_arch, arch)
-            # The nearer root, written so that it does not cancel and a straight line is no exception.
-            inside = fall.square() - 2 * arch * miss
-            far = torch.where(inside >= 0, 2 * miss / (fall + inside.clamp(min=0).sqrt()), fall / arch)
-            return ahead * torch.where(fall > 0, torch.minimum(far, length), 0.0)[:, None]
-
-        return step_inside(point, nearest), memory
+        given = point.residual[:, 0], point.jacobian[:, 0], curvature, length
+        return step_inside(point, _step_nearest, given), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         length, curvature = memory
         moved = trial.unit - point.unit
-        foretold, slope = _predict(point, curvature, moved)
+        foretold, slope = _predict(point.residual[:, 0], point.jacobian[:, 0], curvature, moved)
         promised = point.loss - foretold.square()
         better, still = judge_decrease(point, trial, promised)
         length = adapt_length(point, trial, promised, better, length)
@@ -95,11 +76,32 @@ class Quadratic(Solver):
         return better, still, (length, torch.where(sound, curvature + change, curvature))
 
 
-def _predict(point: Point, curvature: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+def _step_nearest(
+    moved: Tensor, free: Tensor, residual: Tensor, slope: Tensor, curvature: Tensor, length: Tensor
+) -> Tensor:
+    residual, slope = _predict(residual, slope, curvature, moved)
+    sign = torch.sign(residual)
+    # From here on the model of the miss, over the free controls.
+    miss = residual.abs()
+    slope = torch.where(free, sign[:, None] * slope, 0.0)
+    bend = sign[:, None, None] * curvature
+    ahead = _unit(-slope)
+    fall, arch = _parabola(slope, bend, ahead)
+    summit = _unit(-_solve_free(bend, slope, free))
+    its_fall, its_arch = _parabola(slope, bend, summit)
+    climbs = (fall.square() < 2 * arch * miss) & (its_fall > _CLIMBS * fall) & (its_arch > 0)
+    ahead = torch.where(climbs[:, None], summit, ahead)
+    fall, arch = torch.where(climbs, its_fall, fall), torch.where(climbs, its_arch, arch)
+    # The nearer root, written so that it does not cancel and a straight line is no exception.
+    inside = fall.square() - 2 * arch * miss
+    far = torch.where(inside >= 0, 2 * miss / (fall + inside.clamp(min=0).sqrt()), fall / arch)
+    return ahead * torch.where(fall > 0, torch.minimum(far, length), 0.0)[:, None]
+
+
+def _predict(residual: Tensor, slope: Tensor, curvature: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
     """The model's residual `(rows,)` and its gradient `(rows, n_controls)` after a move."""
-    slope = point.jacobian[:, 0]
     turned = _times(curvature, moved)
-    return point.residual[:, 0] + dot(slope + 0.5 * turned, moved), slope + turned
+    return residual + dot(slope + 0.5 * turned, moved), slope + turned
 
 
 def _parabola(slope: Tensor, bend: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
