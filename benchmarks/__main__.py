@@ -19,6 +19,7 @@ import torch
 PARTS = {
     "aim": ("Aiming, side by side with what a user could take instead", "aimed_side_by_side"),
     "asked": ("Asked and measured", "asked_and_measured"),
+    "franka": ("Inverse kinematics of a Franka arm, beside the published figures", "solved_beside_published"),
     "floor": ("Where the time of a solve goes", "time_by_part"),
     "memory": ("Time and memory by number of targets", "memory_by_targets"),
     "inversion": ("Inverting the surrogate: second order against Adam", "second_order_against_adam"),
