@@ -18,6 +18,7 @@ import torch
 
 import aimback
 from aimback.compile.compiler import Compiler
+from aimback.compile.cpu import Cpu
 from aimback.core.errors import UserError
 from aimback.core.ledger import Ledger
 from aimback.core.problem import InverseProblem, Status
@@ -42,7 +43,7 @@ SMALL += ["hybrid.targets=64", "hybrid.validation_targets=16", "hybrid.max_epoch
 
 def unoptimised(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile in a tenth of the time."""
-    monkeypatch.setattr("aimback.library.aim.Compiler", partial(Compiler, optimise=False))
+    monkeypatch.setattr("aimback.library.aim.Compiler", partial(Compiler, backend=Cpu(optimise=False)))
 
 
 def in_numpy(v: Any, t: Any) -> Any:

@@ -46,14 +46,17 @@ EACH_OF_TWO(DECLARE)
 #undef DECLARE
 }
 
+// In a long program GCC would call each of them.
+#define INLINE __attribute__((always_inline)) inline
+
 namespace {
 
 struct V {
   Register a, b;
 
   V() = default;
-  explicit V(SCALAR x) : a(x - Register{}), b(a) {}
-  V(Register a, Register b) : a(a), b(b) {}
+  INLINE explicit V(SCALAR x) : a(x - Register{}), b(a) {}
+  INLINE V(Register a, Register b) : a(a), b(b) {}
 
   static constexpr int size() { return 2 * BYTES / sizeof(SCALAR); }
   static V loadu(const SCALAR* from, int64_t count = size()) {
@@ -63,35 +66,35 @@ struct V {
   }
   void store(SCALAR* to, int64_t count = size()) const { std::memcpy(to, this, count * sizeof(SCALAR)); }
   // `y` where the mask is set.
-  static V blendv(const V& x, const V& y, const V& mask) {
+  INLINE static V blendv(const V& x, const V& y, const V& mask) {
     return {Bits(mask.a) ? y.a : x.a, Bits(mask.b) ? y.b : x.b};
   }
 
 #define DEFINE(NAME, BOUND) \
-  V NAME() const { return {SLEEF(NAME, BOUND)(a), SLEEF(NAME, BOUND)(b)}; }
+  INLINE V NAME() const { return {SLEEF(NAME, BOUND)(a), SLEEF(NAME, BOUND)(b)}; }
   EACH_OF_ONE(DEFINE)
 #undef DEFINE
 #define DEFINE(NAME, BOUND) \
-  V NAME(const V& y) const { return {SLEEF(NAME, BOUND)(a, y.a), SLEEF(NAME, BOUND)(b, y.b)}; }
+  INLINE V NAME(const V& y) const { return {SLEEF(NAME, BOUND)(a, y.a), SLEEF(NAME, BOUND)(b, y.b)}; }
   EACH_OF_TWO(DEFINE)
 #undef DEFINE
 #define DEFINE(NAME, WAY) \
-  V NAME() const { return {ROUND(a, WAY | _MM_FROUND_NO_EXC), ROUND(b, WAY | _MM_FROUND_NO_EXC)}; }
+  INLINE V NAME() const { return {ROUND(a, WAY | _MM_FROUND_NO_EXC), ROUND(b, WAY | _MM_FROUND_NO_EXC)}; }
   DEFINE(ceil, _MM_FROUND_TO_POS_INF)
   DEFINE(floor, _MM_FROUND_TO_NEG_INF)
   DEFINE(round, _MM_FROUND_TO_NEAREST_INT)
   DEFINE(trunc, _MM_FROUND_TO_ZERO)
 #undef DEFINE
-  V sqrt() const { return {INTRINSIC(sqrt)(a), INTRINSIC(sqrt)(b)}; }
-  V neg() const { return {-a, -b}; }
-  V abs() const {
+  INLINE V sqrt() const { return {INTRINSIC(sqrt)(a), INTRINSIC(sqrt)(b)}; }
+  INLINE V neg() const { return {-a, -b}; }
+  INLINE V abs() const {
     const Bits sign = Bits(-Register{});
     return {Register(Bits(a) & ~sign), Register(Bits(b) & ~sign)};
   }
 };
 
 #define DEFINE(SIGN) \
-  inline V operator SIGN(const V& x, const V& y) { return {Register(x.a SIGN y.a), Register(x.b SIGN y.b)}; }
+  INLINE V operator SIGN(const V& x, const V& y) { return {Register(x.a SIGN y.a), Register(x.b SIGN y.b)}; }
 DEFINE(+)
 DEFINE(-)
 DEFINE(*)
@@ -104,7 +107,7 @@ DEFINE(>)
 DEFINE(>=)
 #undef DEFINE
 #define DEFINE(SIGN)                                                                 \
-  inline V operator SIGN(const V& x, const V& y) {                                   \
+  INLINE V operator SIGN(const V& x, const V& y) {                                   \
     return {Register(Bits(x.a) SIGN Bits(y.a)), Register(Bits(x.b) SIGN Bits(y.b))}; \
   }
 DEFINE(&)
@@ -112,20 +115,20 @@ DEFINE(|)
 DEFINE(^)
 #undef DEFINE
 
-inline V fmadd(const V& x, const V& y, const V& z) {
+INLINE V fmadd(const V& x, const V& y, const V& z) {
   return {INTRINSIC(fmadd)(x.a, y.a, z.a), INTRINSIC(fmadd)(x.b, y.b, z.b)};
 }
 
 // The instructions return their second number where either is NaN.
-inline V maximum(const V& x, const V& y) {
+INLINE V maximum(const V& x, const V& y) {
   return V::blendv({INTRINSIC(max)(x.a, y.a), INTRINSIC(max)(x.b, y.b)}, x, x != x);
 }
 
-inline V minimum(const V& x, const V& y) {
+INLINE V minimum(const V& x, const V& y) {
   return V::blendv({INTRINSIC(min)(x.a, y.a), INTRINSIC(min)(x.b, y.b)}, x, x != x);
 }
 
-inline V clamp(const V& x, const V& least, const V& greatest) { return minimum(maximum(x, least), greatest); }
+INLINE V clamp(const V& x, const V& least, const V& greatest) { return minimum(maximum(x, least), greatest); }
 
 inline bool some(const V& mask) {
 #if defined(CPU_CAPABILITY_AVX512)
