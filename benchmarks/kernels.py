@@ -9,13 +9,14 @@ import yaml
 
 from aimback.compile.compiler import write_solve
 from aimback.compile.cuda import compile_kernel, read_version
+from aimback.core.errors import UserError
 from aimback.core.problem import InverseProblem, Linearised
 from aimback.learn.surrogate import Surrogate
 from aimback.runtime.project import ROOT
 from aimback.settings.build import build
 from aimback.settings.learning import Architecture
 from aimback.solve.solver import Stepper
-from aimback.solve.step import Iteration, NotCompilable
+from aimback.solve.step import Iteration
 from aimback.tasks.base import Task
 from aimback.workflow.defaults import read_defaults
 from benchmarks.tables import number, table
@@ -57,7 +58,7 @@ def _measure(name: str, solver_name: str, forward: Linearised, task: Task, solve
     began = time.perf_counter()
     try:
         step = write_solve(Iteration(forward, problem, solver))
-    except NotCompilable:
+    except UserError:  # not a solver for this task, or one that only the interpreter has
         return []
     traced = time.perf_counter() - began
     rows = []

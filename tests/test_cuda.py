@@ -23,6 +23,7 @@ from aimback.core.box import Box, make_axis
 from aimback.core.problem import InverseProblem, StartStatus
 from aimback.runtime.project import ROOT
 from aimback.settings.build import build
+from aimback.solve.gauss_newton import GaussNewton
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.quadratic import Quadratic
@@ -177,6 +178,10 @@ def assert_compiles(task: Task, solver: Solver, cards: tuple[str, ...] = CARDS) 
 def test_every_solver_compiles_on_every_task(name: str, solver: Solver) -> None:
     task = read_task(name)
     if isinstance(solver, Quadratic) and len(task.outcomes) > 1:
+        return
+    if isinstance(solver, GaussNewton) and len(task.outcomes) > 2:
+        with pytest.raises(NotCompilable, match="svd"):
+            assert_compiles(task, solver)
         return
     assert_compiles(task, solver, CARDS if name != "trebuchet" else CARDS[1:])
 
