@@ -14,6 +14,7 @@ from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem, StartStatus
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.program import Buffers
 from aimback.solve.step import Iteration
 from aimback.tasks.franka import Franka
 from benchmarks.rounds import in_turns, one_core, ratio, spread
@@ -131,9 +132,8 @@ def _first_descent(work: _Work, compiler: Compiler) -> Callable[[], object]:
     task = work.task
     middle = torch.full((TARGETS, len(task.box)), 0.5, dtype=torch.float64)
     problem = InverseProblem(work.targets, work.none, task.box, task.distance, middle[:, None])
-    iteration = Iteration(task, problem, work.solver)
-    program = compiler(iteration)
-    return lambda: program(iteration.begin(work.targets, work.none, middle), work.solver.max_steps, 0)
+    program = compiler(Iteration(task, problem, work.solver))
+    return program(Buffers.allocate(work.targets, work.none, middle[:, None], work.solver.max_steps, 0))
 
 
 def _errors(task: Franka, targets: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:

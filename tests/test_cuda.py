@@ -15,6 +15,7 @@ from problems import pose
 from test_compiled import SOLVERS, Torn, Toss, asked, finish, needs_compiler, network, solved
 from test_tasks import TASKS
 
+from aimback.compile import compiler as compiled
 from aimback.compile import cuda
 from aimback.compile.compiler import Compiler, write_solve
 from aimback.compile.cpu import Cpu, build_library
@@ -134,6 +135,7 @@ def test_a_kernel_is_kept_for_the_next_time(gpu: Cuda, tmp_path: Path, monkeypat
         raise AssertionError("compiled anew")
 
     monkeypatch.setattr(cuda, "compile_kernel", refuse)
+    compiled._PROGRAMS.clear()  # as in another process
     Compiler(tmp_path / "kept", "", gpu)(iteration)
     for other in (Cuda(PROCESSOR, "sm_01", 2), Cpu()):
         with pytest.raises(AssertionError, match="compiled anew"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from aimback.compile import compiler, cpu
+from aimback.compile import compiler
 from aimback.compile.compiler import Compiler
 from aimback.compile.cpu import Cpu
 from aimback.core.problem import InverseProblem
@@ -105,7 +105,7 @@ def _fork(iteration: Iteration, place: Path, whole: bytes, expected: torch.Tenso
 
         Cpu.build = write
         compiler.write_solve = lambda _: ""
-        cpu._load.cache_clear()  # the parent's
+        compiler._PROGRAMS.clear()  # the parent's
         code = 0 if torch.equal(_answer(iteration, place), expected) else 2
     except NotCompilable:
         code = 3

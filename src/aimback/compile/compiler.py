@@ -34,6 +34,7 @@ from aimback.solve.step import Front, Iteration, NotCompilable
 log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parent.parent
+_PROGRAMS: dict[tuple[Path, str, torch.device], Program] = {}  # that this process has loaded
 
 
 class Backend(Protocol):
@@ -75,8 +76,16 @@ class Compiler:
         """
         if isinstance(iteration.forward, Counted):
             iteration = replace(iteration, forward=iteration.forward.forward)
-        backend = self.backend or find_backend(iteration.problem.targets.device)
+        device = iteration.problem.targets.device
+        backend = self.backend or find_backend(device)
         key = self._name_solve(iteration, backend)
+        place = self.folder, key, device
+        if place not in _PROGRAMS:
+            _PROGRAMS[place] = self._load_or_make(iteration, backend, key)
+        return _PROGRAMS[place]
+
+    def _load_or_make(self, iteration: Iteration, backend: Backend, key: str) -> Program:
+        """Load what an earlier process has kept, or compile and keep it."""
         for kept in self.folder.glob(f"{key}-*{backend.suffix}"):
             with contextlib.suppress(OSError):  # unreadable, or on a disk whose files may not be executed
                 if kept.stem == _name_program(key, kept):  # damaged machine code is not to be run

@@ -126,7 +126,6 @@ def build_library(frame: Path, step: str, dtype: torch.dtype, path: Path, optimi
         raise NotCompilable(f"{Path(compiler).name} fails: {said[0].strip()}")
 
 
-@functools.cache
 def _load(path: Path) -> Callable[..., None]:
     """Load a program, which takes addresses in the order of `Buffers`, and four numbers, see `lanes.cpp`.
 
