@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import re
 import subprocess
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,6 +150,23 @@ def test_a_driver_that_fails_is_said_in_words(gpu: Cuda, tmp_path: Path, monkeyp
     iteration = Iteration(CannonVacuum(), asked(CannonVacuum(), 10), LevenbergMarquardt())
     with pytest.raises(NotCompilable, match="cannot be made or loaded: cuModuleLoadData .* fails with status 200"):
         Compiler(tmp_path, "", gpu)(iteration)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("task", [CannonDrag(), RoboticArm()], ids=["a flight", "an arm"])
+def test_a_card_gives_the_answers_of_the_interpreter(task: Task, tmp_path: Path) -> None:
+    problem, solver = asked(task, 2000), LevenbergMarquardt()
+    parts = {name: getattr(problem, name).to("cuda") for name in ("targets", "conditions", "starts")}
+    plain, spent = solved(task, problem, solver, None)
+    fast, spent_there = solved(task, replace(problem, **parts), solver, Compiler(tmp_path, ""))
+    (kept,) = tmp_path.glob("*.cubin")
+    assert kept.read_bytes().startswith(b"\x7fELF")
+    same = fast.start_status.cpu() == plain.start_status
+    assert float(same.double().mean()) > 0.99
+    hit = same & (plain.start_status == StartStatus.ARRIVED)
+    apart = (fast.controls.cpu() - plain.controls).abs().amax(-1)[hit]
+    assert float((apart < 1e-7).double().mean()) > 0.99
+    assert spent_there.simulations == pytest.approx(spent.simulations, rel=0.02)
 
 
 def read_task(name: str) -> Task:
