@@ -31,7 +31,7 @@ def plot_speed(name: str, speeds: Mapping[str, Mapping[int, float]]) -> str:
                 others += 1
             axes.plot(list(points), list(points.values()), line, marker=mark, color=colour, label=peer, lw=width)
         axes.set(xscale="log", yscale="log", xlabel="targets asked for at once", ylabel="targets a second")
-        axes.set_title("cannon_drag, unknown angle, one thread, compilation not counted")
+        axes.set_title("cannon_drag, unknown angle, one thread, compilation not counted", loc="left")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
     return f"![Targets a second against the number of targets](figures/{name})"
 
