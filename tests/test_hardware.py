@@ -60,3 +60,5 @@ def test_a_file_of_targets_counts_by_its_lines(tmp_path: Path, monkeypatch: pyte
         file.write_text("100,0\n" * lines)
         asked = settings.model_copy(update={"targets": file})
         assert choose_device(asked, "optimise", "cannon_drag", "direct") == device
+    file.unlink()
+    assert choose_device(asked, "optimise", "cannon_drag", "direct") == CPU
