@@ -25,6 +25,8 @@ from benchmarks.work import default_cannon, draw_work, hits
 
 _SIZES = (100, 10_000, 1_000_000, 10_000_000)
 _ROUNDS = 5
+_SPAN = float(CannonDrag().outcomes.upper - CannonDrag().outcomes.lower)
+_DISTANCE = Distance((2 * PRECISION * _SPAN,), 2 * PRECISION * _SPAN, _SPAN)
 
 
 def measure(device: torch.device) -> str:
@@ -85,14 +87,11 @@ def _solve(
     first_angle: Tensor,
     compiler: Compiler | None,
 ) -> Tensor:
-    span = float(CannonDrag().outcomes.upper - CannonDrag().outcomes.lower)
-    tolerance = 2 * PRECISION * span
     controls = first_angle[:, None]
     if len(forward.box) == 2:
         controls = torch.stack([torch.full_like(first_angle, 0.9 * cannon.speed), first_angle], dim=-1)
     starts = forward.box.to_unit(controls)[:, None]
-    distance = Distance((tolerance,), tolerance, span)
-    problem = InverseProblem(targets[:, None], wind[:, None], forward.box, distance, starts)
+    problem = InverseProblem(targets[:, None], wind[:, None], forward.box, _DISTANCE, starts)
     return solve(forward, problem, solver, torch.Generator(), compiler=compiler).controls[:, 0]
 
 

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,7 +34,6 @@ from aimback.solve.step import Front, Iteration, NotCompilable
 log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parent.parent
-_PROGRAMS: dict[tuple[Path, str, torch.device], Program] = {}  # that this process has loaded
 
 
 class Backend(Protocol):
@@ -66,6 +65,9 @@ class Compiler:
     folder: Path
     about: str
     backend: Backend | None = None
+    _programs: dict[tuple[str, torch.device], Program] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __call__(self, iteration: Iteration) -> Program:
         """Compile the steps, which takes some seconds the first time, or load them in milliseconds.
@@ -79,10 +81,9 @@ class Compiler:
         device = iteration.problem.targets.device
         backend = self.backend or find_backend(device)
         key = self._name_solve(iteration, backend)
-        place = self.folder, key, device
-        if place not in _PROGRAMS:
-            _PROGRAMS[place] = self._load_or_make(iteration, backend, key)
-        return _PROGRAMS[place]
+        if (key, device) not in self._programs:
+            self._programs[key, device] = self._load_or_make(iteration, backend, key)
+        return self._programs[key, device]
 
     def _load_or_make(self, iteration: Iteration, backend: Backend, key: str) -> Program:
         """Load what an earlier process has kept, or compile and keep it."""

@@ -68,10 +68,8 @@ class Cpu:
 def _bind(solve: Callable[..., None], buffers: Buffers) -> Callable[[], None]:
     """Have threads share the rows; no row's bits depend on which others it travels with, as long as none of them
     asks for the sine of an astronomical angle: that takes all its neighbours the long way round."""
-    rows, (looks, kept) = len(buffers.steps), buffers.path.shape[:2]
-    threads = max(1, min(torch.get_num_threads(), rows // _SHARE))
-    places = [getattr(buffers, field.name).data_ptr() for field in fields(buffers)]
-    arguments = (*places, rows, buffers.starts.shape[1], kept, looks - 1)
+    threads = max(1, min(torch.get_num_threads(), len(buffers.steps) // _SHARE))
+    arguments = buffers.list_arguments()
 
     def run() -> None:
         buffers.tally.zero_()
@@ -127,7 +125,7 @@ def build_library(frame: Path, step: str, dtype: torch.dtype, path: Path, optimi
 
 
 def _load(path: Path) -> Callable[..., None]:
-    """Load a program, which takes addresses in the order of `Buffers`, and four numbers, see `lanes.cpp`.
+    """Load a program, which takes what `Buffers.list_arguments` lists.
 
     Raises:
         OSError: it cannot be loaded.

@@ -10,7 +10,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
@@ -72,18 +72,14 @@ class Cuda:
         return functools.partial(self._bind, kernel, max(1, blocks.value) * self.processors)
 
     def _bind(self, kernel: ctypes.c_void_p, most_blocks: int, buffers: Buffers) -> Callable[[], None]:
-        rows, (looks, kept) = len(buffers.steps), buffers.path.shape[:2]
         # No more threads than run at once: they share the rows among themselves.
-        blocks = min(most_blocks, math.ceil(rows / _THREADS))
-        places = [ctypes.c_void_p(getattr(buffers, field.name).data_ptr()) for field in fields(buffers)]
-        numbers = [ctypes.c_int64(number) for number in (rows, buffers.starts.shape[1], kept, looks - 1)]
-        values = [*places, *numbers]
-        arguments = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        blocks = min(most_blocks, math.ceil(len(buffers.steps) / _THREADS))
+        values = [ctypes.c_int64(value) for value in buffers.list_arguments()]
         sizes = [ctypes.c_uint(size) for size in (blocks, 1, 1, _THREADS, 1, 1, 0)]
 
         def run() -> None:
-            assert values  # which the arguments point at
             buffers.tally.zero_()
+            arguments = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
             with torch.cuda.device(self.device):
                 stream = ctypes.c_void_p(torch.cuda.current_stream(self.device).cuda_stream)
                 _call(_load_driver().cuLaunchKernel, kernel, *sizes, stream, arguments, None)

@@ -18,7 +18,10 @@ def choose_device(settings: Settings, stage: str, name: str, route: str = "") ->
     Args:
         name: of the task; route: of the route, where the stage has a turn for each.
     """
-    return settings.hardware.device(_count_operations(settings, stage, name, route))
+    hardware = settings.hardware
+    if hardware.accelerator != "auto" or not torch.cuda.is_available():
+        return hardware.device()
+    return hardware.device(_count_operations(settings, stage, name, route))
 
 
 def find_devices(settings: Settings) -> set[torch.device]:

@@ -56,6 +56,13 @@ class _Room:
             part.numpy() for part in (buffers.miss, buffers.reached, buffers.status)
         )
         self.run = program(buffers)
+        self.shape = shape
+
+
+class _Own(threading.local):
+    """What each thread has for itself."""
+
+    room: _Room | None = None
 
 
 class Handle:
@@ -77,7 +84,7 @@ class Handle:
             raise UserError("a handle is for solvers that keep to the box, on the CPU")
         self._iteration, self._program = iteration, program
         self._bounds = iteration.problem.box.bounds(iteration.problem.targets)
-        self._own = threading.local()
+        self._own = _Own()
 
     def believe(self, targets: Any, conditions: Any, starts: Any) -> Believed:
         """Find controls for targets, and tell what the forward map itself says of them.
@@ -121,9 +128,10 @@ class Handle:
 
     def _find_room(self, shape: tuple[int, int]) -> _Room:
         """The buffers of this thread; those of the last call, if it was of the same shape."""
-        if getattr(self._own, "shape", None) != shape:
-            self._own.room, self._own.shape = _Room(self._iteration, self._program, shape), shape
-        return self._own.room  # type: ignore[no-any-return]
+        room = self._own.room
+        if room is None or room.shape != shape:
+            room = self._own.room = _Room(self._iteration, self._program, shape)
+        return room
 
 
 def _fill(place: npt.NDArray[Any], values: Any, name: str) -> None:

@@ -16,7 +16,7 @@ from aimback.solve.solver import Progress, Solver, Stepper
 from aimback.solve.step import Finish, Front, Iteration, NotCompilable, count_arrived
 
 _ROWS = 65_536  # starts in flight at once: this bounds the memory, and more are no faster
-_CPUS_OF_A_GPU = 64  # it has some 10^5 rows in flight, and is to wait for nobody meanwhile
+_ROWS_OF_A_GPU = 4_194_304  # many times what it has in flight, so that it seldom waits to report its progress
 HISTORY_ROWS = 2048  # about so many starts, those of the first targets, keep their paths
 
 
@@ -115,14 +115,14 @@ def _run_program(
     Args:
         starts: `(n_targets, n_starts, n_controls)`, inside the cube where that has walls.
         kept: the paths of so many targets are kept.
-        progress: see `solve`; it is told whenever each thread has had `_ROWS` starts, or a GPU as many as fill it.
+        progress: see `solve`; it is told whenever each thread has had `_ROWS` starts, or a GPU `_ROWS_OF_A_GPU`.
     """
     problem, (targets, each) = iteration.problem, starts.shape[:2]
     buffers = Buffers.allocate(
         problem.targets, problem.conditions, starts, iteration.solver.max_steps, min(kept, targets)
     )
-    workers = torch.get_num_threads() if buffers.steps.device.type == "cpu" else _CPUS_OF_A_GPU
-    size = targets if progress is None else max(kept, _ROWS * workers // each)
+    rows = _ROWS * torch.get_num_threads() if buffers.steps.device.type == "cpu" else _ROWS_OF_A_GPU
+    size = targets if progress is None else max(kept, rows // each)
     tallies, arrived = [], 0
     for first in range(0, targets, size):
         last = min(first + size, targets)

@@ -1,7 +1,7 @@
 """A compiled solve: what it reads, and where it puts what it finds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -71,6 +71,13 @@ class Buffers:
             path=self.path if first == 0 else self.path[:, :0],
             tally=torch.zeros_like(self.tally),
         )
+
+    def list_arguments(self) -> list[int]:
+        """What a program is called with: where each of these lies, in their order; how many rows there are, rows a
+        target and rows whose paths are kept; and the most steps."""
+        places = [getattr(self, field.name).data_ptr() for field in fields(self)]
+        looks, kept = self.path.shape[:2]
+        return [*places, len(self.steps), self.starts.shape[1], kept, looks - 1]
 
     def read(self) -> Finish:
         """What a program has found."""
