@@ -1,6 +1,7 @@
 """Train the hybrid route's network through the simulator: from a target straight to controls."""
 
 import dataclasses
+import functools
 import json
 
 import torch
@@ -8,10 +9,14 @@ import torch
 from aimback.core.files import write_table, write_text
 from aimback.core.ledger import Ledger
 from aimback.data.dataset import simulate
+from aimback.data.identity import identify
 from aimback.data.targets import Targets, draw_targets
 from aimback.learn.proposer import Proposer
 from aimback.tasks.base import Task
+from aimback.workflow.solving import compile_for
 from aimback.workflow.stage import Job, stage
+
+_LOOKS_A_START = 8  # that a descent takes, about
 
 
 @stage
@@ -27,7 +32,8 @@ def main(job: Job) -> None:
         count = hybrid.targets + hybrid.validation_targets
         targets = draw_targets(task, count, job.generator("targets of the proposer"), device, dtype, ledger)
         ledger.training_examples = ledger.simulations
-        proposer, history, lost = train_proposer(
+        train = functools.partial(
+            train_proposer,
             task,
             targets,
             hybrid,
@@ -37,6 +43,11 @@ def main(job: Job) -> None:
             dtype,
             job.checkpoints,
         )
+        # What a compiled solve is for the other stages, a compiled look at all proposals of an epoch is here.
+        about = identify(task) if task.compiles else None
+        starts = hybrid.targets * hybrid.max_epochs // _LOOKS_A_START
+        compiled = compile_for(job, about, starts, lambda compiler: train(compiler=compiler))
+        proposer, history, lost = compiled or train()
     folder = job.outputs / "routes" / "proposers" / job.route
     proposer.save(folder / "weights.safetensors", task)
     write_table(folder / "history.csv", Epoch._fields, history)

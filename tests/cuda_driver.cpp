@@ -9,7 +9,7 @@
 #include <vector>
 
 using Kernel = void (*)(void*, void*, void*, void*, void*, void*, void*, void*, void*, void*, int64_t, int64_t, int64_t,
-                       int64_t);
+                       int64_t, int64_t);
 
 extern "C" {
 
@@ -37,7 +37,7 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned, unsigned, unsigned
   for (int worker = 0; worker < 4; worker++)
     workers.emplace_back(reinterpret_cast<Kernel>(function), pointer(0), pointer(1), pointer(2), pointer(3), pointer(4),
                          pointer(5), pointer(6), pointer(7), pointer(8), pointer(9), number(10), number(11), number(12),
-                         number(13));
+                         number(13), number(14));
   for (auto& worker : workers) worker.join();
   return 0;
 }

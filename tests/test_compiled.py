@@ -41,6 +41,7 @@ from aimback.solve.gauss_newton import GaussNewton
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.lbfgs import Lbfgs
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
+from aimback.solve.look import compile_look, make_look
 from aimback.solve.multistart import solve
 from aimback.solve.program import Buffers, Program
 from aimback.solve.quadratic import Quadratic
@@ -124,6 +125,30 @@ def solved(task: Any, problem: InverseProblem, solver: Solver, compiler: Compile
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("compiled")
+
+
+def assert_looks_alike(task: Any, problem: InverseProblem, compiler: Compiler) -> None:
+    """A compiled look tells what the interpreted one does, and the ledger hears of it as often."""
+    counted, ledger = [], []
+    unit = problem.starts[:, 0]
+    for make in (
+        lambda forward: make_look(forward, task.box, task.distance),
+        partial(compile_look, problem=problem, compiler=compiler),
+    ):
+        ledger.append(Ledger())
+        look = make(Counted(task, ledger[-1], simulates=True))
+        counted.append(look(unit, problem.conditions, problem.targets))
+    plain, fast = counted
+    assert torch.equal(fast.unit, plain.unit)
+    torch.testing.assert_close(fast.residual, plain.residual, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(fast.jacobian, plain.jacobian, rtol=1e-10, atol=1e-12)
+    assert ledger[0] == ledger[1] == Ledger(len(unit), len(unit), len(unit))
+
+
+@needs_compiler
+@pytest.mark.parametrize("task", [Toss(), RoboticArm()], ids=["one outcome", "several"])
+def test_a_compiled_look_tells_outcomes_and_derivatives(task: Any, folder: Path) -> None:
+    assert_looks_alike(task, asked(task, 700, starts=1), Unoptimised(folder, type(task).__name__))
 
 
 @needs_compiler

@@ -13,7 +13,17 @@ import pytest
 import torch
 import yaml
 from problems import pose
-from test_compiled import SOLVERS, Torn, Toss, asked, finish, needs_compiler, network, solved
+from test_compiled import (
+    SOLVERS,
+    Torn,
+    Toss,
+    asked,
+    assert_looks_alike,
+    finish,
+    needs_compiler,
+    network,
+    solved,
+)
 from test_tasks import TASKS
 
 from aimback.compile import cuda
@@ -102,6 +112,11 @@ def test_a_kernel_gives_the_answers_of_the_lanes(task: Task, solver: Solver, gpu
 @needs_compiler
 def test_a_flight_is_a_loop_within_a_thread(gpu: Cuda, tmp_path: Path) -> None:
     assert_alike(CannonDrag(), asked(CannonDrag(), 60), LevenbergMarquardt(), gpu, tmp_path)
+
+
+@needs_compiler
+def test_a_look_is_one_launch(gpu: Cuda, tmp_path: Path) -> None:
+    assert_looks_alike(Toss(), asked(Toss(), 300, starts=1), Compiler(tmp_path / "kept", "", gpu))
 
 
 @needs_compiler

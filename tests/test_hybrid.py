@@ -10,6 +10,7 @@ import torch
 from conftest import Repository
 from problems import pose, seeded
 from pydantic import ValidationError
+from test_compiled import Unoptimised, needs_compiler
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
@@ -76,13 +77,13 @@ class Made(Task):
         return self(controls, conditions), torch.where(x1 > self.edge, torch.nan, row)[:, None, :]
 
 
-def train(work_dir: Path, task=None, ledger=None, seed=0, live=None, **settings):
+def train(work_dir: Path, task=None, ledger=None, seed=0, live=None, compiler=None, **settings):
     task = task or CannonVacuum()
     changed = HybridSettings(**{**SETTINGS.model_dump(), **settings})
     ledger = Ledger() if ledger is None else ledger
     targets = draw_targets(task, changed.targets + changed.validation_targets, seeded(1), ledger=ledger)
     ledger.training_examples = ledger.simulations
-    return train_proposer(task, targets, changed, ledger, seed, "cpu", T, work_dir, live)
+    return train_proposer(task, targets, changed, ledger, seed, "cpu", T, work_dir, live, compiler)
 
 
 def refined(task, targets: Targets, starts: Tensor, solver: Solver, ledger: Ledger, tolerated=True) -> Solution:
@@ -255,6 +256,20 @@ def test_it_learns_where_a_third_of_the_box_has_no_outcome(tmp_path: Path) -> No
     assert min(row.validation_loss for row in history) < history[0].validation_loss / 10
     targets = draw_targets(task, 500, seeded(7))
     assert not misses(task, targets, proposer.double()(targets.targets, targets.conditions)).isnan().any()
+
+
+@needs_compiler
+def test_a_compiled_simulator_teaches_the_same(tmp_path: Path) -> None:
+    """To rounding, which grows from step to step; and both count the same."""
+    ledgers = Ledger(), Ledger()
+    compiler = Unoptimised(tmp_path, "vacuum")
+    plain, fast = (
+        train(tmp_path / str(index), ledger=ledgers[index], dtype="float64", compiler=one)
+        for index, one in enumerate((None, compiler))
+    )
+    assert ledgers[0] == ledgers[1]
+    for one, other in zip(plain[1], fast[1], strict=True):
+        assert one == pytest.approx(other, rel=1e-8)
 
 
 def test_the_seed_decides_the_bits(tmp_path: Path) -> None:

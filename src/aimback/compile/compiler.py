@@ -181,7 +181,6 @@ def write_solve(iteration: Iteration) -> str:
         "CONDITIONS": conditions,
         "CONTROLS": controls,
         "FIRST_PLACE": outcomes + conditions,
-        "PLACE": controls + outcomes,
         "BEST": best,
         "MISS": best + controls + 1,  # the merit is between them
         "REACHED": best + controls + 2,

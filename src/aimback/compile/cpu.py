@@ -132,5 +132,5 @@ def _load(path: Path) -> Callable[..., None]:
     """
     function = ctypes.CDLL(str(path)).solve
     function.restype = None
-    function.argtypes = [ctypes.c_void_p] * len(fields(Buffers)) + [ctypes.c_int64] * 4
+    function.argtypes = [ctypes.c_void_p] * len(fields(Buffers)) + [ctypes.c_int64] * 5
     return function

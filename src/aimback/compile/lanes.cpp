@@ -11,10 +11,10 @@ constexpr int64_t TAKEN = 256;  // rows at once: so threads seldom meet, and end
 
 // Args:
 //   targets to tally: see `Buffers`. Threads may call this with the same ones at once: they share the rows.
-//   each: rows of a target; kept: the paths of so many rows are kept; most: steps.
+//   each: rows of a target; kept: the paths of so many rows are kept, of each place so many numbers; most: steps.
 extern "C" void solve(const T* targets, const T* conditions, const T* starts, T* best, T* miss, int32_t* reached,
                       int32_t* steps, int8_t* status, T* path, int64_t* tally, int64_t rows, int64_t each, int64_t kept,
-                      int64_t most) {
+                      int64_t place, int64_t most) {
   T lanes[COLUMNS][LANES], number[LANES], goes_on[LANES], code[LANES];
   int64_t row[LANES];
   int64_t next = 0, last = 0, busy = 0, evaluations = 0;
@@ -62,7 +62,7 @@ extern "C" void solve(const T* targets, const T* conditions, const T* starts, T*
       number[lane] += 1;
       if (at < 0) continue;
       if (at < kept)
-        for (int i = 0; i < PLACE; i++) path[(step * kept + at) * PLACE + i] = lanes[FIRST_PLACE + i][lane];
+        for (int i = 0; i < place; i++) path[(step * kept + at) * place + i] = lanes[FIRST_PLACE + i][lane];
       if (goes_on[lane] != 0 && step < most) continue;
       for (int i = 0; i < CONTROLS; i++) best[at * CONTROLS + i] = lanes[BEST + i][lane];
       miss[at] = lanes[MISS][lane];

@@ -9,7 +9,7 @@ using Count = long long;
 // Args: see `lanes.cpp`.
 extern "C" __global__ void solve(const T* targets, const T* conditions, const T* starts, T* best, T* miss, int* reached,
                                  int* steps, signed char* status, T* path, unsigned long long* tally, Count rows,
-                                 Count each, Count kept, Count most) {
+                                 Count each, Count kept, Count place, Count most) {
   V in[1 + COLUMNS], out[COLUMNS + 2];
   Count row, step, evaluations = 0;
   const auto take_next = [&] {
@@ -30,7 +30,7 @@ extern "C" __global__ void solve(const T* targets, const T* conditions, const T*
     apply(in, out);
     for (int column = 0; column < COLUMNS; column++) in[1 + column] = out[column];
     if (row < kept)
-      for (int i = 0; i < PLACE; i++) path[(step * kept + row) * PLACE + i] = out[FIRST_PLACE + i].x;
+      for (Count i = 0; i < place; i++) path[(step * kept + row) * place + i] = out[FIRST_PLACE + i].x;
     if (out[COLUMNS].x != 0 && step < most) {
       step++;
       continue;

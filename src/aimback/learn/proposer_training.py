@@ -1,7 +1,7 @@
 """Training the proposer through the simulator: no labels, the loss is the miss of what it proposes."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from aimback.core.ledger import Counted, Ledger
+from aimback.core.problem import InverseProblem
 from aimback.data.identity import identify
 from aimback.data.targets import Targets
 from aimback.learn.callbacks import Epoch, Live
@@ -19,8 +20,10 @@ from aimback.learn.learner import Learner
 from aimback.learn.proposer import Proposer
 from aimback.learn.trainer import fit, name_training
 from aimback.settings.learning import HybridSettings
-from aimback.solve.point import evaluate_point
+from aimback.solve.look import Look, compile_look, make_look
+from aimback.solve.program import Program
 from aimback.solve.rowwise import dot, total
+from aimback.solve.step import Iteration
 from aimback.tasks.base import Task
 
 # A miss of the whole span, squared: what a proposal without an outcome counts as.
@@ -37,6 +40,7 @@ def train_proposer(
     dtype: torch.dtype,
     work_dir: Path,
     live: Live | None = None,
+    compiler: Callable[[Iteration], Program] | None = None,
 ) -> tuple[Proposer, list[Epoch], int]:
     """Train a network (target, conditions) -> controls; resumes by itself where an equal training was killed.
 
@@ -47,6 +51,8 @@ def train_proposer(
         dtype: what the simulator computes in.
         work_dir: where checkpoints lie, see `train_surrogates`.
         live: called once an epoch with the step and the values worth watching.
+        compiler: makes a program of the simulator and its Jacobian, see `compile_look`; None leaves them to the
+            interpreter.
 
     Returns:
         The network with the least validation loss, on the CPU and frozen; one row an epoch; and how many
@@ -54,14 +60,22 @@ def train_proposer(
 
     Raises:
         TrainingDiverged: the loss became infinite or NaN; the last good checkpoint is kept.
+        NotCompilable: a compiler is given and cannot do it; nothing has begun then.
         SystemExit: 143, asked to terminate; KeyboardInterrupt: Ctrl-C. Both leave a checkpoint behind.
     """
     proposer = Proposer(task, settings)
     proposer.draw_weights(torch.Generator().manual_seed(seed))
     inputs = proposer.standardise_inputs(targets.targets, targets.conditions)
     proposer.to(getattr(torch, settings.dtype))
+    wanted, given = targets.targets.to(dtype), targets.conditions.to(dtype)
+    look = None
+    if compiler is not None:
+        target, condition = wanted[:1].to(accelerator), given[:1].to(accelerator)
+        start = target.new_zeros(1, 1, len(task.box))
+        problem = InverseProblem(target, condition, task.box, task.distance, start)
+        look = compile_look(Counted(task, ledger, simulates=True), problem, compiler)
     examples = Examples(
-        [[inputs.to(proposer.input_scale), targets.targets.to(dtype), targets.conditions.to(dtype)]],
+        [[inputs.to(proposer.input_scale), wanted, given]],
         [seed],
         settings.validation_targets,
         settings.batch_size,
@@ -69,8 +83,8 @@ def train_proposer(
         device=accelerator,
     )
     total_steps = settings.max_epochs * examples.steps_an_epoch
-    learner = ProposerLearner(proposer, task, ledger, settings, examples.batch_size, total_steps)
-    about = [identify(task), settings.model_dump(), seed, accelerator, str(dtype)]
+    learner = ProposerLearner(proposer, task, ledger, settings, examples.batch_size, total_steps, look)
+    about = [identify(task), settings.model_dump(), seed, accelerator, str(dtype), compiler is not None]
     folder = work_dir / name_training((targets.targets, targets.conditions), about)
     (history,) = fit(learner, examples, settings, accelerator, folder, live)
     return proposer.cpu().eval().requires_grad_(False), history, int(learner.lost)
@@ -102,6 +116,7 @@ class ProposerLearner(Learner):
         settings: HybridSettings,
         batch_size: int,
         total_steps: int,
+        look: Look | None = None,
     ) -> None:
         super().__init__([proposer], settings, total_steps, "hybrid")
         self.automatic_optimization = False
@@ -111,6 +126,7 @@ class ProposerLearner(Learner):
         self.ledger = ledger
         self.box = task.box
         self.scales = task.distance.scales
+        self.look = look or make_look(self.simulator, task.box, task.distance)
         self.register_buffer("lost", torch.zeros((), dtype=torch.int64))
 
     def training_step(self, portions: Sequence[Sequence[Tensor]]) -> None:
@@ -139,7 +155,7 @@ class ProposerLearner(Learner):
     def propose(self, inputs: Tensor, targets: Tensor, conditions: Tensor) -> tuple[Tensor, ...]:
         """-> inputs, proposals in the unit cube, relative residual and Jacobian there."""
         unit = self.unit(inputs)
-        point = evaluate_point(self.simulator, self.box, unit.to(targets), conditions, targets, self.scales)
+        point = self.look(unit.to(targets), conditions, targets)
         residual, jacobian = point.residual.to(unit), point.jacobian.to(unit)
         known = torch.isfinite(residual).all(-1) & torch.isfinite(jacobian).flatten(1).all(-1)
         self.lost += (~known).sum()

@@ -20,8 +20,8 @@ class Buffers:
         targets: `(n_targets, n_outcomes)`; conditions: `(n_targets, n_conditions)`.
         starts: `(n_targets, n_starts, n_controls)` in the unit cube.
         best, miss, reached, steps, status: one entry a row, see `Finish`; filled in.
-        path: controls and residual of the first rows at every step, `(max_steps + 1, n_kept, n_controls + n_outcomes)`;
-            filled in for as long as each row moves.
+        path: controls and residual of the first rows at every step, `(max_steps + 1, n_kept, n_controls + n_outcomes)`,
+            and the Jacobian where the last dimension has room for it; filled in for as long as each row moves.
         tally: two whole numbers, zeros to begin with: how many rows threads have taken, and the evaluations they made.
     """
 
@@ -37,10 +37,12 @@ class Buffers:
     tally: Tensor
 
     @classmethod
-    def allocate(cls, targets: Tensor, conditions: Tensor, starts: Tensor, max_steps: int, kept: int) -> "Buffers":
+    def allocate(
+        cls, targets: Tensor, conditions: Tensor, starts: Tensor, max_steps: int, kept: int, *, jacobians: bool = False
+    ) -> "Buffers":
         """Make room for what becomes of these starts, and for the paths of `kept` targets."""
-        rows, controls = starts.shape[:2].numel(), starts.shape[2]
-        places = controls + targets.shape[1]
+        rows, controls, outcomes = starts.shape[:2].numel(), starts.shape[2], targets.shape[1]
+        place = controls + outcomes + (outcomes * controls if jacobians else 0)
         return cls(
             targets.contiguous(),
             conditions.contiguous(),
@@ -50,7 +52,7 @@ class Buffers:
             reached=targets.new_empty(rows, dtype=torch.int32),
             steps=targets.new_empty(rows, dtype=torch.int32),
             status=targets.new_empty(rows, dtype=torch.int8),
-            path=targets.new_empty(max_steps + 1, kept * starts.shape[1], places),
+            path=targets.new_empty(max_steps + 1, kept * starts.shape[1], place),
             tally=targets.new_zeros(2, dtype=torch.int64),
         )
 
@@ -74,10 +76,10 @@ class Buffers:
 
     def list_arguments(self) -> list[int]:
         """What a program is called with: where each of these lies, in their order; how many rows there are, rows a
-        target and rows whose paths are kept; and the most steps."""
-        places = [getattr(self, field.name).data_ptr() for field in fields(self)]
-        looks, kept = self.path.shape[:2]
-        return [*places, len(self.steps), self.starts.shape[1], kept, looks - 1]
+        target and rows whose paths are kept, with so many numbers a place; and the most steps."""
+        pointers = [getattr(self, field.name).data_ptr() for field in fields(self)]
+        looks, kept, place = self.path.shape
+        return [*pointers, len(self.steps), self.starts.shape[1], kept, place, looks - 1]
 
     def read(self) -> Finish:
         """What a program has found."""

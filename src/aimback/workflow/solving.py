@@ -1,9 +1,11 @@
 """What all routes share: the same targets, the same starts, one ledger."""
 
 import dataclasses
+import functools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from aimback.compile.compiler import Compiler
 from aimback.core.errors import UserError
@@ -21,6 +23,7 @@ from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 def solve_targets(
@@ -57,19 +60,38 @@ def _solve(
     propose: Proposals | None,
     before: Sequence[Linearised],
 ) -> Solution:
-    hardware = job.settings.hardware
     problem, generator = pose_for_route(job.task, route, targets, job.generator, job.device, propose)
     # What is searched for in several parts, or may have to stop, is left to the interpreter.
     in_parts = bool(before) or forward.limit is not None
     in_parts |= not isinstance(route, Refinement) and route.starts.until_solved
     with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
-        if about is not None and not in_parts and hardware.compiles(problem.starts.shape[:2].numel(), job.device):
-            try:
-                compiler = Compiler(ROOT / "outputs" / "compiled", about)
-                return solve(forward, problem, route.solver, generator, bar.tell, compiler)
-            except NotCompilable as error:
-                if hardware.compile != "auto":
-                    told = f"hardware.compile: {job.name}: {error}; hardware.compile=off goes without"
-                    raise UserError(told) from error
-                log.info("%s: not compiled: %s", job.name, error)
+        if not in_parts:
+            starts = problem.starts.shape[:2].numel()
+            run = functools.partial(solve, forward, problem, route.solver, generator, bar.tell)
+            solution = compile_for(job, about, starts, run)
+            if solution is not None:
+                return solution
         return search(route, [*before, forward], problem, generator, bar.tell)
+
+
+def compile_for(job: Job, about: str | None, starts: int, work: Callable[[Compiler], _T]) -> _T | None:
+    """Do some work by a compiled program where that pays; None where it is left to the interpreter.
+
+    Args:
+        about: see `solve_targets`.
+        starts: of descents, so many that the work is worth.
+
+    Raises:
+        UserError: `hardware.compile=on`, and it cannot be compiled.
+    """
+    hardware = job.settings.hardware
+    if about is None or not hardware.compiles(starts, job.device):
+        return None
+    try:
+        return work(Compiler(ROOT / "outputs" / "compiled", about))
+    except NotCompilable as error:
+        if hardware.compile != "auto":
+            told = f"hardware.compile: {job.name}: {error}; hardware.compile=off goes without"
+            raise UserError(told) from error
+        log.info("%s: not compiled: %s", job.name, error)
+        return None
