@@ -45,13 +45,13 @@ PUBLISHED = (
 )
 
 
-class _Work:
+class Work:
     """The same targets and starts every time."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
         generator = torch.Generator().manual_seed(0)
         self.task = Franka(position=_ASKED, rotation=_ASKED * ROTATION / POSITION)
-        joints = self.task.box.sample(TARGETS, generator)
+        joints = self.task.box.sample(TARGETS, generator).to(device)
         self.none = joints[:, :0]
         self.targets = self.task(joints, self.none)
         # Well within what is asked, and not to the last digit.
@@ -62,14 +62,15 @@ class _Work:
         """From targets to joints, `(targets, 7)`, everything included; and how many starts each took."""
         task, generator = self.task, torch.Generator().manual_seed(1)
         forward = task if ledger is None else Counted(task, ledger, simulates=True)
-        joints, taken = torch.full((TARGETS, len(task.box)), torch.nan, dtype=torch.float64), torch.zeros(TARGETS)
-        unsolved = torch.arange(TARGETS)
+        joints = torch.full_like(self.targets[:, :1], torch.nan).repeat(1, len(task.box))
+        taken = torch.zeros_like(joints[:, 0])
+        unsolved = torch.arange(TARGETS, device=joints.device)
         for together, width in _TURNS:
             drawn = torch.rand(len(unsolved), together, len(task.box), generator=generator, dtype=torch.float64)
-            starts = 0.5 + width * (drawn - 0.5)
+            starts = 0.5 + width * (drawn.to(joints) - 0.5)
             problem = InverseProblem(self.targets[unsolved], self.none[unsolved], task.box, task.distance, starts)
             solution = solve(forward, problem, self.solver, generator, compiler=compiler)
-            joints[unsolved] = solution.controls[torch.arange(len(unsolved)), solution.best()]
+            joints[unsolved] = solution.controls[torch.arange(len(unsolved), device=joints.device), solution.best()]
             taken[unsolved] += together
             unsolved = unsolved[(solution.start_status != StartStatus.ARRIVED).all(-1)]
             if len(unsolved) == 0:
@@ -79,7 +80,7 @@ class _Work:
 
 def solved_beside_published() -> str:
     """Markdown: a table, and what it was made of."""
-    work, ledger = _Work(), Ledger()
+    work, ledger = Work(), Ledger()
     with one_core(), tempfile.TemporaryDirectory() as folder:
         compiler = Compiler(Path(folder), "franka")
         joints, taken = work.solve(compiler, ledger)
@@ -93,7 +94,7 @@ def solved_beside_published() -> str:
             _ROUNDS,
             patience=10.0,
         )
-    away, turned = _errors(work.task, work.targets, joints)
+    away, turned = find_errors(work.task, work.targets, joints)
     hit = ((away <= POSITION) & (turned <= ROTATION)).double().mean()
     each = {name: 1e6 * statistics.median(spent) / TARGETS for name, spent in seconds.items()}
     errors = [f"{1e3 * float(away.mean()):.1e}", f"{1e3 * float(away.max()):.1e}"]
@@ -127,7 +128,7 @@ def solved_beside_published() -> str:
     )
 
 
-def _first_descent(work: _Work, compiler: Compiler) -> Callable[[], object]:
+def _first_descent(work: Work, compiler: Compiler) -> Callable[[], object]:
     """The program alone, from the middle of the box, without the paths that a solution keeps."""
     task = work.task
     middle = torch.full((TARGETS, len(task.box)), 0.5, dtype=torch.float64)
@@ -136,7 +137,7 @@ def _first_descent(work: _Work, compiler: Compiler) -> Callable[[], object]:
     return program(Buffers.allocate(work.targets, work.none, middle[:, None], work.solver.max_steps, 0))
 
 
-def _errors(task: Franka, targets: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
+def find_errors(task: Franka, targets: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
     """How far the flange is from where it is wanted in m, and by how much it is turned in rad, `(targets,)` each."""
     found = task(joints, joints[:, :0])
     (here, there) = (_rotation(outcome) for outcome in (found, targets))

@@ -24,7 +24,11 @@ PARTS = {
     "marked": "The tests marked gpu",
     "cannon": "The drag cannon: targets a second",
     "routes": "Routes end to end: compiled and interpreted",
+    "training": "Training through the simulator: compiled and interpreted",
+    "franka": "Franka's inverse kinematics",
+    "lorenz": "An ensemble of Lorenz systems",
     "pipeline": "The default run, hardware=cpu, auto and gpu",
+    "paper": "The Neural-Adjoint benchmark as published, one seed",
 }
 
 

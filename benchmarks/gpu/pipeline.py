@@ -18,11 +18,15 @@ _TRAVELS = ("src", "conf", "pipelines", "dvc.yaml", "params.yaml", "pyproject.to
 
 def measure(device: torch.device) -> str:
     choices = ("cpu", "auto", "gpu") if device.type == "cuda" else ("cpu",)
-    rows = [[f"hardware={choice}", *map(number, _run_twice(choice))] for choice in choices]
+    rows = [
+        [f"hardware={choice}", *map(number, run_anew(["task=[cannon_drag]", f"hardware={choice}"], times=2))]
+        for choice in choices
+    ]
     return table(["aimback task=[cannon_drag], seconds", "from nothing", "again"], rows)
 
 
-def _run_twice(hardware: str) -> list[float]:
+def run_anew(overrides: list[str], times: int = 1) -> list[float]:
+    """Run `aimback` in a copy of the repository that has no outputs, and again in the same. -> seconds of each run."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for name in _TRAVELS:
@@ -34,9 +38,9 @@ def _run_twice(hardware: str) -> list[float]:
         subprocess.run(
             [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=copy, env=environment, check=True
         )
-        command = [sys.executable, "-m", "aimback.workflow.run", "task=[cannon_drag]", f"hardware={hardware}"]
+        command = [sys.executable, "-m", "aimback.workflow.run", *overrides]
         seconds = []
-        for _ in range(2):
+        for _ in range(times):
             began = time.perf_counter()
             done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

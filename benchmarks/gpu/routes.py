@@ -18,14 +18,15 @@ from benchmarks.kernels import make_network
 from benchmarks.tables import number, table
 
 _SIZES = (10_000, 1_000_000)
+_WIDTHS = (16, 64, 128, 256)  # from where on is the interpreter with cuBLAS the quicker one?
 
 
 def measure(device: torch.device) -> str:
-    sizes = _SIZES if device.type == "cuda" else (1000,)
+    sizes, widths = (_SIZES, _WIDTHS) if device.type == "cuda" else ((1000,), _WIDTHS[:2])
     task = CannonDrag()
     maps: dict[str, Linearised] = {
         "direct": task,
-        "surrogate, 3 x 64, not trained": make_network(task, 64).to(device),
+        **{f"surrogate, 3 x {width}, not trained": make_network(task, width).to(device) for width in widths},
     }
     rows = []
     with tempfile.TemporaryDirectory() as folder:

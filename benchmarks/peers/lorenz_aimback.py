@@ -11,7 +11,7 @@ from benchmarks.ensemble import BETA, DURATION, SIGMA, START, STEPS, Array, Inte
 from benchmarks.rows import columns_of, fused
 
 
-def _reach(given: Tensor) -> Tensor:
+def reach(given: Tensor) -> Tensor:
     """Rho and the start, `(..., 4)` -> the state at the end, `(..., 3)`."""
     rho, *start = given.unbind(-1)
     times = Grid(STEPS, torch.full_like(value_of(rho), DURATION))
@@ -23,8 +23,8 @@ def _slope(state: State, rho: Tensor) -> State:
     return SIGMA * (y - x), x * (rho - z) - y, x * y - BETA * z
 
 
-def _linearise(given: Tensor) -> tuple[Tensor, Tensor]:
-    return linearise(lambda given, _: _reach(given), given, given[..., :0])
+def linearise_reach(given: Tensor) -> tuple[Tensor, Tensor]:
+    return linearise(lambda given, _: reach(given), given, given[..., :0])
 
 
 def _lay_out(rho: Array) -> Tensor:
@@ -38,12 +38,12 @@ def _compile(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]]) -> Integ
 
 
 def prepare() -> Integrate:
-    return _compile(_reach)
+    return _compile(reach)
 
 
 def with_tangents() -> Integrate:
-    return _compile(_linearise)
+    return _compile(linearise_reach)
 
 
 def interpreted() -> Integrate:
-    return lambda rho: _reach(_lay_out(rho)).T.numpy()
+    return lambda rho: reach(_lay_out(rho)).T.numpy()
