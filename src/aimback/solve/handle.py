@@ -118,8 +118,8 @@ class Handle:
         room.status[room.reached >= 0] = StartStatus.ARRIVED
         code = room.status
         if each > 1:
-            table = miss.reshape(-1, each)
-            rows = np.arange(0, len(miss), each) + np.nan_to_num(table, nan=np.inf).argmin(1)
+            # A miss is never NaN: it is infinite until there is a better one.
+            rows = np.arange(0, len(miss), each) + miss.reshape(-1, each).argmin(1)
             controls, miss, code = controls[rows], miss[rows], code[rows]
         status = _CODES[code]
         if bad is not None:
