@@ -16,13 +16,14 @@ import aimback
 from aimback.core.checks import quote
 from aimback.core.errors import UserError
 from aimback.core.section import Section
+from aimback.simulators.executor import Executor
 from aimback.simulators.source import CODE, FOUND
 from aimback.solve.solver import Solver
 from aimback.tasks.base import Task
 
 T = TypeVar("T")
 _PACKAGE = Path(aimback.__file__).parent
-_FAMILIES = (Solver,)
+_FAMILIES = (Solver, Executor)
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 

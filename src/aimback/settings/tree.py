@@ -31,6 +31,7 @@ from aimback.settings.build import build, explain
 from aimback.settings.claims import DiagnoseSettings
 from aimback.settings.foreign import check_trust, find_out
 from aimback.settings.learning import HybridSettings, NetworkSettings, TrainingSettings, check_together
+from aimback.simulators.executor import Executor
 from aimback.solve.smoothing_settings import Smoothing
 from aimback.solve.solver import Solver
 from aimback.solve.starts import Starts
@@ -175,6 +176,7 @@ class Settings(Section):
     examined: list[str]
     diagnose: DiagnoseSettings
     hardware: Hardware
+    executor: Annotated[Executor, _build_as(Executor)]
     tracking: TrackingSettings
     train: dict[str, NetworkSection]
     invert: dict[str, Inversion]

@@ -3,7 +3,7 @@
 import functools
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from torch import Tensor
 from aimback.core.errors import UserError
 from aimback.simulators.contract import CaseSimulator
 from aimback.simulators.description import Description
+from aimback.simulators.executor import Crew, Executor, Local, Runner
 from aimback.simulators.journal import Journal
-from aimback.simulators.pool import LEAST_RUNS, Pool, Result, summarise_failures
+from aimback.simulators.pool import Result
 from aimback.simulators.quantity import Quantity, name_cases, read_outcome
 from aimback.simulators.reasons import Failure, describe_error
 
@@ -49,6 +50,7 @@ class CaseRows:
         self._controls = [control for control in controls if control.value is None]
         self._columns = sum(outcome.columns for outcome in outcomes)
         self._journal: Journal | None = None
+        self._executor: Executor = Local()
         self.failures: list[Failure] = []
         self.is_sample = False
 
@@ -56,6 +58,11 @@ class CaseRows:
         """Enter finished runs in a journal, and take from it those that a process before this one has finished."""
         self._journal = Journal(path, identity)
         weakref.finalize(self, self._journal.close)
+
+    def give_to(self, executor: Executor) -> None:
+        """Have all cases from now on run by another executor than this machine's own workers."""
+        self._executor = executor
+        vars(self).pop("_runner", None)
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         outcomes: Tensor = torch.from_numpy(self._run(controls, conditions, "__call__", self._columns)).to(controls)
@@ -83,31 +90,15 @@ class CaseRows:
                 journal.enter(cases[waiting[place]], outcome)
             known[waiting[place]] = outcome
 
-        self._run_cases([cases[row] for row in waiting], note, method)
-        for row, outcome in known.items():
+        allowed = self._description.failures if self.is_sample else max(self._description.failures, _MOST_FAILURES)
+        if waiting:
+            self._runner.run([cases[row] for row in waiting], note, method, allowed)
+        for row, outcome in sorted(known.items()):  # they have come in any order
             if isinstance(outcome, str):
                 self.failures.append(Failure(cases[row], outcome))
             else:
                 rows[row] = outcome
         return rows
-
-    def _run_cases(self, cases: Sequence[Mapping[str, Any]], note: Any, method: str) -> None:
-        allowed = self._description.failures if self.is_sample else max(self._description.failures, _MOST_FAILURES)
-        if self._description.workers:
-            if cases:
-                self._pool.run(cases, note, method, allowed)
-            return
-        results = []
-        for place, case in enumerate(cases):
-            try:
-                result = Result(getattr(self._simulate, method)(case))
-            except Exception as error:  # noqa: BLE001 - a run that fails is a row that is marked
-                result = Result(reason=describe_error(error))
-            results.append(result)
-            note(place, result)
-        failed = sum(result.reason is not None for result in results)
-        if len(results) >= LEAST_RUNS and failed > allowed * len(results):
-            raise UserError(f"{summarise_failures(results)}; simulator.failures allows fewer")
 
     def _read(self, result: Result, method: str) -> Any:
         """The numbers of an answer, or the reason why there are none."""
@@ -133,13 +124,13 @@ class CaseRows:
         return np.block(blocks).reshape(-1)
 
     @functools.cached_property
-    def _pool(self) -> Pool:
+    def _runner(self) -> Runner:
         about = self._description
         # A command watches its runs itself, and ends all that they have started.
         timeout = math.inf if about.timeout is None or about.kind == "command" else about.timeout
-        pool = Pool(self._simulate, about.workers, timeout, about.retries)
-        weakref.finalize(self, pool.close)
-        return pool
+        runner = self._executor.make_runner(Crew(self._simulate, about.workers, timeout, about.retries))
+        weakref.finalize(self, runner.close)
+        return runner
 
 
 class OwnRows:

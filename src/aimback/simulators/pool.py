@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -29,8 +29,9 @@ from typing import Any, Self
 import numpy as np
 
 from aimback.core.errors import UserError
+from aimback.runtime.surroundings import clean
 from aimback.simulators.contract import CaseSimulator
-from aimback.simulators.reasons import describe_exit
+from aimback.simulators.reasons import describe_error, describe_exit
 from aimback.simulators.worker import END, START
 
 LEAST_RUNS = 20  # so many before a share of failures says anything
@@ -70,6 +71,7 @@ class Pool:
         timeout: seconds that one run may take; it is killed then, with all processes that it has started.
         retries: how often a case is run again that raised, or whose process died. One that timed out is not.
         folder: the working folder of every run; this process's own if None.
+        places: what is imported from; where this process imports from if None.
     """
 
     def __init__(
@@ -79,9 +81,10 @@ class Pool:
         timeout: float,
         retries: int = 0,
         folder: Path | None = None,
+        places: Sequence[str] | None = None,
     ) -> None:
         self._simulate, self._timeout, self._retries = simulate, timeout, retries
-        self._workers = [_Worker(folder) for _ in range(workers)]
+        self._workers = [_Worker(folder, places) for _ in range(workers)]
         self._loads = 1  # that may fail in succession, the last of them ends it
 
     def __enter__(self) -> Self:
@@ -135,13 +138,11 @@ class Pool:
                         waiting.appendleft((place, retries - 1))
                         continue
                     result = results[place] = Result(value) if fine else Result(reason=str(value))
-                    failed += not fine
                     if progress is not None:
                         progress(place, result)
+                    failed += not fine
                     if len(results) >= LEAST_RUNS and failed > failures * len(results):
-                        raise UserError(
-                            f"{summarise_failures(list(results.values()))}; simulator.failures allows fewer"
-                        )
+                        check_failures(results.values(), failures)
         except BaseException:
             self.close()
             raise
@@ -164,6 +165,52 @@ class Pool:
             worker.hang_up()
         for worker in self._workers:
             worker.wait()
+
+
+class Inline:
+    """Cases that this process runs itself, with the same `run` and `close` as a `Pool`.
+
+    Args:
+        simulate: runs a case.
+    """
+
+    def __init__(self, simulate: CaseSimulator) -> None:
+        self._simulate = simulate
+
+    def run(
+        self,
+        cases: Sequence[Mapping[str, float | np.ndarray]],
+        progress: Callable[[int, Result], None] | None = None,
+        method: str = "__call__",
+        failures: float = 0.5,
+    ) -> list[Result]:
+        """See `Pool.run`; only when all cases are done are their failures counted."""
+        results = []
+        for place, case in enumerate(cases):
+            try:
+                result = Result(getattr(self._simulate, method)(case))
+            except Exception as error:  # noqa: BLE001 - a run that fails is a row that is marked
+                result = Result(reason=describe_error(error))
+            results.append(result)
+            if progress is not None:
+                progress(place, result)
+        check_failures(results, failures)
+        return results
+
+    def close(self) -> None:
+        """Nothing is to be ended."""
+
+
+def list_places() -> list[str]:
+    """Where this process imports from, as whole paths."""
+    return [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 - "" is the working folder
+
+
+def check_failures(results: Collection[Result], allowed: float) -> None:
+    """Raises `UserError` if more than the share that is allowed have failed, of at least `LEAST_RUNS`."""
+    failed = sum(result.reason is not None for result in results)
+    if len(results) >= LEAST_RUNS and failed > allowed * len(results):
+        raise UserError(f"{summarise_failures(list(results))}; simulator.failures allows fewer")
 
 
 def summarise_failures(results: Sequence[Result]) -> str:
@@ -189,8 +236,8 @@ class _Worker:
         in_time: whether the last answer came before that.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None, places: Sequence[str] | None) -> None:
+        self._folder, self._places = folder, places
         self._keeper: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self.connection: Connection[Any, Any] | None = None
@@ -207,13 +254,13 @@ class _Worker:
         """Start a runner, below a new keeper if need be, and have it load the simulator."""
         if self._control is None:
             self._control, theirs = socket.socketpair()
-            path = [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 - "" is the working folder
-            program = _PROGRAM.format(path=path, descriptor=theirs.fileno(), parent=os.getpid())
+            places = list_places() if self._places is None else list(self._places)
+            program = _PROGRAM.format(path=places, descriptor=theirs.fileno(), parent=os.getpid())
             # In a session of its own: Ctrl-C is for us, who end our workers.
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", "-c", program],
                 cwd=self._folder,
-                env=os.environ | _ONE_THREAD,
+                env=clean(dict(os.environ)) | _ONE_THREAD,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

@@ -13,6 +13,7 @@ from aimback.autodiff import any_torch, dual
 from aimback.core.box import Box
 from aimback.core.distance import Distance
 from aimback.core.errors import UserError, is_out_of_memory
+from aimback.simulators.executor import Executor
 from aimback.simulators.reasons import Failure
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,9 @@ class Task(Protocol):
         Args:
             identity: of the task; what the file holds of another one is not used.
         """
+
+    def spread_runs(self, executor: Executor) -> None:
+        """Have an executor run what is simulated from now on, if it is simulated case by case."""
 
     @property
     def tolerances(self) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from aimback.core.constraints import read_constraints
 from aimback.core.errors import OverBudgetError, UserError, is_out_of_memory
 from aimback.simulators.cases import CaseRows, find_inner
 from aimback.simulators.description import Description
+from aimback.simulators.executor import Executor, Local
 from aimback.simulators.maps import RowMap
 from aimback.simulators.probe import SAMPLES, Findings
 from aimback.simulators.quantity import Outcome, Quantity, read_outcomes, read_quantities, spread_arrays
@@ -25,7 +26,6 @@ from aimback.simulators.source import FOUND
 from aimback.tasks.base import Task
 from aimback.tasks.preference import Preference
 
-_CASES_AT_ONCE = 256  # so that whoever waits sees how far they have come
 # What says how runs are managed and differentiated, and nothing of what comes out.
 _NOT_SIMULATED = {"workers", "timeout", "retries", "failures", "derivatives", "step"}
 
@@ -78,6 +78,7 @@ class DescribedTask(Task):
         if preference is not None:
             self._costs = Preference.model_validate(preference).make(self.box, inputs[0])
         self._allowed: int | None = None
+        self._executor: Executor = Local()
         self._simulator = Simulator(
             simulator, inputs[0], inputs[1], [one.quantity for one in axes.results], self.box, function
         )
@@ -120,7 +121,7 @@ class DescribedTask(Task):
 
     @property
     def rows_at_once(self) -> int | None:
-        return None if self._simulator.description.cases != "one" else _CASES_AT_ONCE
+        return None if self._simulator.description.cases != "one" else self._executor.cases_at_once
 
     def _call(self, work: Callable[..., Any], rows: list[Tensor]) -> Any:
         """Call what is a user's own: whatever it raises becomes one line, and its trace is in the log."""
@@ -156,6 +157,11 @@ class DescribedTask(Task):
     def keep_runs(self, path: Path, identity: str) -> None:
         if isinstance(rows := find_inner(self._rows), CaseRows):
             rows.keep(path, identity)
+
+    def spread_runs(self, executor: Executor) -> None:
+        if isinstance(rows := find_inner(self._rows), CaseRows):
+            self._executor = executor
+            rows.give_to(executor)
 
     @property
     def failures(self) -> Sequence[Failure]:

@@ -34,7 +34,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 _STAGES = ("train", "invert", "optimise", "amortise", "refine")
 _SECTIONS = (
     *("tracking", "routes", "starts", "data", "surrogate", "training", "hybrid", "solver", "smoothing", "diagnose"),
-    *("hardware", *_STAGES),
+    *("hardware", "executor", *_STAGES),
 )
 # What is asked of params.yaml without building the settings, which checks the rest.
 _WANTED = {

@@ -160,15 +160,18 @@ def stage(work: Callable[[Job], None]) -> Callable[[], None]:
         turns = settings.turns_of(name) if name in _OF_ROUTES else [""]
         # Under a plain `dvc repro`, which names the stage and no more; `aimback` tells it all.
         ordered = list_turns(ROOT, cfg) if "DVC_STAGE" in os.environ and WATCHED not in os.environ else []
-        for task, route in itertools.product(settings.tasks, turns):
-            job = Job(task, route, settings, name, root)
-            if told := announce(job.turn, ordered, root / "meters"):
-                print(told, flush=True)
-            with hold_job(job):
-                job.task.keep_runs(job.checkpoints / "simulations", identify(job.task))
-                work(job)
-                job.write_meters()
-                shutil.rmtree(job.checkpoints, ignore_errors=True)
+        settings.executor.check()
+        with contextlib.closing(settings.executor):
+            for task, route in itertools.product(settings.tasks, turns):
+                job = Job(task, route, settings, name, root)
+                if told := announce(job.turn, ordered, root / "meters"):
+                    print(told, flush=True)
+                with hold_job(job):
+                    job.task.spread_runs(settings.executor)
+                    job.task.keep_runs(job.checkpoints / "simulations", identify(job.task))
+                    work(job)
+                    job.write_meters()
+                    shutil.rmtree(job.checkpoints, ignore_errors=True)
         if "DVC_STAGE" not in os.environ:  # by hand, so somebody wants to know
             here = Path(HydraConfig.get().runtime.cwd)
             print(f"{name}: written to {root.relative_to(here) if root.is_relative_to(here) else root}")
