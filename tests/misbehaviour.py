@@ -1,6 +1,7 @@
 """A simulator that behaves as foreign ones may, for the tests of those who run it. Each case says what to do."""
 
 import ctypes
+import math
 import os
 import random
 import signal
@@ -31,6 +32,10 @@ class Special(np.ndarray):
     pass
 
 
+def behave(speed: float, angle: float) -> dict[str, float]:
+    return {"top": speed if speed > 5 else speed**2 / 5, "distance": speed**2 * math.sin(2 * angle) / 9.81}
+
+
 @dataclass(frozen=True)
 class Misbehaving:
     """Args: folder: a place to leave notes in."""
@@ -48,6 +53,19 @@ class Misbehaving:
 
     def _sum(self, case: Mapping[str, Any]) -> Any:
         return case["field"].sum()
+
+    def _write_down(self, case: Mapping[str, Any]) -> Any:
+        with (self.folder / "runs").open("a") as runs:
+            runs.write(f"{case['x']}\n")
+        time.sleep(0.1)
+        return case["x"] ** 2
+
+    def _kill_machine(self, case: Mapping[str, Any]) -> Any:
+        """Kill the process that has hired the pool: this one's keeper's parent."""
+        import psutil
+
+        psutil.Process(os.getppid()).parent().kill()
+        time.sleep(1000)
 
     def _hang(self, case: Mapping[str, Any]) -> Any:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -145,3 +163,13 @@ class Misbehaving:
         value: list[Any] = []
         value.append(value)
         return value
+
+
+@dataclass(frozen=True)
+class Noting:
+    """It behaves, and notes each case. Args: folder: a place to leave notes in."""
+
+    folder: Path
+
+    def __call__(self, case: Mapping[str, Any]) -> Any:
+        return Misbehaving(self.folder)({**case, "what": "write_down"})

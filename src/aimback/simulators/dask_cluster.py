@@ -108,7 +108,7 @@ class SlurmCluster(DaskCluster):
     def _jobs(self) -> Any:
         from dask_jobqueue import SLURMCluster
 
-        (_LOGS / "keys").mkdir(parents=True, exist_ok=True)
+        _LOGS.mkdir(parents=True, exist_ok=True)
         # A worker has one thread, which waits for the processes that have the cores.
         return SLURMCluster(
             n_workers=self.workers,
@@ -116,9 +116,9 @@ class SlurmCluster(DaskCluster):
             processes=1,
             job_cpu=self._cores,
             security=True,
-            shared_temp_directory=str(_LOGS / "keys"),
+            shared_temp_directory=str(_LOGS),
             log_directory=str(_LOGS),
-            scheduler_options={"dashboard_address": ":0"},
+            scheduler_options={"dashboard_address": "127.0.0.1:0"},
             **self._job,
         )
 

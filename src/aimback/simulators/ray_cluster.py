@@ -1,6 +1,7 @@
 """Shards on the machines of Ray."""
 
 import functools
+import os
 from concurrent.futures import Future
 from typing import Any
 
@@ -28,13 +29,16 @@ class RayCluster(Cluster):
 
     def submit(self, crew: Crew, *arguments: Any) -> "Future[list[Result] | str]":
         cores = max(1, crew.workers)
-        future: Future[list[Result] | str] = self._run.options(num_cpus=cores).remote(crew, *arguments).future()
+        shard = self._run.options(num_cpus=cores).remote(crew, *arguments)
+        future: Future[list[Result] | str] = shard.future()
+        future.add_done_callback(functools.partial(_take_back, shard))  # a future by itself would not
         return future
 
     @functools.cached_property
     def _run(self) -> Any:
         import ray
 
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers
         alone = {"num_cpus": self.workers, "include_dashboard": False} if self.address is None else {}
         try:
             ray.init(address=self.address or "local", configure_logging=False, log_to_driver=False, **alone)
@@ -48,3 +52,10 @@ class RayCluster(Cluster):
 
             del vars(self)["_run"]
             ray.shutdown()
+
+
+def _take_back(shard: Any, future: "Future[Any]") -> None:
+    if future.cancelled():
+        import ray
+
+        ray.cancel(shard)
