@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print, and write benchmarks/RESULTS.md.
+"""`python -m benchmarks`: measure, print, and write benchmarks/RESULTS.md, or FIELD.md where the field has published.
 
 `python -m benchmarks aim floor` measures these parts only and puts them in the place of the old ones.
 """
@@ -19,7 +19,6 @@ import torch
 PARTS = {
     "aim": ("Aiming, side by side with what a user could take instead", "aimed_side_by_side"),
     "asked": ("Asked and measured", "asked_and_measured"),
-    "franka": ("Inverse kinematics of a Franka arm, beside the published figures", "solved_beside_published"),
     "floor": ("Where the time of a solve goes", "time_by_part"),
     "memory": ("Time and memory by number of targets", "memory_by_targets"),
     "inversion": ("Inverting the surrogate: second order against Adam", "second_order_against_adam"),
@@ -31,7 +30,10 @@ PARTS = {
     "kernels": ("What a GPU would run, compiled without one", "kernels_by_task"),
     "pipeline": ("The default pipeline", "pipeline_by_the_clock"),
 }
-PAGE = Path(__file__).with_name("RESULTS.md")
+FIELD = {
+    "franka": ("Inverse kinematics of a Franka arm, beside the published figures", "solved_beside_published"),
+}
+PAGES = {"RESULTS.md": PARTS, "FIELD.md": FIELD}
 LIBRARIES = ("torch", "pytorch-lightning", "dvc", "numpy", "scipy", "numba", "jax", "optimistix", "diffrax")
 
 
@@ -40,25 +42,27 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     # The peer's loader without worker processes, as tutorials write it, draws advice every epoch.
     warnings.filterwarnings("ignore", message=".*does not have many workers", module="pytorch_lightning")
-    chosen = sys.argv[1:] or list(PARTS)
-    unknown = [name for name in chosen if name not in PARTS]
+    pages = {name: page for page, parts in PAGES.items() for name in parts}
+    chosen = sys.argv[1:] or list(pages)
+    unknown = [name for name in chosen if name not in pages]
     if unknown:
-        sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+        sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(pages)}")
     for name in chosen:
-        title, measure = PARTS[name]
+        page, parts = Path(__file__).with_name(pages[name]), PAGES[pages[name]]
+        title, measure = parts[name]
         measured = getattr(import_module(f"benchmarks.{name}"), measure)()
         body = measured if isinstance(measured, str) else "\n".join(f"- {row}" for row in measured)
         # Read only now: another part may have been measured meanwhile.
-        sections = _written()
+        sections = _read_sections(page)
         sections[title] = f"## {title}\n\n{body}\n\nMeasured at commit {_commit()} on {_processor()}.\n"
         print(sections[title], flush=True)
-        parts = [sections[heading] for heading, _ in PARTS.values() if heading in sections]
-        PAGE.write_text("\n".join([_about(), *parts]), encoding="utf-8", newline="\n")
+        ordered = [sections[heading] for heading, _ in parts.values() if heading in sections]
+        page.write_text("\n".join([_describe(page), *ordered]), encoding="utf-8", newline="\n")
 
 
-def _written() -> dict[str, str]:
-    """The parts that stand on the page, by their headings."""
-    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+def _read_sections(page: Path) -> dict[str, str]:
+    """The parts that stand on a page, by their headings."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
     parts = [f"## {part.strip()}\n" for part in text.split("\n## ")[1:]]
     return {part[3:].partition("\n")[0]: part for part in parts}
 
@@ -68,10 +72,11 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _about() -> str:
+def _describe(page: Path) -> str:
     versions = ", ".join(f"{name} {_version(name)}" for name in LIBRARIES)
+    title = "Speed" if page.name == "RESULTS.md" else "The field's own problems, beside what was published of them"
     return (
-        "# Speed\n\nWritten by `python -m benchmarks`. Rivals run in turns; a ratio is the median over the rounds, "
+        f"# {title}\n\nWritten by `python -m benchmarks`. Rivals run in turns; a ratio is the median over the rounds, "
         "with its range. Shared machines drift: trust the ratios, not the times.\n\n"
         f"{torch.get_num_threads()} thread on one core; "
         f"Python {platform.python_version()}, {versions}.\n"
