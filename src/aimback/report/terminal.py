@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from aimback.core.duration import duration
 from aimback.report.costs import share_seconds
 from aimback.report.result import TaskResult
-from aimback.report.text import DASH, number, percent
+from aimback.report.text import DASH, align, number, percent
 from aimback.report.verdict import name_rows, verdict
 
 _COLUMNS = ("task", "route", "solved", "median miss", "time a target")
@@ -15,15 +15,7 @@ def summarise(results: Sequence[TaskResult]) -> str:
     """A table of routes by tasks, the first sentence of each verdict, and the rows that no route can do anything about;
     the report has the rest."""
     cells = [_COLUMNS, *(row for result in results for row in _list_rows(result))]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(_COLUMNS))]
-    left = 2  # the columns of names
-    table = [
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    table = align(cells, 2)
     verdicts = [verdict(result).partition("\n")[0] for result in results]
     return "\n".join([*table, *verdicts, *(line for result in results for line in name_rows(result))])
 

@@ -1,6 +1,7 @@
 """How numbers are said to people."""
 
 import math
+from collections.abc import Sequence
 
 DASH = "—"
 NEVER = "never"
@@ -24,6 +25,18 @@ def number(value: float | None) -> str:
 def _power(exponent: int) -> str:
     """ "10⁻⁸"."""
     return "10" + str(exponent).translate(_SUPERSCRIPTS)
+
+
+def align(cells: Sequence[Sequence[str]], left: int) -> list[str]:
+    """The lines of a table; the first columns, which hold names, stand on the left, numbers on the right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
 
 
 def about(value: float) -> str:

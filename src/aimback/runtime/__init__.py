@@ -16,9 +16,9 @@ if not IS_CHECKOUT and find_project(ROOT) == ROOT:
     sys.path.insert(0, str(ROOT / "src"))
 
 if "DVC_STAGE" in os.environ:  # here, because importing PyTorch takes longer than dvc needs to die
-    from aimback.runtime.orphan import end_with_dvc
+    from aimback.runtime.orphan import end_with_parent
     from aimback.runtime.preload import hand_over
 
-    end_with_dvc()
+    end_with_parent()
     if sys.argv[0] == "-m":
         hand_over()

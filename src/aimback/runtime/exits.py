@@ -51,7 +51,9 @@ def report_errors(name: str, explain: Callable[[Exception], str | None] = lambda
     """
     output = _guard_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end_by_signal)
+        before = signal.getsignal(number)
+        if not callable(before) or before is signal.default_int_handler:  # a scheduler's worker has a way of its own
+            signal.signal(number, _end_by_signal)
     try:
         try:
             yield

@@ -5,11 +5,12 @@ import fcntl
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock on `path` while the block runs; made if it is not there, and left there.
+def hold_lock(path: Path, patience: float = 0.0) -> Iterator[IO[str]]:
+    """Hold the lock on `path` while the block runs, and any process that is handed the open file; it is left there.
 
     Args:
         patience: seconds to wait for another holder.
@@ -28,4 +29,4 @@ def hold_lock(path: Path, patience: float = 0.0) -> Iterator[None]:
                 if time.monotonic() >= until:
                     raise
                 time.sleep(0.05)
-        yield
+        yield file

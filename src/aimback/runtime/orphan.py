@@ -1,4 +1,4 @@
-"""A stage ends with the dvc that runs it; else it would go on writing beside the next run."""
+"""A stage ends with the dvc that runs it, and a job with its worker; else it would write beside the next run."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_END = 0.6
 
 
-def end_with_dvc() -> None:
-    """Watch, in a thread, the dvc that runs this process, and end by SIGTERM soon after it has ended."""
+def end_with_parent() -> None:
+    """Watch, in a thread, who runs this process, and end by SIGTERM soon after it has ended."""
     # dvc calls its commands through the user's shell, which may or may not stay between the two.
     shell = Path(os.environ.get("SHELL") or "/bin/sh").name
     child = psutil.Process()
@@ -22,9 +22,9 @@ def end_with_dvc() -> None:
     threading.Thread(target=_watch, args=(child, child.ppid()), daemon=True).start()
 
 
-def _watch(child: psutil.Process, dvc: int) -> None:
+def _watch(child: psutil.Process, parent: int) -> None:
     # Who has lost its parent gets another one at once, even while the dead one waits to be reaped.
-    while child.is_running() and child.ppid() == dvc:
+    while child.is_running() and child.ppid() == parent:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     end()
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from aimback import HOME
 
+# Below a copy of a project that a sweep made: the file that names the project itself.
+ORIGINAL = ".dvc/original"
 _OURS = re.compile(rb"python -m (aimback\.)?pipelines\.compose\b")
 
 
@@ -60,7 +62,9 @@ def locate_untracked(path: str | Path) -> Path:
 
 
 def find_original(root: Path) -> Path:
-    """The repository that `root` is, or that DVC made it of, for a queued experiment, in a folder of its own."""
+    """The repository that `root` is, or was copied from: by DVC for a queued experiment, or for a job of a sweep."""
+    if (root / ORIGINAL).is_file():
+        return Path((root / ORIGINAL).read_text(encoding="utf-8"))
     # Not DVC_ROOT: where another project's dvc runs ours, that is its folder.
     for place in root.parents:
         if place.parts[-2:] == (".dvc", "tmp"):

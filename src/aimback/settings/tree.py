@@ -76,6 +76,14 @@ class Only(Section):
     route: str | None
 
 
+class Objective(Section):
+    """What a job of a sweep returns to a sweeper: a metric of a task's route, the mean of all where one is null."""
+
+    metric: str
+    task: str | None
+    route: str | None
+
+
 class NetworkSection(Section):
     """A network that stands in for the simulator, and its training; see conf/routes.
 
@@ -187,6 +195,7 @@ class Settings(Section):
     # A path is a text in the config, so it is read less strictly.
     targets: Annotated[Path, Field(strict=False), AfterValidator(locate_untracked)] | None
     targets_sha256: str | None
+    objective: Objective
     published: Literal["neural_adjoint"] | None
     inputs: list[Annotated[Path, Field(strict=False), AfterValidator(locate)]]
     _tree: dict[str, Any]
@@ -287,6 +296,10 @@ def read_settings(tree: Mapping[str, Any]) -> Settings:
         raise UserError(f"tasks: follows from task; choose by task=[{','.join(plain['tasks'])}]")
     settings._tree = plain
     _check_routes(settings)
+    chosen = settings.objective
+    if chosen.task not in (None, *settings.task_names) or chosen.route not in (None, *settings.routes):
+        allowed = f"a task of {', '.join(settings.task_names)}, a route of {', '.join(settings.routes)}, or null"
+        raise UserError(f"objective: choose {allowed}")
     return settings
 
 

@@ -111,7 +111,7 @@ def publish(
         for run, run_id in zip(wanted, run_ids, strict=True):
             if run.model is not None:
                 register_model(client, experiment_id, run_id, run.state, run.model, run.note)
-        _mark_newest(client, experiment_id, run_ids)
+        _mark_newest(client, experiment_id, run_ids, source.get("sweep"))
     noted = {"states": sorted(states), "store": store.digest, "experiment_id": experiment_id, "run_ids": run_ids}
     write_text(marker, json.dumps(noted, indent=1) + "\n")
     return Published(experiment_id, tuple(run_ids), written)
@@ -191,13 +191,19 @@ def _write(
     return run_id
 
 
-def _mark_newest(client: "MlflowClient", experiment_id: str, run_ids: Sequence[str]) -> None:
-    """What was published last is what the view shows."""
-    marked = {run.info.run_id for run in find_tagged(client, experiment_id, "newest", "true")}
-    for run_id in set(run_ids) - marked:
-        client.set_tag(run_id, "newest", "true")
-    for run_id in marked - set(run_ids):
-        client.set_tag(run_id, "newest", "false")
+def _mark_newest(client: "MlflowClient", experiment_id: str, run_ids: Sequence[str], sweep: str | None) -> None:
+    """What was published last is what the view shows: a run, or all that there is of a sweep."""
+    marked = {
+        run.info.run_id: run.data.tags.get("sweep") for run in find_tagged(client, experiment_id, "newest", "true")
+    }
+    for run_id in run_ids:
+        if run_id not in marked:
+            client.set_tag(run_id, "newest", "true")
+        if sweep and marked.get(run_id) != sweep:  # what an earlier sweep has published is of this one too
+            client.set_tag(run_id, "sweep", sweep)
+    for run_id in marked.keys() - set(run_ids):
+        if not sweep or marked[run_id] != sweep:
+            client.set_tag(run_id, "newest", "false")
 
 
 def _find_live(client: "MlflowClient", experiment_id: str, run: Run) -> "StoredRun | None":

@@ -296,13 +296,16 @@ def log_metrics(client: "MlflowClient", run_id: str, points: Sequence["Metric"])
 
 
 def source_tags(root: Path) -> dict[str, str]:
-    """The commit that is checked out in `root`, whether files differ from it, and DVC's name of the experiment that
-    runs; nothing without git."""
+    """The sweep that runs; the commit that is checked out in `root`, whether files differ from it, and DVC's name of
+    the experiment that runs, where there is git."""
+    sweep = os.environ.get("AIMBACK_SWEEP")
+    tags = {"sweep": sweep} if sweep else {}
     commit = head_commit(root)
     if commit is None:
-        return {}
+        return tags
     experiment = os.environ.get("DVC_EXP_NAME")
     return {
+        **tags,
         # MLflow shows the commit beside the source's name.
         "mlflow.source.name": "aimback",
         "mlflow.source.type": "LOCAL",

@@ -33,6 +33,8 @@ from aimback.workflow.params import ANEW, CONF_CURE, PARAMS, check_conf, read_ma
 _LONGEST = 8_192  # characters of a command line; Hydra takes seconds for the worst of that length
 _MULTIRUN = ("-m", "--multirun")
 _PATHS = ("targets", "inputs")
+# What Hydra calls its plugins, and the extra of ours that brings each.
+_ENGINES = {"submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "joblib": "joblib", "optuna": "optuna"}
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
 
 hydra_section.guard()
@@ -40,18 +42,18 @@ hydra_section.guard()
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 
 
-def entry(work: Callable[[DictConfig], None]) -> Callable[[], None]:
+def entry(work: Callable[[DictConfig], float | None]) -> Callable[[], None]:
     """Turn `work` into a command that Hydra composes the configuration of."""
     name = Path(inspect.unwrap(work).__code__.co_filename).stem
 
     # Hydra names the job and finds the file through __wrapped__.
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     @functools.wraps(work)
-    def run_composed(cfg: DictConfig) -> None:
+    def run_composed(cfg: DictConfig) -> float | None:
         with report_errors(name):
             hydra_config = HydraConfig.get()
             place(cfg, hydra_config.overrides.task, hydra_config.runtime.cwd)
-            work(cfg)
+            return work(cfg)  # to the sweeper that wants it
 
     @functools.wraps(work)
     def main() -> None:
@@ -140,7 +142,9 @@ def check_input(arguments: Sequence[str]) -> None:
 
 def _missing(name: str) -> str:
     """What to say of a file of conf/ that is not there: mostly, a choice of a group was mistyped."""
-    group, _, choice = name.partition("/")
+    group, _, choice = name.rpartition("/") if name.startswith("hydra/") else name.partition("/")
+    if choice in _ENGINES:
+        return f"{group}={choice}: is not installed; to install it, type: pip install 'aimback[{_ENGINES[choice]}]'"
     folders = [folder / group for folder in CONFS]
     choices = sorted(
         {file.relative_to(folder).with_suffix("").as_posix() for folder in folders for file in folder.rglob("*.yaml")}

@@ -31,9 +31,12 @@ from aimback.runtime.project import ROOT
 _FREE = {"mode", "verbose", "help", "hydra_help", "overrides", "runtime", "searchpath"}
 _FREE |= {"run", "sweep", "output_subdir", "launcher", "sweeper", "hydra_logging", "job_logging", "job"}
 _FREE_OF_A_JOB = {"name", "chdir", "override_dirname", "id", "num", "config_name", "config"}
+# The one callback there is: what a sweep begins and ends with, see conf/base.yaml.
+_CALLBACKS = {"study": {"_target_": "aimback.workflow.study.Study"}}
 _LOGGING = ("default", "none", "disabled", "stdout")
 # To look for config in a package is to import it. The last one is aimback's own.
 _PACKAGES = re.compile(r"pkg://((hydra|hydra_plugins|pipelines)([./].*)?|aimback\.conf)")
+_ASKED_OF_A_QUEUE = ("account", "constraint", "exclude", "gres", "mem_per_cpu", "mem_per_gpu", "partition", "qos")
 _TYPED = "hydra.searchpath in command-line"  # as Hydra calls it
 _NOT_OUTPUTS = (".ci", ".dvc", ".git", ".venv", "conf", "docs", "pipelines", "src", "tests")
 
@@ -81,6 +84,8 @@ def check(composed: DictConfig) -> None:
     if not isinstance(section, dict) or not isinstance(section["job"], dict):
         _refuse("hydra", "must be a group of settings")
     stock: Any = OmegaConf.to_container(OmegaConf.structured(hydra.conf.HydraConf), resolve=False)
+    if section["callbacks"] == _CALLBACKS:
+        section["callbacks"] = {}
     _check_stock("hydra", section, stock, _FREE)
     _check_stock("hydra.job", section["job"], stock["job"], _FREE_OF_A_JOB)
     choices = composed.hydra.runtime.choices
@@ -88,7 +93,10 @@ def check(composed: DictConfig) -> None:
         node = section[name]
         if name == "sweeper" and isinstance(node, dict) and _is_flat(node.get("params")):
             node = {**node, "params": None}  # these become overrides, and are checked as such
-        _check_texts(f"hydra.{name}", node, _load_stock(name, choices.get(f"hydra/{name}")))
+        brought = _load_stock(name, choices.get(f"hydra/{name}"))
+        if sampler := choices.get("hydra/sweeper/sampler") if name == "sweeper" else None:
+            brought = {**brought, "sampler": _load_stock("sweeper/sampler", sampler)}
+        _check_texts(f"hydra.{name}", node, brought)
     _check_folders(composed)
 
 
@@ -105,8 +113,10 @@ def _load_stock(name: str, choice: Any) -> Any:
         if choice in _LOGGING and file.is_file():
             return yaml.safe_load(file.read_bytes())
         _refuse(f"hydra.{name}", f"choose one by hydra/{name}={'|'.join(_LOGGING)}")
+    # A file of conf/, which is checked as what it inherits.
+    brought = "launcher/submitit_slurm" if (name, choice) == ("launcher", "slurm") else f"{name}/{choice}"
     try:
-        return OmegaConf.to_container(ConfigStore.instance().load(f"hydra/{name}/{choice}.yaml").node, resolve=False)
+        return OmegaConf.to_container(ConfigStore.instance().load(f"hydra/{brought}.yaml").node, resolve=False)
     except ConfigLoadError:
         _refuse(f"hydra.{name}", f"choose one that is installed, by hydra/{name}=NAME")
 
@@ -120,12 +130,17 @@ def _check_texts(path: str, node: Any, stock: Any) -> None:
     if isinstance(node, dict) and isinstance(stock, dict | None):
         for name, value in node.items():
             _check_texts(f"{path}.{name}", value, (stock or {}).get(name))
-    elif not isinstance(node, bool | int | float | None) and node != stock and not _is_level(path, node):
+    elif not isinstance(node, bool | int | float | None) and node != stock and not _is_word(path, node):
         _refuse(path, "takes numbers, true, false and null; a text could be a command")
 
 
-def _is_level(path: str, node: Any) -> bool:
-    return path.endswith(".level") and re.fullmatch(r"[A-Z]+", str(node)) is not None
+def _is_word(path: str, node: Any) -> bool:
+    """Whether a text only names something: a level of logging, a direction, or what a queue is asked for."""
+    above, _, key = path.rpartition(".")
+    pattern = r"[A-Z]+" if key == "level" else r"(min|max)imize" if path == "hydra.sweeper.direction" else None
+    if above == "hydra.launcher" and key in _ASKED_OF_A_QUEUE:
+        pattern = r"[\w.,:;=+@%/&|*()\[\]-]+"
+    return pattern is not None and re.fullmatch(pattern, str(node)) is not None
 
 
 def _check_folders(composed: DictConfig) -> None:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from aimback.core.repository import ask_git, head_commit
@@ -25,12 +26,15 @@ from aimback.runtime.project import ROOT, find_project
 from aimback.workflow.compose import write_params
 from aimback.workflow.entry import entry
 from aimback.workflow.progress import WATCHED
+from aimback.workflow.study import SWEEP, follow_worker, run_job
 from aimback.workflow.turns import list_turns
 from aimback.workflow.watch import Watch
 
 
 @entry
-def run(cfg: DictConfig) -> None:
+def run(cfg: DictConfig) -> float | None:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_job(cfg)
     for repaired in mend(ROOT):
         print(repaired)
     is_new = write_params(cfg)
@@ -40,6 +44,7 @@ def run(cfg: DictConfig) -> None:
     if HydraConfig.get().overrides.task:
         _save()
         print("outputs/ holds this run; back to conf/ as it is: aimback")
+    return None
 
 
 def _reproduce(cfg: DictConfig, is_new: bool) -> int:
@@ -54,7 +59,7 @@ def _reproduce(cfg: DictConfig, is_new: bool) -> int:
         with watch.draw():
             return _run_together([("repro",)], watch, {})
     groups: list[list[tuple[str, ...]]] = [[("repro",)]]
-    if len(cfg.tasks) > 1 and (most := _count_free(cfg)) > 1:
+    if SWEEP not in os.environ and len(cfg.tasks) > 1 and (most := _count_free(cfg)) > 1:
         # Without the stage that writes params.yaml, which all read: DVC waits for nobody who may write a file.
         alone = ("--wait-for-lock", "repro", "--single-item")
         chains = [(*alone, *(turn for turn in turns if re.split("[@-]", f"{turn}@")[1] == task)) for task in cfg.tasks]
@@ -150,6 +155,7 @@ def main() -> None:
 
         check(sys.argv[2:])
     else:
+        follow_worker()
         run()
 
 
