@@ -540,6 +540,33 @@ def test_a_training_killed_outright_is_marked_by_its_logger(store, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert runs[0].info.status == "KILLED"
+    watch(store, 30)  # as it goes on, from its last checkpoint
+    (resumed,) = stored(store)[1]
+    assert (resumed.info.run_id, resumed.info.status) == (runs[0].info.run_id, "FINISHED")
+    assert resumed.data.tags["points"] == "30"
+    points = store.connect()[0].get_metric_history(resumed.info.run_id, "train_loss")
+    assert sorted(point.step for point in points) == list(range(30))
+
+
+@pytest.mark.parametrize(("sweep", "left"), [({"sweep": "2026"}, 1), ({}, 0)])
+def test_a_training_of_a_sweep_is_left_to_its_job(store, tmp_path, sweep, left):
+    client, experiment = store.connect()
+    killed = client.create_run(experiment, tags={"training": "t2", **sweep})
+    client.set_terminated(killed.info.run_id, "KILLED")
+    publish(store, ["s1"], a_set, tmp_path / "marker.json")
+    assert [run.info.run_id for run in stored(store)[1]].count(killed.info.run_id) == left
+
+
+def test_a_sweep_is_newest_as_a_whole(store, tmp_path, monkeypatch):
+    newest = []
+    for state, sweep in {"s1": "a", "s2": "b", "s3": "b", "s4": ""}.items():
+        monkeypatch.setenv("AIMBACK_SWEEP", sweep)
+        publish(store, [state], lambda state=state: [route("direct", state)], tmp_path / f"{state}.json")
+        newest.append({run.data.tags["state"] for run in stored(store)[1] if run.data.tags["newest"] == "true"})
+    assert newest == [{"s1"}, {"s2"}, {"s2", "s3"}, {"s4"}]
+    monkeypatch.setenv("AIMBACK_SWEEP", "c")  # what an earlier one has made belongs to this one too
+    publish(store, ["s2"], lambda: [route("direct", "s2")], tmp_path / "again.json")
+    assert [run.data.tags["sweep"] for run in stored(store)[1] if run.data.tags["state"] == "s2"] == ["c"]
 
 
 def test_a_damaged_database_is_a_clear_error(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aimback.core.errors import UserError
 from aimback.runtime.process import this_process
 from aimback.tracking.record import run_name, tag_run
-from aimback.tracking.store import Store, log_metrics, mark_killed, source_tags
+from aimback.tracking.store import Store, find_tagged, log_metrics, mark_killed, source_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,9 +44,10 @@ def _log(client: "MlflowClient", experiment_id: str, store: Store, header: Mappi
         "process": this_process(),
     }
     title = run_name(header["task"], name)
-    run_id = client.create_run(experiment_id, header["began"], tags, title).info.run_id
-    client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
-    rows = 0
+    run_id, steps = _resume(client, experiment_id, header["training"], tags)
+    if run_id is None:
+        run_id = client.create_run(experiment_id, header["began"], tags, title).info.run_id
+        client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
     end: dict[str, Any] = {"status": "KILLED", "complete": False}
     for messages in _batches(header["period"]):
         points: list[Metric] = []
@@ -55,12 +56,29 @@ def _log(client: "MlflowClient", experiment_id: str, store: Store, header: Mappi
                 end = message
                 continue
             moment, step, values = message
-            rows += 1
+            if step in steps:  # a resumed training repeats what came after its last checkpoint
+                continue
+            steps.add(step)
             points += [Metric(name, value, moment, step) for name, value in values.items() if math.isfinite(value)]
         log_metrics(client, run_id, points)
     if end["complete"]:
-        client.log_batch(run_id, tags=[RunTag("points", str(rows))])
+        client.log_batch(run_id, tags=[RunTag("points", str(len(steps)))])
     client.set_terminated(run_id, end["status"])
+
+
+def _resume(
+    client: "MlflowClient", experiment_id: str, training: str, tags: Mapping[str, str]
+) -> tuple[str | None, set[int]]:
+    """The run of the same training that was killed, taken up again, and the steps that it has."""
+    for run in find_tagged(client, experiment_id, "training", training):
+        if run.info.status in ("KILLED", "FAILED") and "state" not in run.data.tags:
+            run_id = str(run.info.run_id)
+            client.update_run(run_id, status="RUNNING")
+            for name, value in tags.items():
+                client.set_tag(run_id, name, value)
+            shown = next(iter(run.data.metrics), None)
+            return run_id, {point.step for point in client.get_metric_history(run_id, shown)} if shown else set()
+    return None, set()
 
 
 def _batches(period: float) -> Iterator[list[Any]]:

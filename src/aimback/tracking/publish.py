@@ -106,8 +106,8 @@ def publish(
         # Two that publish to one server at the same time both see nothing there: the elder stays.
         run_ids = [_complete(client, experiment_id, run) or run_id for run, run_id in zip(wanted, run_ids, strict=True)]
         # A training that was run by itself, or whose pipeline never came to its end. Where that pipeline still does,
-        # the training is written again from its history.
-        _keep(client, _find_trainings(client, experiment_id))
+        # the training is written again from its history. That of a sweep may belong to a job that waits in a queue.
+        _keep(client, [one for one in _find_trainings(client, experiment_id) if "sweep" not in one.data.tags])
         for run, run_id in zip(wanted, run_ids, strict=True):
             if run.model is not None:
                 register_model(client, experiment_id, run_id, run.state, run.model, run.note)
