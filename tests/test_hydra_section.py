@@ -30,6 +30,8 @@ HOSTILE = {
     "hydra.job.env_copy=[HOME]": "",
     "+hydra.callbacks.one={_target_:evil.Callback}": "",
     "+hydra.callbacks.one={_target_:hydra.experimental.callbacks.PickleJobInfoCallback}": "",
+    "hydra.callbacks.study._target_=evil.Callback": "",
+    "+hydra.callbacks.study.more={_target_:evil.One}": "",
     "hydra.job_logging.handlers.file.filename=PLACE/log": "",
     "hydra.job_logging.handlers.console.class=evil.Handler": "",
     "hydra.job_logging.handlers.console.stream=ext://evil.stream": "",
@@ -86,6 +88,12 @@ HOSTILE = {
     "hydra.sweeper._target_=evil.Sweeper --multirun": "",
     "+hydra.sweeper.one=os.system --multirun": "",
     "hydra/launcher=evil --multirun": "",
+    "hydra/launcher=slurm hydra.launcher.setup=[PLACE/evil] --multirun": "",
+    "hydra/launcher=slurm hydra.launcher.partition='a\nb' --multirun": "",
+    "hydra/launcher=submitit_local hydra.launcher.submitit_folder=PLACE/jobs --multirun": "",
+    "hydra/sweeper=optuna hydra.sweeper.storage=sqlite:///PLACE/base --multirun": "",
+    "hydra/sweeper=optuna hydra.sweeper.sampler._target_=evil.One --multirun": "",
+    "hydra/sweeper=optuna hydra.sweeper.custom_search_space=evil.extend --multirun": "",
 }
 
 HARMLESS = (

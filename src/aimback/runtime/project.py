@@ -8,6 +8,7 @@ from aimback import HOME
 
 # Below a copy of a project that a sweep made: the file that names the project itself.
 ORIGINAL = ".dvc/original"
+SWEEP = "AIMBACK_SWEEP"  # the variable by which the stages of a job know the sweep that they belong to
 _OURS = re.compile(rb"python -m (aimback\.)?pipelines\.compose\b")
 
 

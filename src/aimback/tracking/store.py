@@ -21,6 +21,7 @@ from aimback.core.errors import UserError
 from aimback.core.files import write_whole
 from aimback.core.repository import has_changes, head_commit
 from aimback.runtime.process import lives
+from aimback.runtime.project import SWEEP
 from aimback.tracking.uris import local_path, sqlite_file, sqlite_uri
 from aimback.tracking.view import TAG, VIEW, view_state
 
@@ -298,7 +299,7 @@ def log_metrics(client: "MlflowClient", run_id: str, points: Sequence["Metric"])
 def source_tags(root: Path) -> dict[str, str]:
     """The sweep that runs; the commit that is checked out in `root`, whether files differ from it, and DVC's name of
     the experiment that runs, where there is git."""
-    sweep = os.environ.get("AIMBACK_SWEEP")
+    sweep = os.environ.get(SWEEP)
     tags = {"sweep": sweep} if sweep else {}
     commit = head_commit(root)
     if commit is None:

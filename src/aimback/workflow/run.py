@@ -22,11 +22,11 @@ from omegaconf import DictConfig
 from aimback.core.repository import ask_git, head_commit
 from aimback.runtime.doctor import mend
 from aimback.runtime.preload import preload
-from aimback.runtime.project import ROOT, find_project
+from aimback.runtime.project import ROOT, SWEEP, find_project
 from aimback.workflow.compose import write_params
 from aimback.workflow.entry import entry
 from aimback.workflow.progress import WATCHED
-from aimback.workflow.study import SWEEP, follow_worker, run_job
+from aimback.workflow.study import follow_worker, run_job
 from aimback.workflow.turns import list_turns
 from aimback.workflow.watch import Watch
 

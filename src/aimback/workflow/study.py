@@ -36,10 +36,8 @@ from aimback.core.repository import ask_git
 from aimback.runtime.exits import report_errors
 from aimback.runtime.locks import hold_lock
 from aimback.runtime.orphan import end_with_parent
-from aimback.runtime.project import IS_CHECKOUT, ORIGINAL, ROOT
+from aimback.runtime.project import IS_CHECKOUT, ORIGINAL, ROOT, SWEEP
 
-# The variable by which the stages of a job know the sweep that they belong to.
-SWEEP = "AIMBACK_SWEEP"
 _MADE_BY_RUNS = {"params.yaml", "dvc.lock", ".dvc/config.local", ORIGINAL}
 _SHOWN = ("solved_fraction", "miss_median", "miss_relative_median")
 
