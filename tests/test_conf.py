@@ -58,12 +58,12 @@ def test_every_option_builds(compose: Any, option: str) -> None:
         assert name in settings.routes
 
 
-@pytest.mark.parametrize("option", [option for option in OPTIONS if re.match(r"(task|solver)=\w+$", option)])
+@pytest.mark.parametrize("option", [option for option in OPTIONS if re.match(r"(task|solver|executor)=\w+$", option)])
 def test_files_spell_out_every_keyword_and_a_default_in_code_is_no_other_value(compose: Any, option: str) -> None:
     """conf/ is what people read: a constructor's keyword that is missing there would be a hidden setting."""
     settings, (group, name) = compose("task=cannon_vacuum", option), option.split("=")
-    node = settings.tree["solver"] if group == "solver" else settings.tree["task"][name]
-    built = settings.solver if group == "solver" else settings.tasks[name]
+    node = settings.tree["task"][name] if group == "task" else settings.tree[group]
+    built = settings.tasks[name] if group == "task" else getattr(settings, group)
     keywords = inspect.signature(type(built)).parameters
     assert set(node) - {"_target_"} == set(keywords)
     if name == type(built).__module__.rpartition(".")[2]:  # not a variant of another file, such as neural_adjoint
@@ -109,6 +109,8 @@ def test_presets_change_what_they_say(compose: Any) -> None:
         ("data.examples=0", "data.examples: must be at least 10 and at most 100,000,000, got 0"),
         ("data.validation_fraction=1", "data.validation_fraction: must be above 0 and below 1"),
         ("data.targets=-3", "data.targets: must be at least 1 and at most 100,000,000"),
+        ("executor._target_=aimback.solve.adam.Adam", "executor._target_: must name an Executor of aimback"),
+        ("executor._target_=os.system", "executor._target_: must name an Executor of aimback, got 'os.system'"),
         ("starts.number=0", "starts.number: must be at least 1 and at most 65,536, got 0"),
         ("starts.number=true", "starts.number: must be a valid integer"),
         ("solver.precision=inf", "solver.precision: must be a finite number"),
@@ -179,7 +181,7 @@ def whole_numbers(node: Any, above: str = "") -> Iterator[str]:
 
 
 # A group's files have the same keys, but for those that name a class.
-@pytest.mark.parametrize("option", [option for option in OPTIONS if re.match(r"(task|solver)=\w+$", option)])
+@pytest.mark.parametrize("option", [option for option in OPTIONS if re.match(r"(task|solver|executor)=\w+$", option)])
 def test_every_whole_number_has_an_upper_bound(compose: Any, option: str) -> None:
     settings = compose("task=cannon_vacuum", option)
     group = option.partition("=")[0]

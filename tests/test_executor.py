@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +23,13 @@ import psutil
 import pytest
 import slurm
 import torch
+import yaml
+from conftest import ROOT
 from misbehaviour import Misbehaving, Noting
+from test_init import Lab
 
 from aimback.core.errors import UserError
+from aimback.core.files import sha256
 from aimback.data.dataset import simulate_dataset
 from aimback.settings.build import build
 from aimback.simulators.cases import CaseRows
@@ -383,6 +388,7 @@ _HEAD = """
 import sys
 from pathlib import Path
 from misbehaviour import Misbehaving, Noting
+from test_init import Lab
 from aimback.simulators.dask_cluster import SlurmCluster
 from aimback.simulators.executor import Crew
 cluster = SlurmCluster(2, 4, 1, "500MB", "0:10:00", None, None)
@@ -430,6 +436,27 @@ def test_without_slurm_s_commands_it_is_one_line(monkeypatch: pytest.MonkeyPatch
         SLURM.check()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("memory", "2", "executor.memory: must be such as 2GB, got '2'"),
+        ("memory", "2GB\n#SBATCH --wrap=ls", "executor.memory: must be such as 2GB"),
+        ("walltime", "1h", "executor.walltime: must be such as 1:00:00 or 2-00:00:00, got '1h'"),
+        ("partition", "a b", "executor.partition: must be such as long,short, got 'a b'"),
+        ("account", "$(ls)", "executor.account: must be such as physics"),
+        ("workers", 0, "executor.workers: must be a whole number from 1 to 10,000, got 0"),
+        ("cases", 1.5, "executor.cases: must be a valid integer, got 1.5"),
+        ("job_script_prologue", ["ls"], "executor.job_script_prologue: unknown key"),
+    ],
+)
+def test_a_wrong_value_is_one_line(key: str, value: object, says: str) -> None:
+    node = yaml.safe_load((ROOT / "conf" / "executor" / "slurm.yaml").read_text())
+    assert isinstance(build(node, Executor, "executor"), SlurmCluster)  # type: ignore[type-abstract]
+    with pytest.raises(UserError, match="^" + re.escape(says)) as refused:
+        build({**node, key: value}, Executor, "executor")  # type: ignore[type-abstract]
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.cluster
 def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
@@ -438,3 +465,74 @@ def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPat
     for address, says in {"tcp://127.0.0.1:9": "no scheduler answers at tcp://127.0.0.1:9", None: "is missing"}.items():
         with pytest.raises(UserError, match=f"^executor.address: {says}"):
             DaskCluster(address, 2, 4).make_runner(crew).run([{"x": 1.0}])
+
+
+# ---- whole stages
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """A project whose simulator is of one case, with some runs that fail."""
+    (tmp_path / "simulator.py").write_text(
+        "import math\n\n\ndef simulate(speed, angle):\n    if abs(speed - 6 * angle - 1) < 0.15:\n        raise ValueError('no convergence')\n"
+        "    return math.sin(2 * angle) * (speed if speed > 5 else speed**2 / 5)\n"
+    )
+    ranges = ("--controls", "speed=1:10:m/s,angle=0.1:1.4:rad", "--outcomes", "distance:m:0.01")
+    return Lab(tmp_path, "--call", "simulator.py:simulate", *ranges)
+
+
+def hash_outputs(lab: Lab) -> dict[str, str]:
+    """Of all that is the same whenever it is run."""
+    folder = lab.root / "outputs" / "mylab"
+    return {file.relative_to(folder).as_posix(): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+FEW = ("routes=[direct,surrogate]", "data.examples=60", "data.targets=4", "training.max_epochs=3", "diagnose=none")
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.parametrize("engine_name", MAKERS)
+def test_a_whole_run_makes_the_same_files(lab: Lab, tmp_path: Path, engine_name: str) -> None:
+    few = (*FEW, "tracking=off", "budget.simulations=null")
+    lab.aimback(*few).ok()
+    here = hash_outputs(lab)
+    assert "data/failures.csv" in here
+    shutil.rmtree(lab.root / "outputs")
+    shutil.rmtree(lab.root / ".dvc" / "cache")
+    (lab.root / "dvc.lock").unlink()
+    with start(engine_name, tmp_path) as engine:
+        spread = [f"executor={engine_name}", "executor.workers=2", "executor.cases=8"]
+        if engine_name == "dask":
+            with connect(engine) as cluster:
+                spread.append(f"executor.address={cluster.address}")  # type: ignore[attr-defined]
+        if engine_name == "slurm":
+            spread.append("executor.memory=500MB")
+        lab.aimback(*few, *spread).ok()
+    assert hash_outputs(lab) == here
+    stamps = {file: file.stat().st_mtime_ns for file in (lab.root / "outputs" / "mylab").rglob("*")}
+    lab.aimback(*few).ok()  # who computes is no setting of a result: nothing is made anew
+    assert {file: file.stat().st_mtime_ns for file in (lab.root / "outputs" / "mylab").rglob("*")} == stamps
+
+
+_NO_LOCKS = """
+#include <errno.h>
+int flock(int file, int what) { errno = ENOLCK; return -1; }
+"""
+
+
+@pytest.mark.slow
+def test_two_that_start_the_same_where_nothing_locks_lose_nothing(lab: Lab, tmp_path: Path) -> None:
+    composed = ["-cd", ".", "-cn", "params", "hydra.run.dir=outputs", "hydra.output_subdir=null"]
+    command = [sys.executable, "-m", "aimback.pipelines.generate", *composed, "only.task=mylab"]
+    lab.run("aimback.pipelines.compose", "data.examples=60", "data.targets=4", "diagnose=none").ok()
+    lab.run(*command[2:]).ok()
+    here = hash_outputs(lab)
+    shutil.rmtree(lab.root / "outputs")
+    without = lab.environment() | {"LD_PRELOAD": str(compile_library(tmp_path, _NO_LOCKS))}
+    pipe = subprocess.PIPE
+    both = [subprocess.Popen(command, cwd=lab.root, env=without, stderr=pipe, text=True) for _ in range(2)]
+    told = [one.communicate()[1] for one in both]
+    assert [one.returncode for one in both] == [0, 0], told
+    assert all("knows no locks" in one for one in told)
+    assert hash_outputs(lab) == here

@@ -39,6 +39,10 @@ AT_THE_RIM = {
     "requests": ["src/aimback/simulators/umbridge.py"],
     "umbridge": ["src/aimback/simulators/umbridge.py"],
     "tesseract_core": ["src/aimback/simulators/tesseract.py"],
+    "dask": ["src/aimback/simulators/dask_cluster.py"],
+    "distributed": ["src/aimback/simulators/dask_cluster.py"],
+    "dask_jobqueue": ["src/aimback/simulators/dask_cluster.py"],
+    "ray": ["src/aimback/simulators/ray_cluster.py"],
     "fmpy": ["src/aimback/simulators/fmu.py"],
     "cmaes": ["src/aimback/solve/cma_es.py"],
 }

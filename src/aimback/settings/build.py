@@ -87,7 +87,8 @@ def _choose_class(values: dict[str, Any], kind: type[T], path: str, trusted: Seq
 
 def _find_class(target: Any, kind: type[T], path: str, trusted: Sequence[str]) -> type[T]:
     """The class that `target` names, once it is known to be ours or trusted: importing and calling run code."""
-    wanted = _place(path, f"_target_: must name a {kind.__name__} of aimback, got {quote(target)}")
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    wanted = _place(path, f"_target_: must name {article} {kind.__name__} of aimback, got {quote(target)}")
     if not isinstance(target, str) or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z]\w*)+", target) is None:
         raise UserError(wanted)
     module_name, _, name = target.rpartition(".")

@@ -31,7 +31,7 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 _ROUNDS = 4  # of shards that are wanted at once, so that few machines wait for the last ones
 ATTEMPTS = 4  # at a shard whose machines are lost
 
-Case = Mapping[str, Any]
+_Case = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Runner(Protocol):
 
     def run(
         self,
-        cases: Sequence[Case],
+        cases: Sequence[_Case],
         progress: Callable[[int, Result], None] | None = None,
         method: str = "__call__",
         failures: float = 0.5,
@@ -135,7 +135,7 @@ class _Shards:
 
     def run(
         self,
-        cases: Sequence[Case],
+        cases: Sequence[_Case],
         progress: Callable[[int, Result], None] | None = None,
         method: str = "__call__",
         failures: float = 0.5,
@@ -185,7 +185,7 @@ def _read(future: "Future[list[Result] | str]") -> list[Result]:
 _here = threading.local()  # what each thread of a cluster's machine has hired
 
 
-def run_shard(crew: Crew, folder: str, places: list[str], cases: Sequence[Case], method: str) -> list[Result] | str:
+def run_shard(crew: Crew, folder: str, places: list[str], cases: Sequence[_Case], method: str) -> list[Result] | str:
     """Run cases on the machine that this is called on. -> their results, or what a person can mend.
 
     The crew stays for the next shard, since to import a simulator may take longer than to run it; another one, and the
