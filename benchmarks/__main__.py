@@ -32,6 +32,7 @@ PARTS = {
 }
 FIELD = {
     "franka": ("Inverse kinematics of a Franka arm, beside the published figures", "solved_beside_published"),
+    "contact": ("Contact by exact events, beside published simulators", "hit_beside_published"),
 }
 PAGES = {"RESULTS.md": PARTS, "FIELD.md": FIELD}
 LIBRARIES = ("torch", "pytorch-lightning", "dvc", "numpy", "scipy", "numba", "jax", "optimistix", "diffrax")

@@ -193,14 +193,21 @@ def integrate_to_event(
 
 
 def integrate_to_crossing(
-    motion: Motion, parameters: Sequence[Any], state: State, *, steps: int, pace: float, horizon: float
+    motion: Motion,
+    parameters: Sequence[Any],
+    state: State,
+    *,
+    steps: int,
+    pace: float,
+    horizon: float,
+    closings: int = 1,
 ) -> tuple[State, Any, Tensor]:
     """Follow the motion until a function of its state falls from above zero to zero, each sample to its own time.
 
     For events whose time cannot be guessed: `integrate_to_event` is cheaper where it can. The first
     crossing is searched for without derivatives in steps of `pace`, then the motion is integrated to
-    it in `steps` steps. Of the two closing steps the first removes what the search left over and the
-    second, nought long, carries the implicit-function gradient of the crossing time,
+    it in `steps` steps. Of the closing steps the first ones remove what the search left over and the
+    last one, nought long, carries the implicit-function gradient of the crossing time,
     `dt/dp = -(dc/dp) / (dc/dt)`, so the final state has the exact derivative of the discrete motion.
 
     Args:
@@ -211,6 +218,8 @@ def integrate_to_crossing(
         steps: of the integration, at least 1.
         pace: step of the search.
         horizon: time after which the search gives up.
+        closings: steps that remove what the search left over; each squares it. One is enough where the motion crosses
+            and does not graze.
 
     Returns:
         The state at the crossing, its time, and what is missing, `(...)`: 0 where the crossing was
@@ -233,10 +242,12 @@ def integrate_to_crossing(
         length = -crossing(at) / slope
         return length, value_of(length)
 
-    _, left_over = gap(reached)
-    reached = step_rk4(derivative, reached, left_over)
+    for _ in range(closings):
+        _, left_over = gap(reached)
+        reached = step_rk4(derivative, reached, left_over)
+        duration = duration + left_over
     carrier, _ = gap(reached)
-    return step_rk4(derivative, reached, carrier), duration + left_over + carrier, missing
+    return step_rk4(derivative, reached, carrier), duration + carrier, missing
 
 
 def _make(motion: Motion, parameters: Sequence[Any]) -> tuple[Motion, Carried]:
