@@ -20,6 +20,7 @@ from aimback.tasks.reach import search_reach
 T = torch.float64
 G = 9.80665
 MOST_CORNERS = 10_000
+MOST_DERIVATIVES = 640_000  # at once; ten thousand points of a task with seven controls and nine outcomes
 TASKS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "task").glob("*.yaml"))
 
 
@@ -30,6 +31,11 @@ def task(request: pytest.FixtureRequest) -> Task:
     return build(yaml.safe_load(file.read_text())[request.param], Task, f"task.{request.param}")
 
 
+def bound(task: Task, count: int) -> int:
+    """So many points, or as many as have Jacobians that are quickly had."""
+    return min(count, MOST_DERIVATIVES // (len(task.outcomes) * len(task.box)))
+
+
 def faces(task: Task) -> tuple[Tensor, Tensor]:
     """Every combination of lower bound, middle, upper bound, and numbers just inside; of many axes a sample of them."""
     levels = torch.tensor([0.0, 1e-15, 1e-9, 1e-3, 0.5, 1 - 1e-9, 1.0], dtype=T)
@@ -38,7 +44,8 @@ def faces(task: Task) -> tuple[Tensor, Tensor]:
         grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
     else:
         generator = torch.Generator().manual_seed(0)
-        picked = [axis[torch.randint(len(axis), (MOST_CORNERS,), generator=generator)] for axis in axes]
+        count = bound(task, MOST_CORNERS)
+        picked = [axis[torch.randint(len(axis), (count,), generator=generator)] for axis in axes]
         grid = torch.stack(picked, dim=-1)
     controls, conditions = grid.split([len(task.box), len(task.conditions)], dim=1)
     return task.box.from_unit(controls), task.conditions.from_unit(conditions)
@@ -63,7 +70,8 @@ def test_finite_on_the_closed_box(task: Task, dtype: torch.dtype, device: torch.
     assert bool(torch.isfinite(gradient).all())
     close = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-3, "atol": 2e-3}
     torch.testing.assert_close(outcome, value, rtol=0, atol=0)
-    torch.testing.assert_close(jacobian, gradient, **close)
+    largest = gradient.abs().max().clamp_min(1)
+    torch.testing.assert_close(jacobian / largest, gradient / largest, **close)
 
 
 def test_gradcheck(task: Task) -> None:
@@ -82,7 +90,7 @@ def test_gradcheck(task: Task) -> None:
 
 
 def test_one_pass_agrees_with_autograd_and_with_a_call(task: Task, device: torch.device) -> None:
-    controls, conditions = (points.to(device) for points in draw_inside(task, 200))
+    controls, conditions = (points.to(device) for points in draw_inside(task, bound(task, 200)))
     outcome, jacobian = task.linearise(controls, conditions)
     value, gradient = linearise_by_autograd(task, controls, conditions)
     torch.testing.assert_close(outcome, value, rtol=0, atol=0)
@@ -91,16 +99,16 @@ def test_one_pass_agrees_with_autograd_and_with_a_call(task: Task, device: torch
 
 
 def test_a_sample_alone_has_the_bits_of_its_row_in_a_batch(task: Task) -> None:
-    controls, conditions = draw_inside(task, 100)
+    controls, conditions = draw_inside(task, bound(task, 100))
     outcome, jacobian = task.linearise(controls, conditions)
-    for row in (0, 17, 99):
+    for row in (0, 17, -1):
         alone = task.linearise(controls[row], conditions[row])
         torch.testing.assert_close(alone[0], outcome[row], rtol=0, atol=0)
         torch.testing.assert_close(alone[1], jacobian[row], rtol=0, atol=0)
 
 
 def test_float32_costs_digits_and_no_more(task: Task) -> None:
-    controls, conditions = draw_inside(task, 500)
+    controls, conditions = draw_inside(task, bound(task, 500))
     span = task.outcomes.upper - task.outcomes.lower
     error = (task(controls.float(), conditions.float()).double() - task(controls, conditions)).abs() / span
     assert float(error.median()) < 1e-6
@@ -108,7 +116,7 @@ def test_float32_costs_digits_and_no_more(task: Task) -> None:
 
 
 def test_outcomes_lie_in_the_span_that_the_task_states(task: Task) -> None:
-    controls, conditions = draw_inside(task, 2000)
+    controls, conditions = draw_inside(task, bound(task, 2000))
     outcome = task(controls, conditions)
     slack = 1e-6 * (task.outcomes.upper - task.outcomes.lower)
     assert bool((outcome >= task.outcomes.lower - slack).all())

@@ -8,7 +8,7 @@ from torch import Tensor
 from aimback.core.checks import check_positive
 from aimback.solve.descent import step_inside
 from aimback.solve.point import Point
-from aimback.solve.rowwise import dot, largest, solve_positive, total
+from aimback.solve.rowwise import dot, largest, solve_positive, square_columns, total
 from aimback.solve.solver import Memory, Solver
 
 _FIRST_GROWTH = 2.0
@@ -47,7 +47,7 @@ class LevenbergMarquardt(Solver):
         damping, jacobian = memory[0], point.jacobian
         if point.residual.shape[1] <= point.unit.shape[1]:
             return step_inside(point, _step_shortest, (point.residual, jacobian, damping)), memory
-        square = dot(jacobian[:, :, :, None], jacobian[:, :, None, :], 1)
+        square = square_columns(jacobian)
         return step_inside(point, _step_squared, (0.5 * point.gradient, square, damping)), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
@@ -72,7 +72,7 @@ def _step_shortest(moved: Tensor, free: Tensor, residual: Tensor, jacobian: Tens
     # What the controls on their bounds have not done is left to the free ones.
     left = residual + dot(jacobian, moved[:, None, :])
     jacobian = jacobian * free[:, None, :]
-    matrix = dot(jacobian[:, :, None, :], jacobian[:, None, :, :])
+    matrix = square_columns(jacobian.mT)
     matrix = _damp(matrix, damping, total(total(jacobian.square())))
     return -dot(jacobian, solve_positive(matrix, left)[:, :, None], 1)
 

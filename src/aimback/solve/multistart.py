@@ -16,6 +16,7 @@ from aimback.solve.solver import Progress, Solver, Stepper
 from aimback.solve.step import Finish, Front, Iteration, NotCompilable, count_arrived
 
 _ROWS = 65_536  # starts in flight at once: this bounds the memory, and more are no faster
+_DERIVATIVES = 64 * _ROWS  # and so many numbers of their Jacobians, of whatever shape
 _ROWS_OF_A_GPU = 4_194_304  # many times what it has in flight, so that it seldom waits to report its progress
 HISTORY_ROWS = 2048  # about so many starts, those of the first targets, keep their paths
 
@@ -62,7 +63,8 @@ def solve(
     if isinstance(solver, CmaEs):
         return evolve(forward, problem, solver, starts, kept, generator, progress)
     iteration = Iteration(forward, problem, cast("Stepper", solver))  # an isinstance check of a protocol is slow
-    size = max(1, _ROWS // each)
+    derivatives = problem.targets.shape[1] * len(problem.box)
+    size = max(1, min(_ROWS, _DERIVATIVES // derivatives) // each)
     blocks: list[Solution] = []
     arrived = first = 0
 

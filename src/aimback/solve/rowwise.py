@@ -1,6 +1,7 @@
 """Reductions over a dimension of a few entries, written out.
 
-Those of torch are made for long dimensions: over two entries they cost five times the one addition.
+Those of torch are made for long dimensions: over two entries they cost five times the one addition. Dimensions of more
+than `_FEW` entries, as of a task with a hundred outcomes, are theirs.
 """
 
 import functools
@@ -8,10 +9,12 @@ import functools
 import torch
 from torch import Tensor
 
+_FEW = 16
+
 
 def total(terms: Tensor, dim: int = -1) -> Tensor:
     """The sum along a dimension, from the first entry to the last."""
-    return functools.reduce(torch.add, terms.unbind(dim))
+    return functools.reduce(torch.add, terms.unbind(dim)) if _is_short(terms, dim) else terms.sum(dim)
 
 
 def dot(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
@@ -19,9 +22,16 @@ def dot(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
     return total(a * b, dim)
 
 
+def square_columns(matrix: Tensor) -> Tensor:
+    """The products of all pairs of columns, `(rows, m, n)` -> `(rows, n, n)`."""
+    if _is_short(matrix, 1) and _is_short(matrix, 2):
+        return dot(matrix[:, :, :, None], matrix[:, :, None, :], 1)
+    return matrix.mT @ matrix
+
+
 def greatest(terms: Tensor, dim: int = -1) -> Tensor:
     """The greatest entry along a dimension; NaN where one is."""
-    return functools.reduce(torch.maximum, terms.unbind(dim))
+    return functools.reduce(torch.maximum, terms.unbind(dim)) if _is_short(terms, dim) else terms.amax(dim)
 
 
 def largest(terms: Tensor, dim: int = -1) -> Tensor:
@@ -31,12 +41,17 @@ def largest(terms: Tensor, dim: int = -1) -> Tensor:
 
 def every(flags: Tensor, dim: int = -1) -> Tensor:
     """Whether all hold, along a dimension."""
-    return functools.reduce(torch.logical_and, flags.unbind(dim))
+    return functools.reduce(torch.logical_and, flags.unbind(dim)) if _is_short(flags, dim) else flags.all(dim)
 
 
 def some(flags: Tensor, dim: int = -1) -> Tensor:
     """Whether one holds, along a dimension."""
-    return functools.reduce(torch.logical_or, flags.unbind(dim))
+    return functools.reduce(torch.logical_or, flags.unbind(dim)) if _is_short(flags, dim) else flags.any(dim)
+
+
+def _is_short(terms: Tensor, dim: int) -> bool:
+    """Whether a reduction is written out; in a traced program each is."""
+    return terms.shape[dim] <= _FEW or torch.compiler.is_compiling()
 
 
 def solve_systems(matrix: Tensor, right: Tensor) -> Tensor:
