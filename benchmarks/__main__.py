@@ -33,6 +33,8 @@ PARTS = {
 FIELD = {
     "franka": ("Inverse kinematics of a Franka arm, beside the published figures", "solved_beside_published"),
     "contact": ("Contact by exact events, beside published simulators", "hit_beside_published"),
+    "heat": ("Conductivity recovery, beside the published figures", "recovered_beside_published"),
+    "heat_surrogate": ("Conductivity recovery by networks", "recovered_by_networks"),
 }
 PAGES = {"RESULTS.md": PARTS, "FIELD.md": FIELD}
 LIBRARIES = ("torch", "pytorch-lightning", "dvc", "numpy", "scipy", "numba", "jax", "optimistix", "diffrax")

@@ -15,6 +15,8 @@ from aimback.core.errors import UserError
 from aimback.core.problem import InverseProblem, Solution, StartStatus
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
+from aimback.solve.program import Program
+from aimback.solve.step import Iteration, NotCompilable
 from aimback.tasks.heat import Heat
 
 Array = NDArray[np.float64]
@@ -211,6 +213,28 @@ def test_blocks_of_targets_are_bounded_by_their_jacobians() -> None:
     torch.testing.assert_close(solution.controls[-1:], last.controls, rtol=1e-9, atol=1e-9)
 
 
+def test_what_is_too_wide_to_be_written_out_is_not_compiled() -> None:
+    task, middle = Heat(), torch.full((1, 1, 128), 0.5, dtype=T)
+    problem = InverseProblem(call(task, [0.5] * 128), middle[:, 0, :0], task.box, task.distance, middle)
+
+    def compile_nothing(_: Iteration) -> Program:
+        raise AssertionError("it was asked to")
+
+    with pytest.raises(NotCompilable, match="^a Jacobian of 18,432 numbers"):
+        solve(task, problem, LevenbergMarquardt(), torch.Generator(), compiler=compile_nothing)
+
+
+def test_blobs_are_slabs_of_a_kind_that_the_box_hardly_ever_has() -> None:
+    """Neighbours are alike, and many cells are empty, as in the truth that is published."""
+    slabs = {
+        prior: Heat(prior=prior).draw_controls(500, torch.Generator().manual_seed(0)) for prior in ("box", "blobs")
+    }
+    assert all(bool(Heat().box.contains(one).all()) for one in slabs.values())
+    steps = {prior: float(one.reshape(-1, 8, 16).diff(dim=-1).abs().mean()) for prior, one in slabs.items()}
+    assert steps["blobs"] < 0.3 * steps["box"]
+    assert 0.05 < float((slabs["blobs"] == 1e-3).double().mean()) < 0.5
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -221,6 +245,7 @@ def test_blocks_of_targets_are_bounded_by_their_jacobians() -> None:
         (lambda: Heat(least=0.0), "^least: must be a finite number above 0 and below 1"),
         (lambda: Heat(exponent=0.5), "^exponent: must be a finite number of at least 1"),
         (lambda: Heat(load="odd"), "^load: must be one of even, halved"),
+        (lambda: Heat(prior="odd"), "^prior: must be one of box, blobs"),
         (lambda: Heat(tolerance=0.0), "^tolerance: must be positive"),
     ],
 )

@@ -18,6 +18,7 @@ from aimback.solve.step import Finish, Front, Iteration, NotCompilable, count_ar
 _ROWS = 65_536  # starts in flight at once: this bounds the memory, and more are no faster
 _DERIVATIVES = 64 * _ROWS  # and so many numbers of their Jacobians, of whatever shape
 _ROWS_OF_A_GPU = 4_194_304  # many times what it has in flight, so that it seldom waits to report its progress
+_MOST_WRITTEN_OUT = 1024  # numbers of a Jacobian; those of a hundred controls would be a program of millions of lines
 HISTORY_ROWS = 2048  # about so many starts, those of the first targets, keep their paths
 
 
@@ -105,6 +106,8 @@ def make_program(
         raise NotCompilable("cma_es is a library's own code")
     if problem.box.constraints is not None:
         raise NotCompilable("constraints among controls are kept by the interpreter")
+    if (size := problem.targets.shape[1] * len(problem.box)) > _MOST_WRITTEN_OUT:
+        raise NotCompilable(f"a Jacobian of {size:,} numbers is too much to write out")
     iteration = Iteration(forward, problem, cast("Stepper", solver))
     return iteration, compiler(iteration)
 

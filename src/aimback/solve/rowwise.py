@@ -90,7 +90,13 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     section 4.1), and looks at one half of the matrix: a fifth of the arithmetic for seven unknowns.
     """
     size = right.shape[-1]
-    if size <= 2 or not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling():
+        if size <= _FEW:
+            return solve_systems(matrix, right)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        solved = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
+        return torch.where(failed[:, None] == 0, solved, torch.nan)
+    if size <= 2:
         return solve_systems(matrix, right)
     shares, parts = [], []
     for _ in range(size):
@@ -101,7 +107,7 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
         parts.append((first * inverse)[:, 0])
         matrix = matrix[:, 1:, 1:] - share[:, :, None] * row[:, None, 1:]
         right = right[:, 1:] - share * first
-    solved: list[Tensor] = []
+    entries: list[Tensor] = []
     for part, share in zip(reversed(parts), reversed(shares), strict=True):
-        solved.insert(0, part - dot(share, torch.stack(solved, dim=-1)) if solved else part)
-    return torch.stack(solved, dim=-1)
+        entries.insert(0, part - dot(share, torch.stack(entries, dim=-1)) if entries else part)
+    return torch.stack(entries, dim=-1)

@@ -14,6 +14,8 @@ LENGTH, HEIGHT = 2, 1
 # Of a square of four nodes, in turn around it: what the bilinear shape functions make of the Laplacian, for any size.
 _ITSELF, _BESIDE, _ACROSS = 4 / 6, -1 / 6, -2 / 6
 LOADS = ("even", "halved")
+PRIORS = ("box", "blobs")
+_BLOBS = 3
 _AT_ONCE = 32  # samples whose matrices stay in a core's cache
 
 
@@ -45,6 +47,9 @@ class Heat(Task):
         least: what a cell of density 0 conducts, in (0, 1).
         exponent: how conductivity rises with density, at least 1.
         load: "even", or "halved" as Mosaic's targets are made.
+        prior: what data sets and targets are drawn from. "box": every cell by itself, which makes all slabs much alike,
+            for only averages matter far away. "blobs": three Gaussians on an even ground, each of a random place,
+            height and width (0.08 to 0.25), of which the published truth, two of width 0.15 on nothing, is nearly one.
         tolerance: how far every temperature may be from what is wanted.
 
     Raises:
@@ -58,14 +63,16 @@ class Heat(Task):
         least: float = 1e-3,
         exponent: float = 3.0,
         load: str = "even",
+        prior: str = "box",
         tolerance: float = 0.01,
     ) -> None:
         check_whole(1, 64, rows=rows)
         check_number("least", least, above=0.0, below=1.0)
         check_number("exponent", exponent, least=1.0)
         check_one_of("load", load, LOADS)
+        check_one_of("prior", prior, PRIORS)
         self.rows, self.columns = rows, rows * LENGTH // HEIGHT
-        self.least, self.exponent, self.load = float(least), float(exponent), load
+        self.least, self.exponent, self.load, self.prior = float(least), float(exponent), load, prior
         self.tolerance = check_positive("tolerance", tolerance)
         axis = make_axis("density", "", density)
         check_number("density", axis.lower, least=0.0)
@@ -82,7 +89,7 @@ class Heat(Task):
         self._flux = self._flux.flatten()
         # A temperature is e'K^-1 f, so it is at most the root of e'K^-1 e times f'K^-1 f (Cauchy and Schwarz), and both
         # are greatest where every cell conducts least; and none is below 0, since no entry off the diagonal is above.
-        inverse = torch.linalg.inv(self._mesh.assemble(self._conduct(self.box.lower)))
+        inverse = torch.linalg.inv(self._mesh.assemble(self.conduct(self.box.lower)))
         highest = (inverse.diagonal() * (self._flux @ inverse @ self._flux)).sqrt().tolist()
         nodes = [(row, column) for row in range(rows + 1) for column in range(1, self.columns + 1)]
         names = [f"temperature_{row}_{column}" for row, column in nodes]
@@ -101,18 +108,33 @@ class Heat(Task):
         leading = controls.shape[:-1]
         return temperatures.reshape(*leading, -1), jacobian.reshape(*leading, *jacobian.shape[1:])
 
+    def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
+        if self.prior == "box":
+            return super().draw_controls(count, generator)
+        place, across, height, width, ground = torch.rand(
+            5, count, _BLOBS, 1, 1, generator=generator, dtype=torch.float64
+        )
+        x = (torch.arange(self.columns, dtype=torch.float64) + 0.5) * LENGTH / self.columns
+        y = (torch.arange(self.rows, dtype=torch.float64)[:, None] + 0.5) * HEIGHT / self.rows
+        square = (x - LENGTH * place) ** 2 + (y - HEIGHT * across) ** 2
+        blobs = (height * torch.exp(-square / (2 * (0.08 + 0.17 * width) ** 2))).sum(1)
+        # In a quarter of the slabs there is nothing between the blobs.
+        share = (0.5 * ground[:, 0] + blobs - 0.125).clamp(0, 1).flatten(1)
+        return self.box.from_unit(share)
+
     def _differentiate(self, density: Tensor) -> tuple[Tensor, Tensor]:
         temperatures, factor = self._solve(density)
         right = self._mesh.apply_cells(temperatures)
         slope = (1 - self.least) * self.exponent * density ** (self.exponent - 1)
         return temperatures, torch.cholesky_solve(right, factor) * -slope[:, None, :]
 
-    def _conduct(self, density: Tensor) -> Tensor:
+    def conduct(self, density: Tensor) -> Tensor:
+        """The conductivities of cells of these densities."""
         return self.least + (1 - self.least) * density**self.exponent
 
     def _solve(self, density: Tensor) -> tuple[Tensor, Tensor]:
         """The temperatures, and the Cholesky factor of the matrix, NaN where there is none."""
-        factor, failed = torch.linalg.cholesky_ex(self._mesh.assemble(self._conduct(density)))
+        factor, failed = torch.linalg.cholesky_ex(self._mesh.assemble(self.conduct(density)))
         factor = torch.where((failed == 0)[..., None, None], factor, torch.nan)
         flux = self._flux.to(density.device).expand(*density.shape[:-1], -1)
         return torch.cholesky_solve(flux[..., None], factor)[..., 0], factor
@@ -154,7 +176,8 @@ class _Mesh:
         shares = zip(self._sharing.to(device), self._weights.to(device), strict=True)
         entries = functools.reduce(torch.add, (conductivity[..., cells] * weight for cells, weight in shares))
         empty = conductivity.new_zeros(*conductivity.shape[:-1], self.nodes**2)
-        return empty.index_copy(-1, self._entries.to(device), entries).unflatten(-1, (self.nodes, self.nodes))
+        whole: Tensor = empty.index_copy(-1, self._entries.to(device), entries)
+        return whole.reshape(*whole.shape[:-1], self.nodes, self.nodes)
 
     def apply_cells(self, temperatures: Tensor) -> Tensor:
         """What every cell, conducting 1, makes of the temperatures: `(..., n_nodes)` -> `(..., n_nodes, n_cells)`."""
@@ -165,5 +188,5 @@ class _Mesh:
         flows = _ITSELF * corners + _BESIDE * beside + _ACROSS * corners.roll(2, -1)
         empty = temperatures.new_zeros(*temperatures.shape[:-1], (self.nodes + 1) * self.cells)
         # Where two corners are held, both are written to the same place, which is cut off.
-        whole = empty.index_copy(-1, self._places.flatten().to(device), flows.flatten(-2))
-        return whole.unflatten(-1, (self.nodes + 1, self.cells))[..., :-1, :]
+        whole: Tensor = empty.index_copy(-1, self._places.flatten().to(device), flows.flatten(-2))
+        return whole.reshape(*whole.shape[:-1], self.nodes + 1, self.cells)[..., :-1, :]
