@@ -12,8 +12,9 @@ from aimback.data.dataset import simulate
 from aimback.data.identity import identify
 from aimback.data.targets import Targets, draw_targets
 from aimback.learn.proposer import Proposer
+from aimback.solve.step import NotCompilable
 from aimback.tasks.base import Task
-from aimback.workflow.solving import compile_for
+from aimback.workflow.solving import leave_to_interpreter, make_compiler
 from aimback.workflow.stage import Job, stage
 
 _LOOKS_A_START = 8  # that a descent takes, about
@@ -46,8 +47,11 @@ def main(job: Job) -> None:
         # What a compiled solve is for the other stages, a compiled look at all proposals of an epoch is here.
         about = identify(task) if task.compiles else None
         starts = hybrid.targets * hybrid.max_epochs // _LOOKS_A_START
-        compiled = compile_for(job, about, starts, lambda compiler: train(compiler=compiler))
-        proposer, history, lost = compiled or train()
+        try:
+            proposer, history, lost = train(compiler=make_compiler(job, about, starts))
+        except NotCompilable as error:
+            leave_to_interpreter(job, error)
+            proposer, history, lost = train()
     folder = job.outputs / "routes" / "proposers" / job.route
     proposer.save(folder / "weights.safetensors", task)
     write_table(folder / "history.csv", Epoch._fields, history)

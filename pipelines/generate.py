@@ -8,7 +8,7 @@ from aimback.core.files import check_writable, sha256, write_table
 from aimback.data.dataset import dataset_size, save_dataset, simulate_dataset
 from aimback.data.exactness import TRIED, error_note, simulation_error
 from aimback.data.measurements import Measurements, read_measurements
-from aimback.data.targets import Targets, draw_targets, read_targets, save_targets
+from aimback.data.targets import Targets, draw_parts, read_targets, save_targets, split
 from aimback.tasks.measured import MeasuredTask
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
@@ -49,15 +49,17 @@ def main(job: Job) -> None:
         folder.joinpath("dataset.npz").unlink(missing_ok=True)
     if settings.targets is None and measured is not None:
         targets = measured.draw_targets(data.targets, job.generator("targets"))
+        parts = split(targets)
         print(f"{job.name}: {len(targets):,} of the outcomes that were measured are the targets")
     elif settings.targets is None:
-        targets = draw_targets(task, data.targets, job.generator("targets"), device, dtype)
+        parts = draw_parts(task, data.targets, job.generator("targets"), device, dtype)
     else:
         targets = read_targets(settings.targets, task)
+        parts = split(targets)
         _name_invalid(job, targets)
         if settings.targets_sha256 not in (None, sha256(settings.targets)):
             raise UserError(f"targets: {settings.targets} was edited after params.yaml was composed; run it again")
-    save_targets(folder / "targets.npz", targets, task)
+    save_targets(folder / "targets.npz", parts, task)
 
 
 def _read_measured(job: Job) -> Measurements | None:

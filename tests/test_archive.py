@@ -33,10 +33,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, generator = tmp_path_factory.mktemp("sound"), torch.Generator().manual_seed(0)
     targets = draw_targets(TASK, 6, generator)
     save_dataset(folder / "dataset.npz", simulate_dataset(TASK, 20, 0.2, generator), TASK)
-    save_targets(folder / "targets.npz", targets, TASK)
+    save_targets(folder / "targets.npz", [targets], TASK)
     problem = pose(targets.targets, targets.conditions, TASK.box, TASK.tolerance, 10.0, 2)
     solution = solve(TASK, problem, GaussNewton(max_steps=3), generator)
-    save_solution(folder / "solution.npz", solution, TASK)
+    save_solution(folder / "solution.npz", [solution], TASK)
     return folder
 
 

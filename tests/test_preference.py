@@ -41,7 +41,7 @@ def solved(task: Task, path: Path, distances: tuple[float, ...] = (5.0, 8.0, 25.
     """What a stage reads of a solution."""
     wanted = torch.tensor(distances, dtype=torch.float64)[:, None]
     problem = pose(wanted, wanted[:, :0], task.box, task.tolerance, task.distance.span, starts)
-    save_solution(path / "s.npz", solve(task, problem, LevenbergMarquardt(), seeded()), task)
+    save_solution(path / "s.npz", [solve(task, problem, LevenbergMarquardt(), seeded())], task)
     return load_solution(path / "s.npz", task)
 
 
@@ -87,7 +87,7 @@ def test_belief_chooses_and_never_the_truth(tmp_path: Path) -> None:
     solution = solved(task, tmp_path, (5.0,), 4)
     cheap = solution.controls.clone()
     cheap[0, 3] = torch.tensor([2.0, 0.7])
-    save_solution(tmp_path / "s.npz", replace(solution, controls=cheap, costs=None), task)
+    save_solution(tmp_path / "s.npz", [replace(solution, controls=cheap, costs=None)], task)
     deluded = load_solution(tmp_path / "s.npz", task)
     assert deluded.best().tolist() == [3]
     targets = ask(5.0)

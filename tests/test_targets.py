@@ -172,12 +172,12 @@ def test_missing_file(tmp_path: Path):
 def test_a_file_gives_back_the_same_and_the_same_bytes(tmp_path: Path):
     targets = read(tmp_path, "distance,wind\n1,0\nx,0\n2,1\n")
     one, two = tmp_path / "one.npz", tmp_path / "two.npz"
-    save_targets(one, targets, TASK)
+    save_targets(one, [targets], TASK)
     back = load_targets(one, TASK)
     assert back.problems == targets.problems
     assert torch.equal(back.lines, targets.lines)
     torch.testing.assert_close(back.targets, targets.targets, rtol=0, atol=0, equal_nan=True)
-    save_targets(two, back, TASK)
+    save_targets(two, [back], TASK)
     assert one.read_bytes() == two.read_bytes()
     with pytest.raises(UserError, match="another task"):
         load_targets(one, CannonDrag(drag=0.2))

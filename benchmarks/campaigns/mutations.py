@@ -226,10 +226,10 @@ def _sound_files(folder: Path) -> list[tuple[Path, Callable[..., Any], Callable[
     task, generator = CannonDrag(), torch.Generator().manual_seed(0)
     data, targets = folder / "dataset.npz", draw_targets(task, 6, generator)
     save_dataset(data, simulate_dataset(task, 20, 0.2, generator), task)
-    save_targets(folder / "targets.npz", targets, task)
+    save_targets(folder / "targets.npz", [targets], task)
     starts = draw_evenly(6, 2, len(task.box), generator)
     problem = InverseProblem(targets.targets, targets.conditions, task.box, task.distance, starts)
-    save_solution(folder / "solution.npz", solve(task, problem, GaussNewton(max_steps=3), generator), task)
+    save_solution(folder / "solution.npz", [solve(task, problem, GaussNewton(max_steps=3), generator)], task)
 
     def whole_dataset(loaded: Dataset) -> bool:
         parts = [(loaded.controls, 2), (loaded.conditions, 1), (loaded.outcomes, 1)]

@@ -1,8 +1,13 @@
-"""Arrays of a task in one npz file: written whole, checked on the way in, no pickle."""
+"""Arrays of a task in one npz file: written whole, checked on the way in, no pickle.
 
+Where there are too many rows to hold them at once, the file has parts, each with all the arrays of some of the rows.
+Those of the first part have their plain names, so that a file of one part is an ordinary npz file.
+"""
+
+import contextlib
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,27 +41,49 @@ _IDENTITY = Stored("str", ())
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], task: Task) -> None:
     """Write the arrays and the identity of the task they belong to; same arrays, same bytes."""
+    write_parts(path, [arrays], task)
+
+
+def write_parts(path: Path, parts: Iterable[Mapping[str, np.ndarray]], task: Task) -> None:
+    """Write one part after the other, as they come, and none of them is held."""
     with write_whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, array in {"identity": np.array(identify(task)), **arrays}.items():
-            member = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date
-            # `np.savez` asks for the zip64 format whatever the size, and versions of Python write that differently.
-            member.file_size = array.nbytes
-            with archive.open(member, "w") as stream:
-                np.lib.format.write_array(stream, array, allow_pickle=False)
+        _write(archive, "identity", np.array(identify(task)))
+        for part, arrays in enumerate(parts):
+            for name, array in arrays.items():
+                _write(archive, _name(name, part), array)
 
 
-def read_arrays(path: Path, declared: Mapping[str, Stored], task: Task) -> dict[str, np.ndarray]:
-    """Read arrays back; bytes are checked against the file's own checksums, arrays against what they must be.
+def read_arrays(path: Path, declared: Mapping[str, Stored], task: Task, part: int = 0) -> dict[str, np.ndarray]:
+    """Read the arrays of a part; bytes are checked against the file's own checksums, arrays against what they must be.
 
     Raises:
         UserError: the file is missing, truncated, altered, or made for another task, or an array is not as declared.
     """
     sizes: dict[str, int] = {}
+    with _open(path) as archive:
+        stored = _read(path, archive, "identity", _IDENTITY, sizes).item()
+        check_identity(path, stored, task, _CURE)
+        return {name: _read(path, archive, _name(name, part), array, sizes) for name, array in declared.items()}
+
+
+def count_parts(path: Path) -> int:
+    """How many parts a file has.
+
+    Raises:
+        UserError: the file is missing or damaged, or one of its parts is not there.
+    """
+    with _open(path) as archive:
+        folders = {name.rpartition("/")[0] for name in archive.namelist()} - {""}
+    if folders != {str(part) for part in range(1, len(folders) + 1)}:
+        raise DamagedFileError(path, "its parts are not all there")
+    return 1 + len(folders)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            stored = _read(path, archive, "identity", _IDENTITY, sizes).item()
-            check_identity(path, stored, task, _CURE)
-            return {name: _read(path, archive, name, array, sizes) for name, array in declared.items()}
+            yield archive
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; {_CURE}") from None
     except (UserError, MemoryError):
@@ -65,6 +92,18 @@ def read_arrays(path: Path, declared: Mapping[str, Stored], task: Task) -> dict[
         raise DamagedFileError(
             path, f"damaged or not one of aimback's files ({error or type(error).__name__})"
         ) from error
+
+
+def _name(name: str, part: int) -> str:
+    return f"{part}/{name}" if part else name
+
+
+def _write(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    member = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date
+    # `np.savez` asks for the zip64 format whatever the size, and versions of Python write that differently.
+    member.file_size = array.nbytes
+    with archive.open(member, "w") as stream:
+        np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
 class DamagedFileError(UserError):

@@ -22,6 +22,7 @@ def pose_problem(
     box: Box | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float64,
+    within: torch.Generator | None = None,
 ) -> tuple[InverseProblem, torch.Generator]:
     """Pose what a route is asked for; the same generators give every route the same starts.
 
@@ -31,6 +32,7 @@ def pose_problem(
         generator: a random stream by its purpose; starts from the prior have one of their own, "prior starts".
         purpose: of the stream that starts are drawn from.
         box: where to search; None: all of the task's box.
+        within: see `draw_evenly`.
 
     Returns:
         The problem, and the stream that a solver may draw from.
@@ -44,5 +46,5 @@ def pose_problem(
         def guess(count: int) -> Tensor:
             return task.draw_starts(count, generator("prior starts"))
 
-        unit = draw_starts(starts, len(targets), box, guess, stream)
+        unit = draw_starts(starts, len(targets), box, guess, stream, within)
     return InverseProblem(wanted, given, box, task.distance, unit), stream

@@ -1,12 +1,14 @@
 """A route's solution as a file."""
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from aimback.core.problem import History, Solution, StartStatus
-from aimback.data.archive import DamagedFileError, Stored, read_arrays, write_arrays
+from aimback.data.archive import DamagedFileError, Stored, read_arrays, write_parts
 from aimback.tasks.base import Task
 
 _FLOATS = ("float64", "float32")
@@ -14,18 +16,23 @@ _COUNTS = ("int32", "int64")
 _OWN = tuple(field.name for field in fields(Solution) if field.name not in ("history", "costs"))
 
 
-def save_solution(path: Path, solution: Solution, task: Task) -> None:
-    """Write `path` (.npz), whole or not at all; the same solution gives the same bytes."""
-    tensors = {name: getattr(solution, name) for name in _OWN}
-    tensors |= {f"history_{field.name}": getattr(solution.history, field.name) for field in fields(History)}
-    write_arrays(path, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}, task)
+def save_solution(path: Path, parts: Iterable[Solution], task: Task) -> None:
+    """Write `path` (.npz), whole or not at all; the same solutions of the targets' parts give the same bytes."""
+
+    def list_arrays(solution: Solution) -> dict[str, np.ndarray]:
+        tensors = {name: getattr(solution, name) for name in _OWN}
+        tensors |= {f"history_{field.name}": getattr(solution.history, field.name) for field in fields(History)}
+        return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+    write_parts(path, map(list_arrays, parts), task)
 
 
-def load_solution(path: Path, task: Task, targets: int | None = None) -> Solution:
+def load_solution(path: Path, task: Task, targets: int | None = None, part: int = 0) -> Solution:
     """Read a solution of this task, onto the CPU, with the costs of its answers where the task has a preference.
 
     Args:
         targets: how many it must answer; None leaves that open.
+        part: of the targets that it answers.
 
     Raises:
         UserError: the file is missing, truncated, altered, or made for another task or another number of targets.
@@ -40,7 +47,7 @@ def load_solution(path: Path, task: Task, targets: int | None = None) -> Solutio
         "history_controls": Stored(_FLOATS, (*paths, len(task.box))),
         "history_believed_miss": Stored(_FLOATS, paths),
     }
-    tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path, declared, task).items()}
+    tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path, declared, task, part).items()}
     history = History(*(tensors.pop(f"history_{field.name}") for field in fields(History)))
     solution = Solution(**tensors, history=history)
     looks, kept, _ = history.believed_miss.shape

@@ -1,6 +1,8 @@
 """The wanted outcomes: drawn inside the reachable set, or read from a user's file."""
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,14 @@ from torch import Tensor
 
 from aimback.core.errors import UserError
 from aimback.core.ledger import Ledger
-from aimback.data.archive import DamagedFileError, Stored, read_arrays, write_arrays
+from aimback.data.archive import DamagedFileError, Stored, read_arrays, write_parts
 from aimback.data.dataset import simulate
 from aimback.data.sheet import pick_numbers, read_sheet
 from aimback.tasks.base import Task
 
 _DRAWS = 10
+# Targets that are in memory at once: a file has more of them in parts, and so have the files of their answers.
+PART = 65_536
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,32 @@ class Targets:
         if len(self) < 2:
             return self, torch.arange(len(self))
         asked = torch.cat([self.targets, self.conditions], dim=1)
+        if any(len(column.unique()) == len(self) for column in asked.T):  # usual, and known at once
+            return self, torch.arange(len(self))
         _, group = torch.unique(asked, dim=0, return_inverse=True)
         rows = torch.arange(len(self))
         first = torch.full((int(group.max()) + 1,), len(self)).scatter_reduce(0, group, rows, "amin")
         order = first.argsort()
         return self.of(first[order]), order.argsort()[group]
+
+
+def join(parts: Iterable[Targets]) -> Targets:
+    """Targets one after the other."""
+    targets, conditions, lines, problems = zip(
+        *([getattr(part, field.name) for field in fields(Targets)] for part in parts), strict=True
+    )
+    return Targets(torch.cat(targets), torch.cat(conditions), torch.cat(lines), tuple(itertools.chain(*problems)))
+
+
+def split(targets: Targets) -> Iterator[Targets]:
+    """The same in parts of `PART`, or longer ones: each has a row that can be solved for."""
+    valid, first = targets.valid.cumsum(0), 0
+    for last in range(PART, len(targets), PART):
+        before = valid[first - 1] if first else 0
+        if before < valid[last - 1] < valid[-1]:
+            yield targets.of(torch.arange(first, last))
+            first = last
+    yield targets.of(torch.arange(first, len(targets)))
 
 
 def draw_targets(
@@ -74,7 +99,19 @@ def draw_targets(
     dtype: torch.dtype = torch.float64,
     ledger: Ledger | None = None,
 ) -> Targets:
-    """Outcomes of random controls inside the box: reachable by construction.
+    """Outcomes of random controls inside the box: reachable by construction. See `draw_parts`."""
+    return join(draw_parts(task, count, generator, device, dtype, ledger))
+
+
+def draw_parts(
+    task: Task,
+    count: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+    ledger: Ledger | None = None,
+) -> Iterator[Targets]:
+    """What `draw_targets` draws, `PART` by `PART` and the rest: the same numbers, where the task draws one by one.
 
     Args:
         count: how many, at least 1.
@@ -86,21 +123,31 @@ def draw_targets(
     """
     if count < 1:
         raise UserError(f"data.targets must be at least 1, got {count}")
-    targets, conditions = [], []
-    missing = count
+    sizes = [min(PART, count - first) for first in range(0, count, PART)]
+    kept, missing = torch.empty(0, len(task.outcomes) + len(task.conditions), dtype=torch.float64), count
     for _ in range(_DRAWS):
-        controls = task.draw_controls(count, generator)
-        given = task.conditions.sample(count, generator)
-        outcomes = simulate(task, controls, given, device, dtype)
-        if ledger is not None:
-            ledger.simulations += count
-        fit = torch.isfinite(outcomes).all(-1) & task.box.contains(controls)
-        targets.append(outcomes[fit][:missing])
-        conditions.append(given[fit][:missing])
-        missing -= len(targets[-1])
-        if missing == 0:
-            lines = torch.zeros(count, dtype=torch.int64)
-            return Targets(torch.cat(targets), torch.cat(conditions), lines, ("",) * count)
+        given_by = generator
+        if len(sizes) > 1:  # all conditions are drawn after all controls
+            given_by = generator.clone_state()
+            for size in sizes:
+                task.draw_controls(size, given_by)
+        for size in sizes:
+            controls = task.draw_controls(size, generator)
+            given = task.conditions.sample(size, given_by)
+            outcomes = simulate(task, controls, given, device, dtype)
+            if ledger is not None:
+                ledger.simulations += size
+            fit = torch.isfinite(outcomes).all(-1) & task.box.contains(controls)
+            kept = torch.cat([kept, torch.cat([outcomes, given], dim=1)[fit]])
+            while len(kept) >= (wanted := min(PART, missing)):
+                part, kept = kept.tensor_split([wanted])
+                targets, conditions = (one.clone() for one in part.tensor_split([len(task.outcomes)], dim=1))
+                yield Targets(targets, conditions, torch.zeros(wanted, dtype=torch.int64), ("",) * wanted)
+                missing -= wanted
+                if missing == 0:
+                    return
+        generator.set_state(given_by.get_state())
+    missing -= len(kept)
     raise UserError(
         f"only {count - missing} of {_DRAWS * count} draws lie in the task's box and have a finite outcome; change it"
     )
@@ -123,19 +170,22 @@ def read_targets(path: Path, task: Task) -> Targets:
     return Targets(table[:, :split].clone(), table[:, split:].clone(), lines, tuple(problems))
 
 
-def save_targets(path: Path, targets: Targets, task: Task) -> None:
+def save_targets(path: Path, parts: Iterable[Targets], task: Task) -> None:
     """Write `path` (.npz), whole or not at all; the same targets give the same bytes."""
-    arrays = {
-        "targets": targets.targets.numpy(),
-        "conditions": targets.conditions.numpy(),
-        "lines": targets.lines.numpy(),
-        "problems": np.array(targets.problems),
-    }
-    write_arrays(path, arrays, task)
+    arrays = (
+        {
+            "targets": targets.targets.numpy(),
+            "conditions": targets.conditions.numpy(),
+            "lines": targets.lines.numpy(),
+            "problems": np.array(targets.problems),
+        }
+        for targets in parts
+    )
+    write_parts(path, arrays, task)
 
 
-def load_targets(path: Path, task: Task) -> Targets:
-    """Read targets of this task.
+def load_targets(path: Path, task: Task, part: int = 0) -> Targets:
+    """Read targets of this task: the first ones, or another part.
 
     Raises:
         UserError: the file is missing, truncated, altered, or made for another task.
@@ -146,7 +196,7 @@ def load_targets(path: Path, task: Task) -> Targets:
         "lines": Stored("int64", ("rows",)),
         "problems": Stored("str", ("rows",)),
     }
-    arrays = read_arrays(path, declared, task)
+    arrays = read_arrays(path, declared, task, part)
     wanted, given, lines = (torch.from_numpy(arrays[name]) for name in ("targets", "conditions", "lines"))
     targets = Targets(wanted, given, lines, tuple(arrays["problems"].tolist()))
     finite = torch.cat([wanted, given], dim=1).isfinite().all(1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 
 from aimback.core.errors import UserError
+from aimback.data.targets import PART
 from aimback.settings.learning import Architecture, Descent
 from aimback.settings.tree import Settings
 
@@ -32,7 +33,7 @@ def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
     for name, task in settings.tasks.items():
         # What is drawn, its random order, and what is kept.
         row = 3 * 8 * (len(task.box) + len(task.conditions) + len(task.outcomes))
-        targets = data.targets if settings.targets is None else 1
+        targets = min(PART, data.targets) if settings.targets is None else 1
         yield "data.examples", row * data.examples
         yield "data.targets", row * targets
         for starts in [route.starts for routes in (settings.invert, settings.optimise) for route in routes.values()]:

@@ -26,6 +26,7 @@ def pose_for_route(
     generator: Callable[[str], torch.Generator],
     device: torch.device,
     propose: Proposals | None = None,
+    within: torch.Generator | None = None,
 ) -> tuple[InverseProblem, torch.Generator]:
     """Pose what `pose_problem` does as the route has it.
 
@@ -33,6 +34,7 @@ def pose_for_route(
         targets: all of them valid.
         generator: a random stream by its purpose.
         propose: where a refinement begins.
+        within: see `draw_evenly`.
     """
     dtype = route.torch_dtype
     box = task.box.shrink(route.margin) if isinstance(route, Inversion) and route.margin else task.box
@@ -42,7 +44,7 @@ def pose_for_route(
         starts: Starts | Tensor = proposed[:, None]
     else:
         starts = route.starts
-    return pose_problem(task, targets, starts, generator, box=box, device=device, dtype=dtype)
+    return pose_problem(task, targets, starts, generator, box=box, device=device, dtype=dtype, within=within)
 
 
 def search(

@@ -32,7 +32,7 @@ class Bar:
     def __init__(self, progress: "Progress | None", title: str, total: int, counted: str) -> None:
         self._progress, self._total, self._counted = progress, total, counted
         self._row = progress.add_task(title, total=total, count="") if progress else None
-        self._title, self._done, self._share = title, 0, -1
+        self._title, self._done, self._count, self._share = title, 0, 0, -1
         self._write(0)
 
     def advance(self, done: int) -> None:
@@ -41,10 +41,16 @@ class Bar:
             self._progress.advance(self._row, done)
         self._write(self._done + done)
 
+    def tell_part(self) -> Callable[[int, int], None]:
+        """`tell` of what is done from here on."""
+        done, count = self._done, self._count
+        return lambda more, further: self.tell(done + more, count + further)
+
     def tell(self, done: int, count: int) -> None:
         """So many are done by now, and `count` are what is counted: maybe more, where a part is enough for that."""
         if self._progress is not None and self._row is not None:
             self._progress.update(self._row, completed=done, count=f"{count} of {self._total} {self._counted}")
+        self._count = count
         self._write(done)
 
     def _write(self, done: int) -> None:

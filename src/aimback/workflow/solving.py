@@ -4,26 +4,30 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
 
 from aimback.compile.compiler import Compiler
 from aimback.core.errors import UserError
 from aimback.core.files import write_text
 from aimback.core.ledger import Counted, Ledger
-from aimback.core.problem import Linearised, Solution
+from aimback.core.problem import History, InverseProblem, Linearised, Solution
+from aimback.core.randomness import skip
+from aimback.data.archive import count_parts
 from aimback.data.solution import save_solution
 from aimback.data.targets import Targets, load_targets
 from aimback.runtime.project import ROOT
 from aimback.settings.posing import Proposals, pose_for_route, search
 from aimback.settings.tree import Inversion, Optimisation, Refinement
 from aimback.solve.multistart import solve
+from aimback.solve.solver import Progress
 from aimback.solve.step import NotCompilable
-from aimback.workflow.progress import progress_bar
+from aimback.workflow.progress import Bar, progress_bar
 from aimback.workflow.stage import Job
 
 log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 
 def solve_targets(
@@ -37,61 +41,74 @@ def solve_targets(
 ) -> None:
     """Invert `forward` at every valid target and write the solution and the ledger into the route's folder.
 
+    Part by part, and the answers are those of all targets at once: starts go on where those of the part before ended.
+
     Args:
         about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
         propose: where a refinement begins.
         before: easier maps to descend through first, see `solve_by_continuation`; with any, nothing is compiled.
     """
-    folder = f"routes/{job.route}"
-    targets, again = load_targets(job.find("data/targets.npz"), job.task).only_valid().once()
-    with job.meter(f"{folder}/solution.npz"):
-        solution = _solve(job, route, targets, forward, about, propose, before)
-    # Who asks twice gets one answer twice.
-    save_solution(job.outputs / folder / "solution.npz", solution.of(again.to(solution.steps.device)), job.task)
+    folder, file = f"routes/{job.route}", job.find("data/targets.npz")
+    parts, compiles = count_parts(file), about is not None and not before and forward.limit is None
+
+    def load(part: int) -> tuple[Targets, Tensor]:
+        return load_targets(file, job.task, part).only_valid().once()
+
+    total = sum(len(load(part)[0]) for part in range(parts))
+    starts, streams, within = total, functools.cache(job.generator), None
+    if not isinstance(route, Refinement):
+        starts *= route.starts.number
+        # What is searched for in rounds, or may have to stop, is left to the interpreter.
+        compiles &= not route.starts.until_solved
+        within = skip(streams("starts"), starts * len(job.task.box)) if parts > 1 else None
+    compiler = make_compiler(job, about if compiles else None, starts)
+
+    def search_part(problem: InverseProblem, generator: torch.Generator, progress: Progress) -> Solution:
+        nonlocal compiler
+        if compiler is not None:
+            try:
+                return solve(forward, problem, route.solver, generator, progress, compiler)
+            except NotCompilable as error:
+                leave_to_interpreter(job, error)
+                compiler = None
+        return search(route, [*before, forward], problem, generator, progress)
+
+    def solve_parts(bar: Bar) -> Iterator[Solution]:
+        for part in range(parts):
+            targets, again = load(part)
+            problem, generator = pose_for_route(job.task, route, targets, streams, job.device, propose, within)
+            solution = search_part(problem, generator, bar.tell_part())
+            # Who asks twice gets one answer twice.
+            solution = solution.of(again.to(solution.steps.device))
+            if part:  # the paths of the very first targets are enough
+                paths, misses = solution.history.controls, solution.history.believed_miss
+                solution = dataclasses.replace(solution, history=History(paths[:1, :1], misses[:1, :1]))
+            yield solution
+
+    bars = progress_bar(f"{job.name}: solving", total, "within the tolerance")
+    with job.meter(f"{folder}/solution.npz"), bars as bar:
+        save_solution(job.outputs / folder / "solution.npz", solve_parts(bar), job.task)
     write_text(job.outputs / folder / "ledger.json", json.dumps(dataclasses.asdict(ledger), indent=1) + "\n")
 
 
-def _solve(
-    job: Job,
-    route: Inversion | Optimisation | Refinement,
-    targets: Targets,
-    forward: Counted,
-    about: str | None,
-    propose: Proposals | None,
-    before: Sequence[Linearised],
-) -> Solution:
-    problem, generator = pose_for_route(job.task, route, targets, job.generator, job.device, propose)
-    # What is searched for in several parts, or may have to stop, is left to the interpreter.
-    in_parts = bool(before) or forward.limit is not None
-    in_parts |= not isinstance(route, Refinement) and route.starts.until_solved
-    with progress_bar(f"{job.name}: solving", len(targets), "within the tolerance") as bar:
-        if not in_parts:
-            starts = problem.starts.shape[:2].numel()
-            run = functools.partial(solve, forward, problem, route.solver, generator, bar.tell)
-            solution = compile_for(job, about, starts, run)
-            if solution is not None:
-                return solution
-        return search(route, [*before, forward], problem, generator, bar.tell)
-
-
-def compile_for(job: Job, about: str | None, starts: int, work: Callable[[Compiler], _T]) -> _T | None:
-    """Do some work by a compiled program where that pays; None where it is left to the interpreter.
+def make_compiler(job: Job, about: str | None, starts: int) -> Compiler | None:
+    """What compiles for a stage, where that pays; None where its work is left to the interpreter.
 
     Args:
         about: see `solve_targets`.
         starts: of descents, so many that the work is worth.
+    """
+    if about is None or not job.settings.hardware.compiles(starts, job.device):
+        return None
+    return Compiler(ROOT / "outputs" / "compiled", about)
+
+
+def leave_to_interpreter(job: Job, error: NotCompilable) -> None:
+    """Go without a program, unless one was asked for.
 
     Raises:
-        UserError: `hardware.compile=on`, and it cannot be compiled.
+        UserError: `hardware.compile=on`.
     """
-    hardware = job.settings.hardware
-    if about is None or not hardware.compiles(starts, job.device):
-        return None
-    try:
-        return work(Compiler(ROOT / "outputs" / "compiled", about))
-    except NotCompilable as error:
-        if hardware.compile != "auto":
-            told = f"hardware.compile: {job.name}: {error}; hardware.compile=off goes without"
-            raise UserError(told) from error
-        log.info("%s: not compiled: %s", job.name, error)
-        return None
+    if job.settings.hardware.compile != "auto":
+        raise UserError(f"hardware.compile: {job.name}: {error}; hardware.compile=off goes without") from error
+    log.info("%s: not compiled: %s", job.name, error)
