@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,15 +11,15 @@ from torch import Tensor
 from aimback.core.files import write_table, write_text
 from aimback.core.ledger import Ledger
 from aimback.core.problem import Solution
+from aimback.data.archive import count_parts
 from aimback.data.dataset import load_dataset
 from aimback.data.solution import load_solution
 from aimback.data.targets import Targets, load_targets
-from aimback.evaluate.distinct import find_distinct
+from aimback.evaluate.distinct import DistinctAnswers, find_distinct
 from aimback.evaluate.domain import Domain
-from aimback.evaluate.growth import trace_growth
 from aimback.evaluate.judge import believe, find_reachable, judge, resimulate
-from aimback.evaluate.metrics import compute_r_t, measure, measure_belief, trace_beliefs, trace_descents
-from aimback.evaluate.tables import CURVE_COLUMNS, write_answers, write_distinct, write_r_t
+from aimback.evaluate.metrics import Measures, trace_beliefs, trace_descents
+from aimback.evaluate.tables import CURVE_COLUMNS, list_answers, list_distinct, open_table, write_r_t
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
 
@@ -31,60 +32,77 @@ _SHOWN_OF_BELIEFS = ("believed_fraction", "hit_miss_p90"), "believed_miss_median
 @stage
 def main(job: Job) -> None:
     task, device, routes = job.task, job.device, job.settings.routes
-    targets = load_targets(job.find("data/targets.npz"), task)
     if not task.has_simulator:
-        _believe(job, targets)
+        _believe(job)
         return
-    solutions, truths, answers, steps = {}, {}, {}, []
+    measures, steps = {route: Measures(task, job.outputs) for route in routes}, []
     budget = job.settings.budget.simulations
     most = None if budget is None else budget // (4 * len(routes))
-    with progress_bar(f"{job.name}: simulating answers", len(routes)) as bar, job.meter("evaluate/answers.csv"):
-        for route in routes:
-            solution = _load_solution(job, route, targets)
-            truth = resimulate(task, targets, solution, device)
-            solutions[route], truths[route] = solution, truth
-            answers[route] = judge(task, targets, solution, truth)
-            steps += trace_descents(task, targets, solution, route, device, most)
-            bar.advance(1)
-        reachable = find_reachable(answers.values())
-    metrics = {
-        route: measure(
-            task, targets, solutions[route], truths[route], answers[route], _read_ledger(job, route), reachable
-        )
-        for route in routes
-    }
-    distinct = {route: find_distinct(task, targets, solutions[route], truths[route]) for route in routes}
-    for route in routes:
-        growth = trace_growth(task, targets, solutions[route], truths[route], reachable)
-        metrics[route] |= {"distinct_answers_median": distinct[route].find_median(), "solved_by_starts": growth}
-    folder = job.outputs / "evaluate"
-    _write_metrics(job, metrics)
-    write_answers(folder / "answers.csv", task, targets, answers)
-    write_distinct(folder / "distinct.csv", task, distinct)
+    folder, parts = job.outputs / "evaluate", count_parts(job.find("data/targets.npz"))
+    with (
+        progress_bar(f"{job.name}: simulating answers", parts * len(routes)) as bar,
+        job.meter("evaluate/answers.csv"),
+        open_table(folder / "answers.csv") as table,
+        open_table(folder / "distinct.csv") as choice,
+    ):
+        for part, (first, targets) in enumerate(_load_targets(job, parts)):
+            solutions, truths, answers = {}, {}, {}
+            for route in routes:
+                solutions[route] = solution = _load_solution(job, route, targets, part)
+                truths[route] = truth = resimulate(task, targets, solution, device)
+                answers[route] = judge(task, targets, solution, truth)
+                if part == 0:  # which has the paths
+                    steps += trace_descents(task, targets, solution, route, device, most)
+                bar.advance(1)
+            reachable = find_reachable(answers.values())
+            for route, truth in truths.items():
+                solution, answer = solutions[route], answers[route]
+                distinct = find_distinct(task, targets, solution, truth)
+                measures[route].enter(targets, solution, truth, answer, reachable)
+                measures[route].enter_choice(targets, solution, truth, distinct, reachable)
+                table.add(list_answers(task, targets, route, answer, first=first), shown=part == 0)
+                choice.add(list_distinct(task, route, distinct, first), shown=part == 0)
+    _write_metrics(
+        job, {route: {**of.collect(_read_ledger(job, route)), **of.collect_choice()} for route, of in measures.items()}
+    )
     write_table(folder / "curves.csv", CURVE_COLUMNS, steps)
-    write_r_t(folder / "r_t.csv", {route: compute_r_t(task, targets, truth) for route, truth in truths.items()})
+    write_r_t(folder / "r_t.csv", {route: of.trace_r_t() for route, of in measures.items()})
 
 
-def _believe(job: Job, targets: Targets) -> None:
+def _believe(job: Job) -> None:
     """Write the same files from what the routes believe, what their networks erred by, and where the data are."""
-    task, folder = job.task, job.outputs / "evaluate"
-    dataset = load_dataset(job.find("data/dataset.npz"), task)
-    metrics, answers, further, steps = {}, {}, {}, []
-    with job.meter("evaluate/answers.csv"):
+    task, folder, routes = job.task, job.outputs / "evaluate", job.settings.routes
+    dataset, parts = load_dataset(job.find("data/dataset.npz"), task), count_parts(job.find("data/targets.npz"))
+    measures, steps = {route: Measures(task, job.outputs) for route in routes}, []
+    held_out = {route: _read_held_out(job, route) for route in routes}
+    with job.meter("evaluate/answers.csv"), open_table(folder / "answers.csv") as table:
         domain = Domain(dataset.controls, dataset.conditions, task.box, task.conditions)
-        for route in job.settings.routes:
-            solution, held_out = _load_solution(job, route, targets), _read_held_out(job, route)
-            answer = believe(task, targets, solution)
-            outside = domain.is_outside(answer.controls, targets.conditions)
-            answers[route], further[route] = answer, _list_further(job, answer.believed_miss, outside, held_out)
-            ledger = _read_ledger(job, route)
-            metrics[route] = measure_belief(task, targets, solution, answer, ledger, held_out, outside)
-            steps += trace_beliefs(task, solution, route)
-    _write_metrics(job, metrics)
-    write_answers(folder / "answers.csv", task, targets, answers, further)
-    write_distinct(folder / "distinct.csv", task, {})
+        for part, (first, targets) in enumerate(_load_targets(job, parts)):
+            for route in routes:
+                solution = _load_solution(job, route, targets, part)
+                answer = believe(task, targets, solution)
+                outside = domain.is_outside(answer.controls, targets.conditions)
+                further = _list_further(job, answer.believed_miss, outside, held_out[route])
+                table.add(list_answers(task, targets, route, answer, further, first), shown=part == 0)
+                measures[route].enter_belief(targets, solution, answer, outside)
+                if part == 0:  # which has the paths
+                    steps += trace_beliefs(task, solution, route)
+    _write_metrics(
+        job, {route: of.collect_belief(_read_ledger(job, route), held_out[route]) for route, of in measures.items()}
+    )
+    with open_table(folder / "distinct.csv") as choice:
+        choice.add(list_distinct(task, "", DistinctAnswers.none(task)))
     write_table(folder / "curves.csv", CURVE_COLUMNS, steps)
     write_r_t(folder / "r_t.csv", {})
+
+
+def _load_targets(job: Job, parts: int) -> Iterator[tuple[int, Targets]]:
+    """Part by part, each with the number of its first target."""
+    first = 0
+    for part in range(parts):
+        targets = load_targets(job.find("data/targets.npz"), job.task, part)
+        yield first, targets
+        first += len(targets)
 
 
 def _list_further(job: Job, believed: Tensor, outside: Tensor, held_out: dict[str, float]) -> dict[str, Tensor]:
@@ -101,8 +119,8 @@ def _read_held_out(job: Job, route: str) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name.startswith("held_out_")}
 
 
-def _load_solution(job: Job, route: str, targets: Targets) -> Solution:
-    return load_solution(job.find(f"routes/{route}/solution.npz"), job.task, int(targets.valid.sum()))
+def _load_solution(job: Job, route: str, targets: Targets, part: int) -> Solution:
+    return load_solution(job.find(f"routes/{route}/solution.npz"), job.task, int(targets.valid.sum()), part)
 
 
 def _write_metrics(job: Job, metrics: dict[str, dict[str, Any]]) -> None:

@@ -40,11 +40,16 @@ class DistinctAnswers:
     def __len__(self) -> int:
         return len(self.target)
 
-    def find_median(self) -> float | None:
-        """The median number of distinct answers, over the targets that have any; None where none has."""
+    @classmethod
+    def none(cls, task: Task) -> "DistinctAnswers":
+        """Not one."""
+        nothing, controls = torch.zeros(0, dtype=torch.int64), torch.zeros(0, len(task.box), dtype=torch.float64)
+        return cls(nothing, nothing, controls, controls[:, 0], propagate(task, controls, controls))
+
+    def count(self) -> Tensor:
+        """How many the targets have that have any."""
         counts = self.target.bincount()
-        counts = counts[counts > 0].sort().values
-        return float(counts[round(0.5 * (len(counts) - 1))]) if len(counts) else None
+        return counts[counts > 0]
 
 
 def find_distinct(task: Task, targets: Targets, solution: Solution, truth: Simulated) -> DistinctAnswers:

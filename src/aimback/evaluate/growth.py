@@ -8,20 +8,20 @@ from aimback.data.targets import Targets
 from aimback.tasks.base import Task
 
 
-def trace_growth(
+def count_growth(
     task: Task, targets: Targets, solution: Solution, truth: Simulated, reachable: Tensor
-) -> dict[str, float]:
-    """Find the share of targets that the first starts alone would have solved: of all of them, half, a quarter, ...
+) -> dict[int, int]:
+    """Count the targets that the first starts alone would have solved: of all of them, half, a quarter, ...
 
     As every start does what it would have done alone, the route with fewer of them is known without running it: its
-    answer is the one that it ranks first among them. The last share is `solved_fraction`.
+    answer is the one that it ranks first among them. The last count is that of all that are solved.
 
     Args:
         truth: what `resimulate` has made of the solution; a start that it left out solves nothing here.
         reachable: the targets that are counted, see `find_reachable`, `(n_targets,)`.
 
     Returns:
-        Shares by the number of starts, as text, the least number first; none where no target is counted.
+        Targets by the number of starts; none where no target is counted.
     """
     counted = reachable[targets.valid]
     if not bool(counted.any()):
@@ -29,10 +29,10 @@ def trace_growth(
     start = solution.ranking()[counted, : truth.miss.shape[1]]
     controls = solution.controls[counted].double().take_along_dim(start[:, :, None], 1)
     hits = ((truth.miss + truth.doubt)[counted] <= task.tolerance) & ~task.box.is_outside(controls)
-    shares, number = {}, solution.controls.shape[1]
+    counts, number = {}, solution.controls.shape[1]
     while number:
         first = (start < number).int().argmax(-1, keepdim=True)  # of equal ones the first
         solves = hits.gather(-1, first) & (start.gather(-1, first) < number)
-        shares[str(number)] = float(solves.double().mean())
+        counts[number] = int(solves.sum())
         number //= 2
-    return dict(reversed(shares.items()))
+    return counts

@@ -1,7 +1,9 @@
 """The measures of a route, by the names that metrics.json, MLflow and the report give them."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,8 +12,167 @@ from aimback.core.ledger import Ledger
 from aimback.core.problem import Solution, StartStatus, Status
 from aimback.data.exactness import FACTORS, Simulated, simulate_closely
 from aimback.data.targets import Targets
+from aimback.evaluate.distinct import DistinctAnswers
+from aimback.evaluate.growth import count_growth
 from aimback.evaluate.judge import Answers, count_resimulations, find_reachable
+from aimback.evaluate.spread import Spread
 from aimback.tasks.base import Task
+
+
+class Measures:
+    """The metrics of a route, gathered part by part of the targets.
+
+    Args:
+        folder: where numbers are kept meanwhile, see `Spread`.
+    """
+
+    def __init__(self, task: Task, folder: Path | None = None) -> None:
+        self._task = task
+        self._spreads: dict[str, Spread] = defaultdict(lambda: Spread(folder))
+        self._sums: Counter[str] = Counter()
+        self._starts, self._believed = 0, 0.0
+        self._status = torch.zeros(len(Status), dtype=torch.int64)
+        self._least: Tensor | float = 0.0
+        self._solved: Counter[int] = Counter()
+
+    def enter(
+        self, targets: Targets, solution: Solution, truth: Simulated, answers: Answers, reachable: Tensor | None = None
+    ) -> None:
+        """Enter what a part came to.
+
+        Args:
+            reachable: which targets the misses are of, and the solved ones a share of, by `find_reachable` of all
+                routes; None goes by this one.
+        """
+        reachable = find_reachable([answers]) if reachable is None else reachable
+        self._spreads["miss"].add(answers.miss[reachable])
+        self._spreads["believed_miss"].add(answers.believed_miss[reachable])
+        if self._task.finer(FACTORS[0]) is not None:
+            self._spreads["simulation_error"].add(truth.error[:, 0])
+        believed = answers.believed_miss[targets.valid].square() / truth.outcome.shape[-1]
+        self._believed += float(believed.sum())
+        self._sums["reachable"] += int(reachable.sum())
+        self._sums["resimulations"] += count_resimulations(solution)
+        self.enter_r_t(targets, truth)
+        self._enter(targets, solution, answers)
+
+    def enter_choice(
+        self, targets: Targets, solution: Solution, truth: Simulated, distinct: DistinctAnswers, reachable: Tensor
+    ) -> None:
+        """Enter what there is to choose from in a part, and what fewer starts would have solved."""
+        self._spreads["distinct"].add(distinct.count())
+        self._solved.update(count_growth(self._task, targets, solution, truth, reachable))
+
+    def enter_r_t(self, targets: Targets, truth: Simulated) -> None:
+        differences = truth.outcome - targets.only_valid().targets[:, None]
+        squared = (differences / self._task.distance.units).square().mean(-1)
+        least = squared.nan_to_num(nan=torch.inf, posinf=torch.inf).cummin(dim=1).values
+        self._least = self._least + least.sum(0)
+        for count, column in enumerate(least.T, 1):
+            self._spreads[f"r_{count}"].add(column)
+
+    def trace_r_t(self) -> Tensor:
+        """The published metric r_T for T = 1 ... n_candidates, and its spread, `(n_candidates, 4)`.
+
+        The mean over targets of the least squared re-simulated error among the T candidates that the
+        route ranks first, and the lower quartile, median and upper quartile of it over targets; the squared
+        error is the mean over outcome dimensions (Ren, Padilla, Malof 2020, equation 3). It is in raw units
+        squared, as published, where the outcomes have one unit and one tolerance, and elsewhere in
+        tolerances squared.
+        """
+        means = torch.as_tensor(self._least) / len(self._spreads["r_1"])
+        spreads = [self._spreads[f"r_{count}"] for count in range(1, len(means) + 1)]
+        quartiles = [[spread.find(share) for share in (0.25, 0.5, 0.75)] for spread in spreads]
+        return torch.cat([means[:, None], torch.tensor(quartiles, dtype=means.dtype)], dim=1)
+
+    def enter_belief(self, targets: Targets, solution: Solution, answers: Answers, outside: Tensor) -> None:
+        """Enter a part that nothing can simulate.
+
+        Args:
+            outside: which answers lie outside of the data, `(n_targets,)`.
+        """
+        hits = answers.status == Status.BELIEVED
+        self._spreads["believed_miss"].add(answers.believed_miss[targets.valid])
+        self._spreads["hits"].add(answers.believed_miss[hits])
+        self._sums["outside_data"] += int(outside.sum())
+        self._enter(targets, solution, answers)
+
+    def _enter(self, targets: Targets, solution: Solution, answers: Answers) -> None:
+        steps = solution.steps_to_tolerance
+        self._spreads["steps_to_tolerance"].add(steps[steps >= 0])
+        self._status += answers.status.bincount(minlength=len(Status))
+        self._starts = steps.shape[1]
+        self._sums["targets"] += len(targets)
+        self._sums["valid"] += int(targets.valid.sum())
+        # Of the starts that were begun.
+        self._sums["begun"] += int((solution.start_status != StartStatus.NOT_BEGUN).sum())
+        self._sums["outside"] += int(self._task.box.is_outside(answers.controls[targets.valid]).sum())
+
+    def collect(self, ledger: Ledger) -> dict[str, object]:
+        """The metrics by name; None where there is nothing to say (no start ever arrived)."""
+        sums, many = self._sums, self._sums["reachable"]
+        measured = self._describe("miss")
+        measured |= self._describe("miss", span=self._task.distance.span, name="miss_relative")
+        measured |= self._describe("believed_miss")
+        if self._task.finer(FACTORS[0]) is not None:
+            measured |= self._describe("simulation_error")
+        measured["solved_fraction"] = int(self._status[Status.SOLVED]) / many if many else None
+        measured |= self._describe_starts()
+        curve = self.trace_r_t()[:, 0].tolist()
+        for first in sorted({1, min(50, len(curve)), len(curve)}):
+            measured[f"r_{first}"] = _number(curve[first - 1])
+        # The r_1 that the route itself believes in; with several outcomes a lower bound, as only the farthest one is
+        # known.
+        measured["believed_r_1"] = _number(self._believed / sums["valid"])
+        measured["outside_fraction"] = sums["outside"] / sums["valid"]
+        measured |= {"targets": sums["targets"], "reachable_targets": many, "starts": self._starts}
+        # What r_T looks at beyond the one answer is no part of finding it, and stands beside the ledger.
+        measured |= {"candidates": len(curve), "resimulations": sums["resimulations"]}
+        # Where there is a simulator nothing is merely believed.
+        return measured | asdict(ledger) | self._count_statuses(Status.BELIEVED)
+
+    def collect_choice(self) -> dict[str, object]:
+        """The median number of distinct answers, of the targets that have any; None where none has. And the share of
+        the targets within reach that the first starts alone would have solved."""
+        distinct, many = self._spreads["distinct"], self._sums["reachable"]
+        shares = {str(number): solved / many for number, solved in sorted(self._solved.items())}
+        return {"distinct_answers_median": distinct.find(0.5) if len(distinct) else None, "solved_by_starts": shares}
+
+    def collect_belief(self, ledger: Ledger, held_out: Mapping[str, float]) -> dict[str, object]:
+        """The metrics of a route whose answers nothing can simulate.
+
+        Args:
+            held_out: what its network errs by on data that it has not seen, by name.
+        """
+        sums, hits, many = self._sums, self._spreads["hits"], self._sums["valid"]
+        measured: dict[str, object] = {"believed_fraction": len(hits) / many}
+        measured |= self._describe("believed_miss")
+        measured |= held_out
+        # What a hit that is believed is off by at most, with the 90 % that the bound of the error has.
+        measured["hit_miss_p90"] = hits.find(1.0) + held_out["held_out_miss_p90"] if len(hits) else None
+        measured["outside_data_fraction"] = sums["outside_data"] / many
+        measured |= self._describe_starts()
+        measured["outside_fraction"] = sums["outside"] / many
+        # Nothing tells which targets are out of reach.
+        measured |= {"targets": sums["targets"], "reachable_targets": many, "starts": self._starts}
+        return measured | asdict(ledger) | self._count_statuses(Status.SOLVED)
+
+    def _describe(
+        self, of: str, parts: Sequence[str] = ("median", "p90", "max"), span: float = 1.0, name: str = ""
+    ) -> dict[str, object]:
+        spread, quantile = self._spreads[of], {"median": 0.5, "p90": 0.9, "max": 1.0}
+        return {
+            f"{name or of}_{part}": _number(spread.find(quantile[part]) / span) if len(spread) else None
+            for part in parts
+        }
+
+    def _describe_starts(self) -> dict[str, object]:
+        arrived = len(self._spreads["steps_to_tolerance"]) / self._sums["begun"]
+        return {"arrived_fraction": arrived, **self._describe("steps_to_tolerance", ("median", "p90"))}
+
+    def _count_statuses(self, impossible: Status) -> dict[str, object]:
+        counts = self._status.tolist()
+        return {"status": {status.name.lower(): counts[status] for status in Status if status != impossible}}
 
 
 def measure(
@@ -23,83 +184,10 @@ def measure(
     ledger: Ledger,
     reachable: Tensor | None = None,
 ) -> dict[str, object]:
-    """The metrics of a route by name; None where there is nothing to say (no start ever arrived).
-
-    Args:
-        reachable: which targets the misses are of, and the solved ones a share of, by `find_reachable` of all routes;
-            None goes by this one.
-    """
-    reachable = find_reachable([answers]) if reachable is None else reachable
-    rows = targets.valid
-    steps = solution.steps_to_tolerance
-    arrived = steps >= 0
-    measured: dict[str, object] = {}
-    measured |= _spread("miss", answers.miss[reachable])
-    measured |= _spread("miss_relative", answers.miss[reachable] / task.distance.span)
-    measured |= _spread("believed_miss", answers.believed_miss[reachable])
-    if task.finer(FACTORS[0]) is not None:
-        measured |= _spread("simulation_error", truth.error[:, 0])
-    counts = answers.status.bincount(minlength=len(Status)).tolist()
-    many = int(reachable.sum())
-    measured["solved_fraction"] = counts[Status.SOLVED] / many if many else None
-    measured["arrived_fraction"] = _share_arrived(solution)
-    measured |= _spread("steps_to_tolerance", steps[arrived].double(), ("median", "p90"))
-    curve = compute_r_t(task, targets, truth)[:, 0]
-    for first in sorted({1, min(50, len(curve)), len(curve)}):
-        measured[f"r_{first}"] = _number(curve[first - 1])
-    outside = task.box.is_outside(answers.controls[rows])
-    # The r_1 that the route itself believes in; with several outcomes a lower bound, as only the farthest one is known.
-    believed = answers.believed_miss[rows].square() / truth.outcome.shape[-1]
-    measured["believed_r_1"] = _number(believed.mean())
-    measured["outside_fraction"] = float(outside.double().mean())
-    measured |= {"targets": len(targets), "reachable_targets": many, "starts": solution.controls.shape[1]}
-    # What r_T looks at beyond the one answer is no part of finding it, and stands beside the ledger.
-    measured |= {"candidates": len(curve), "resimulations": count_resimulations(solution)}
-    measured |= asdict(ledger)
-    # Where there is a simulator nothing is merely believed.
-    measured["status"] = {status.name.lower(): counts[status] for status in Status if status != Status.BELIEVED}
-    return measured
-
-
-def measure_belief(
-    task: Task,
-    targets: Targets,
-    solution: Solution,
-    answers: Answers,
-    ledger: Ledger,
-    held_out: Mapping[str, float],
-    outside: Tensor,
-) -> dict[str, object]:
-    """The metrics of a route whose answers nothing can simulate.
-
-    Args:
-        held_out: what its network errs by on data that it has not seen, by name.
-        outside: which answers lie outside of the data, `(n_targets,)`.
-    """
-    rows, steps = targets.valid, solution.steps_to_tolerance
-    many, hits = int(rows.sum()), answers.status == Status.BELIEVED
-    measured: dict[str, object] = {"believed_fraction": int(hits.sum()) / many}
-    measured |= _spread("believed_miss", answers.believed_miss[rows])
-    measured |= held_out
-    # What a hit that is believed is off by at most, with the 90 % that the bound of the error has.
-    worst = float(answers.believed_miss[hits].max()) if hits.any() else None
-    measured["hit_miss_p90"] = None if worst is None else worst + held_out["held_out_miss_p90"]
-    measured["outside_data_fraction"] = int(outside.sum()) / many
-    measured["arrived_fraction"] = _share_arrived(solution)
-    measured |= _spread("steps_to_tolerance", steps[steps >= 0].double(), ("median", "p90"))
-    measured["outside_fraction"] = float(task.box.is_outside(answers.controls[rows]).double().mean())
-    # Nothing tells which targets are out of reach.
-    measured |= {"targets": len(targets), "reachable_targets": many, "starts": solution.controls.shape[1]}
-    measured |= asdict(ledger)
-    counts = answers.status.bincount(minlength=len(Status)).tolist()
-    measured["status"] = {status.name.lower(): counts[status] for status in Status if status != Status.SOLVED}
-    return measured
-
-
-def _share_arrived(solution: Solution) -> float:
-    """The share of the starts, of those that were begun, that their route believes to have arrived."""
-    begun = solution.start_status != StartStatus.NOT_BEGUN
-    return float((solution.steps_to_tolerance >= 0)[begun].double().mean())
+    """The metrics of a route, see `Measures.enter`."""
+    measures = Measures(task)
+    measures.enter(targets, solution, truth, answers, reachable)
+    return measures.collect(ledger)
 
 
 def follow_descents(
@@ -156,34 +244,5 @@ def trace_descents(
     return [(route, step, *row) for step, row in enumerate(table)]
 
 
-def compute_r_t(task: Task, targets: Targets, truth: Simulated) -> Tensor:
-    """The published metric r_T for T = 1 ... n_candidates, and its spread, `(n_candidates, 4)`.
-
-    The mean over targets of the least squared re-simulated error among the T candidates that the
-    route ranks first, and the lower quartile, median and upper quartile of it over targets; the squared
-    error is the mean over outcome dimensions (Ren, Padilla, Malof 2020, equation 3). It is in raw units
-    squared, as published, where the outcomes have one unit and one tolerance, and elsewhere in
-    tolerances squared.
-    """
-    differences = truth.outcome - targets.only_valid().targets[:, None]
-    squared = (differences / task.distance.units).square().mean(-1)
-    least = squared.nan_to_num(nan=torch.inf, posinf=torch.inf).cummin(dim=1).values
-    ordered = least.sort(dim=0).values
-    last = len(ordered) - 1
-    # The nearest rank, as for every spread here: no arithmetic with infinities.
-    return torch.stack([least.mean(0), *(ordered[round(share * last)] for share in (0.25, 0.5, 0.75))], dim=-1)
-
-
-def _spread(name: str, values: Tensor, parts: Sequence[str] = ("median", "p90", "max")) -> dict[str, float | None]:
-    quantile = {"median": 0.5, "p90": 0.9, "max": 1.0}
-    if len(values) == 0:
-        return {f"{name}_{part}": None for part in parts}
-    ordered = values.sort().values  # NaN last: a failed answer is the worst one, not a missing one
-    last = len(ordered) - 1
-    # The nearest rank: a value that was measured, and no arithmetic with infinities.
-    return {f"{name}_{part}": _number(ordered[round(quantile[part] * last)]) for part in parts}
-
-
-def _number(value: Tensor) -> float | None:
-    number = float(value)
+def _number(number: float) -> float | None:
     return number if abs(number) < float("inf") else None

@@ -1,13 +1,14 @@
 """The tables of results, written and read in one place: answers.csv, distinct.csv, curves.csv, r_t.csv and
 history.csv."""
 
+import contextlib
 import csv
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -15,12 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aimback.core.errors import UserError
-from aimback.core.files import write_table
+from aimback.core.files import write_table, write_whole
 from aimback.core.problem import Status
 from aimback.data.targets import Targets
 from aimback.evaluate.distinct import DistinctAnswers
 from aimback.evaluate.judge import Answers
 from aimback.tasks.base import Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import parquet
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -48,29 +53,106 @@ class AnswerRow:
     problem: str
 
 
-def write_answers(
-    path: Path,
+class Table:
+    """A table of results that grows block by block, see `open_table`."""
+
+    def __init__(self, lines: IO[str], rest: IO[bytes]) -> None:
+        self._lines, self._rest = csv.writer(lines, lineterminator="\n"), rest
+        self._blocks: parquet.ParquetWriter | None = None
+
+    def add(self, block: "pa.Table", *, shown: bool = True) -> None:
+        """Write some rows, which have the same columns every time; `shown` tells whether they come into the CSV too."""
+        from pyarrow import parquet
+
+        if self._blocks is None:
+            texts = [field.name for field in block.schema if field.type == "string"]
+            kinds = {"compression": "zstd", "use_dictionary": texts, "write_page_checksum": True}
+            self._blocks = parquet.ParquetWriter(self._rest, block.schema, **kinds)
+            self._lines.writerow(block.column_names)
+        self._blocks.write_table(block)
+        if shown:  # Python writes a float with all the digits that it takes, and no more
+            self._lines.writerows(zip(*(column.to_pylist() for column in block.columns), strict=True))
+
+    def close(self) -> None:
+        if self._blocks is not None:
+            self._blocks.close()
+
+
+@contextlib.contextmanager
+def open_table(path: Path) -> Iterator[Table]:
+    """Write a table as Parquet, and at `path`, beside it, the rows that are to be shown as CSV; with full precision,
+    both whole or not at all."""
+    with (
+        write_whole(path) as shown,
+        write_whole(path.with_suffix(".parquet")) as whole,
+        shown.open("w", encoding="utf-8", newline="") as lines,
+        whole.open("wb") as rest,
+    ):
+        table = Table(lines, rest)
+        yield table
+        table.close()
+
+
+def list_answers(
     task: Task,
     targets: Targets,
-    answers: Mapping[str, Answers],
-    further: Mapping[str, Mapping[str, Tensor]] | None = None,
-) -> None:
-    """Write every route's answers as a CSV table, a row a target and route, with full precision.
+    route: str,
+    answers: Answers,
+    further: Mapping[str, Tensor] | None = None,
+    first: int = 0,
+) -> "pa.Table":
+    """A route's rows of answers.csv, one a target.
 
     Args:
-        further: by route, what else is told of each target, `(n_targets,)` by column; the same columns for all routes.
+        further: what else is told of each target, `(n_targets,)` by column.
+        first: the number of the first target.
     """
-    more = further or {route: {} for route in answers}
-    header = ["route", "target", "line", "status", *name_numbers(task)]
-    header += [*(["cost"] if _has_costs(task) else []), *next(iter(more.values())), "problem"]
-    rows: list[Sequence[object]] = []
-    for route, answer in answers.items():
-        told = [column[:, None] for column in more[route].values()]
-        table = torch.cat([list_numbers(targets, answer), *_list_costs(task, answer.controls), *told], dim=1).tolist()
-        for index, (line, status) in enumerate(zip(targets.lines.tolist(), answer.status.tolist(), strict=True)):
-            numbers = ["" if math.isnan(number) else repr(number) for number in table[index]]
-            rows.append([route, index, line or "", Status(status).name.lower(), *numbers, targets.problems[index]])
-    write_table(path, header, rows)
+    drawn = targets.lines == 0
+    columns = {
+        "route": [route] * len(targets),
+        "target": torch.arange(first, first + len(targets)),
+        "line": targets.lines,
+        "status": [Status(status).name.lower() for status in answers.status.tolist()],
+        **dict(zip(name_numbers(task), list_numbers(targets, answers).T, strict=True)),
+        **_list_costs(task, answers.controls),
+        **(further or {}),
+        "problem": targets.problems,
+    }
+    return _make_block(columns, {"line": drawn})
+
+
+def list_distinct(task: Task, route: str, answers: DistinctAnswers, first: int = 0) -> "pa.Table":
+    """A route's rows of distinct.csv, one an answer.
+
+    Where targets are measured, the standard deviations of the controls follow, and the names of those that the target
+    leaves undetermined, see `Uncertainty`.
+    """
+    labels, found = [axis.label for axis in task.box.axes], answers.uncertainty
+    columns: dict[str, Tensor | Sequence[str]] = {
+        "route": [route] * len(answers),
+        "target": answers.target + first,
+        "number": answers.number,
+        **dict(zip(labels, answers.controls.T, strict=True)),
+        "miss": answers.miss,
+        **_list_costs(task, answers.controls),
+    }
+    if found is not None:
+        columns |= {f"sd_{label}": column for label, column in zip(labels, found.deviations.T, strict=True)}
+        flags = found.undetermined.tolist()
+        columns["undetermined"] = [" ".join(itertools.compress(task.box.names, row)) for row in flags]
+    return _make_block(columns, {})
+
+
+def _make_block(columns: Mapping[str, Tensor | Sequence[str]], empty: Mapping[str, Tensor]) -> "pa.Table":
+    """Rows of a table, by column; cells are empty where they are NaN, or where that is told."""
+    import pyarrow as pa  # takes a while to import
+
+    def make(name: str, column: Tensor | Sequence[str]) -> pa.Array:
+        if not isinstance(column, Tensor):
+            return pa.array(column, pa.string())
+        return pa.array(column.contiguous().numpy(), mask=empty.get(name, column.isnan()).numpy())
+
+    return pa.table({name: make(name, column) for name, column in columns.items()})
 
 
 def name_numbers(task: Task) -> list[str]:
@@ -86,48 +168,15 @@ def list_numbers(targets: Targets, answers: Answers) -> Tensor:
     return torch.cat([targets.targets, targets.conditions, answers.controls, answers.outcome, misses], dim=1)
 
 
-def write_distinct(path: Path, task: Task, distinct: Mapping[str, DistinctAnswers]) -> None:
-    """Write every route's distinct answers as a CSV table, a row an answer, with full precision.
-
-    Where targets are measured, the standard deviations of the controls follow, and the names of those that the target
-    leaves undetermined, see `Uncertainty`.
-    """
-    header = ["route", "target", "number", *(axis.label for axis in task.box.axes), "miss"]
-    header += ["cost"] if _has_costs(task) else []
-    header += [] if task.sigmas is None else [*(f"sd_{axis.label}" for axis in task.box.axes), "undetermined"]
-    rows: list[Sequence[object]] = []
-    for route, answers in distinct.items():
-        parts = [answers.controls, answers.miss[:, None], *_list_costs(task, answers.controls)]
-        table = torch.cat(parts, dim=1).tolist()
-        names: list[list[str]] = [[]] * len(table)
-        if answers.uncertainty is not None:
-            deviations = answers.uncertainty.deviations.tolist()
-            table = [[*row, *more] for row, more in zip(table, deviations, strict=True)]
-            names = [
-                [" ".join(itertools.compress(task.box.names, flags))]
-                for flags in answers.uncertainty.undetermined.tolist()
-            ]
-        numbers = zip(answers.target.tolist(), answers.number.tolist(), table, names, strict=True)
-        rows += [
-            [route, target, number, *("" if math.isnan(value) else repr(value) for value in row), *name]
-            for target, number, row, name in numbers
-        ]
-    write_table(path, header, rows)
-
-
-def _has_costs(task: Task) -> bool:
-    return task.compute_costs(torch.zeros(0, len(task.box), dtype=torch.float64)) is not None
-
-
-def _list_costs(task: Task, controls: Tensor) -> list[Tensor]:
-    """The column of costs, where the task has a preference: `(n, 1)`, NaN for rows of NaN."""
+def _list_costs(task: Task, controls: Tensor) -> dict[str, Tensor]:
+    """The column of costs, where the task has a preference; NaN for rows of NaN."""
     known = controls.isfinite().all(-1)
     found = task.compute_costs(controls[known])
     if found is None:
-        return []
-    costs = torch.full((len(controls), 1), torch.nan, dtype=torch.float64)
-    costs[known, 0] = found
-    return [costs]
+        return {}
+    costs = torch.full((len(controls),), torch.nan, dtype=torch.float64)
+    costs[known] = found
+    return {"cost": costs}
 
 
 def write_r_t(path: Path, curves: Mapping[str, Tensor]) -> None:

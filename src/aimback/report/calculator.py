@@ -38,7 +38,10 @@ def _list_demand(result: TaskResult, route: str) -> dict[str, Any]:
     targets = max(int(metrics["reachable_targets"]), 1)
     kind = result.routes[route].kind
     # What a simulator takes itself is in the seconds of the routes that solve through it, and is asked for anew.
-    within = {factor: sum(miss <= factor * result.tolerance for miss in misses) / targets for factor in _FACTORS}
+    within = {
+        factor: sum(miss <= factor * result.tolerance for miss in misses) / (result.listed * targets)
+        for factor in _FACTORS
+    }
     return {
         "kind": kind,
         "prepared": prepared,

@@ -72,10 +72,11 @@ class TaskResult:
         caution: what to know of the simulator's own error; "" where it is small against the tolerance.
         published: what a paper says of methods on this task.
         scene: one of its targets; None where none was answered.
-        misses: by route, of the targets that can be solved and were answered.
+        misses: by route, of the targets that can be solved and were answered, as far as `answers` lists them.
         prepared: by route, the simulations that were made before the first target.
         left_out: the claims that `budget.simulations` left no room for.
-        answers: the table of all answers.
+        answers: the table of answers, of a great many those of the first targets.
+        listed: the share of the targets that `answers` lists.
     """
 
     name: str
@@ -95,6 +96,7 @@ class TaskResult:
     prepared: Mapping[str, int] = field(default_factory=dict)
     left_out: Sequence[str] = ()
     answers: Path | None = None
+    listed: float = 1.0
 
     @property
     def direct(self) -> str | None:
@@ -178,6 +180,7 @@ def read_result(
         misses={name: [row.miss for row in rows if row.route == name and math.isfinite(row.miss)] for name in routes},
         prepared={name: _count_prepared(route, measured[name], results) for name, route in routes.items()},
         answers=answers,
+        listed=(rows[-1].target + 1) / next(iter(measured.values()))["targets"] if rows else 1.0,
     )
 
 

@@ -1,6 +1,7 @@
 """Which route to choose, by a stated rule, in short sentences."""
 
 import math
+from collections import Counter
 
 from aimback.core.duration import duration
 from aimback.report.costs import (
@@ -160,12 +161,12 @@ def name_rows(result: TaskResult) -> list[str]:
     lines = [f"{result.name}: invalid: {reason}" for reason in invalid[:NAMED]]
     if len(invalid) > NAMED:
         lines.append(f"{result.name}: and {len(invalid) - NAMED} more invalid rows")
-    missed = [target.row for target in result.unsolved]
+    missed = Counter(target.row for target in result.unsolved)
     # A row that some route solves all the same is not out of reach.
     out = [
         row
         for row in dict.fromkeys(target.row for target in result.unsolved if target.status == "unreachable")
-        if missed.count(row) == len(result.routes)
+        if missed[row] == len(result.routes)
     ]
     if out:
         more = [f"{len(out) - NAMED} more"] if len(out) > NAMED else []

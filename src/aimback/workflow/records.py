@@ -7,7 +7,6 @@ from pathlib import Path
 
 from aimback.core.files import sha256
 from aimback.data.dataset import load_dataset
-from aimback.data.targets import load_targets
 from aimback.evaluate.tables import CURVE_COLUMNS, R_T_COLUMNS, Array, read_by_route, read_columns
 from aimback.report.costs import list_metrics
 from aimback.report.page import claims_note, note
@@ -48,7 +47,6 @@ class Record:
 
     def _route(self, route: str) -> Run:
         targets = self.folder / "data" / "targets.npz"
-        task = self.settings.tasks[self.name]
         step, loss, miss = read_by_route(self.folder / "evaluate" / "curves.csv", CURVE_COLUMNS)[route].T[:3]
         series = {"loss": _series(step, loss)}
         if not self.result.is_believed:
@@ -72,7 +70,7 @@ class Record:
                     self.folder / "evaluate" / "answers.csv",
                 ]
             },
-            data=[Data(f"{self.name} targets", sha256(targets), len(load_targets(targets, task)), "targets")],
+            data=[Data(f"{self.name} targets", sha256(targets), self.result.any_metrics["targets"], "targets")],
         )
 
     def _training(self, route: str) -> Run:
