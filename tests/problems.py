@@ -1,8 +1,9 @@
 """Problems that tests share: forward maps made up for a purpose, and references of tight tolerance for real ones."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +13,14 @@ from torch import Tensor
 from aimback.core.box import Box
 from aimback.core.distance import Distance
 from aimback.core.problem import InverseProblem, Linearised
+from aimback.data.exactness import Simulated
+from aimback.data.targets import Targets
+from aimback.evaluate.distinct import DistinctAnswers
+from aimback.evaluate.judge import Answers
+from aimback.evaluate.metrics import Measures
+from aimback.evaluate.tables import list_answers, list_distinct, open_table
 from aimback.solve.starts import draw_evenly
+from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.trebuchet_motion import (
     ARM,
@@ -207,3 +215,24 @@ def oracle(wind: float, degrees: float, weight: float, inertias: tuple[float, fl
     y = LONG_ARM * math.cos(thrown[0]) + SLING * math.cos(thrown[2])
     landed = until(flight, np.array([x, y, *velocity(thrown)]), lambda state: state[1] + PIVOT_HEIGHT)
     return float(landed[0])
+
+
+def compute_r_t(task: Task, targets: Targets, truth: Simulated) -> Tensor:
+    """The published metric r_T of targets that are all there at once."""
+    measures = Measures(task)
+    measures.enter_r_t(targets, truth)
+    return measures.trace_r_t()
+
+
+def write_answers(path: Path, task: Task, targets: Targets, answers: Mapping[str, Answers]) -> None:
+    """The table of answers, of targets that are all there at once."""
+    with open_table(path) as table:
+        for route, answer in answers.items():
+            table.add(list_answers(task, targets, route, answer))
+
+
+def write_distinct(path: Path, task: Task, distinct: Mapping[str, DistinctAnswers]) -> None:
+    """The table of distinct answers, likewise."""
+    with open_table(path) as table:
+        for route, answers in distinct.items():
+            table.add(list_distinct(task, route, answers))

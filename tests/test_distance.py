@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from made_up import metrics, result
-from problems import Affine, pose, seeded
+from problems import Affine, compute_r_t, pose, seeded
 from torch import Tensor
 
 from aimback.compile.compiler import Compiler
@@ -21,7 +21,6 @@ from aimback.data.exactness import error_note
 from aimback.data.identity import identify
 from aimback.data.targets import Targets
 from aimback.evaluate.judge import Answers, judge, resimulate
-from aimback.evaluate.metrics import compute_r_t
 from aimback.report.canvas import label_tolerance
 from aimback.report.verdict import verdict
 from aimback.solve.adam import Adam

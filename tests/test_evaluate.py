@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from problems import pose
+from problems import compute_r_t, pose, write_answers
 from torch import Tensor
 
 from aimback.core.errors import UserError
@@ -16,14 +16,13 @@ from aimback.core.problem import History, Solution, StartStatus, Status
 from aimback.data.exactness import Simulated
 from aimback.data.targets import Targets
 from aimback.evaluate.judge import CANDIDATES, find_reachable, judge, resimulate
-from aimback.evaluate.metrics import compute_r_t, measure, trace_descents
+from aimback.evaluate.metrics import measure, trace_descents
 from aimback.evaluate.tables import (
     CURVE_COLUMNS,
     R_T_COLUMNS,
     AnswerRow,
     read_answers,
     read_by_route,
-    write_answers,
     write_r_t,
 )
 from aimback.tasks.cannon_vacuum import CannonVacuum

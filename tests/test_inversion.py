@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from problems import pose
+from problems import compute_r_t, pose
 
 from aimback.core.problem import Status
 from aimback.data.targets import Targets, draw_targets
 from aimback.evaluate.judge import Answers, judge, resimulate
-from aimback.evaluate.metrics import compute_r_t
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.tasks.ballistics import Ballistics

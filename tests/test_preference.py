@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from problems import pose, seeded
+from problems import pose, seeded, write_answers, write_distinct
 
 from aimback.core.errors import UserError
 from aimback.core.problem import Solution, Status
@@ -16,7 +16,6 @@ from aimback.data.solution import load_solution, save_solution
 from aimback.data.targets import Targets
 from aimback.evaluate.distinct import find_distinct
 from aimback.evaluate.judge import judge, resimulate
-from aimback.evaluate.tables import write_answers, write_distinct
 from aimback.settings.build import build
 from aimback.settings.foreign import hash_code
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from problems import pose, seeded
+from problems import pose, seeded, write_distinct
 from torch import Tensor
 
 from aimback.core.errors import UserError
 from aimback.data.targets import Targets
 from aimback.evaluate.distinct import DistinctAnswers, find_distinct
 from aimback.evaluate.judge import resimulate
-from aimback.evaluate.tables import write_distinct
 from aimback.evaluate.uncertainty import Uncertainty, propagate
 from aimback.simulators.quantity import read_outcomes
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
