@@ -197,7 +197,6 @@ def test_every_whole_number_has_an_upper_bound(compose: Any, option: str) -> Non
     ("values", "key"),
     [
         ({"data.examples": 10**8}, "data.examples"),
-        ({"data.targets": 10**8}, "data.targets"),
         ({"starts.number": 65536, "data.targets": 10**5}, "starts.number"),
         ({"surrogate.hidden_width": 65536}, "surrogate.hidden_width"),
         ({"surrogate.hidden_width": 4096, "surrogate.hidden_layers": 256}, "surrogate.hidden_width"),

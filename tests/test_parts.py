@@ -16,8 +16,8 @@ from aimback.core.randomness import skip
 from aimback.data import targets as module
 from aimback.data.archive import count_parts, write_parts
 from aimback.data.targets import Targets, draw_parts, draw_targets, load_targets, save_targets, split
-from aimback.evaluate import spread
-from aimback.evaluate.spread import Spread
+from aimback.evaluate import quantiles
+from aimback.evaluate.quantiles import Quantiles
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
 
@@ -104,15 +104,15 @@ def test_a_file_of_parts_is_read_part_by_part(tmp_path: Path) -> None:
 def test_a_rank_is_that_of_the_sorted_numbers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, special: list[float], kind: str
 ) -> None:
-    monkeypatch.setattr(spread, "_AT_ONCE", 50)
-    monkeypatch.setattr(spread, "_IN_MEMORY", 1000)
+    monkeypatch.setattr(quantiles, "_AT_ONCE", 50)
+    monkeypatch.setattr(quantiles, "_IN_MEMORY", 1000)
     numbers = {
         "far apart": torch.rand(3000, generator=seeded(1), dtype=torch.float64).pow(40),
         "close": 1 + 1e-12 * torch.rand(3000, generator=seeded(2), dtype=torch.float64),
         "few values": torch.randint(0, 3, (3000,), generator=seeded(3)).double(),
     }[kind]
     numbers = torch.cat([torch.tensor(special, dtype=torch.float64), numbers])
-    gathered = Spread(tmp_path)
+    gathered = Quantiles(tmp_path)
     for some in numbers.split(700):
         gathered.add(some)
     ordered = np.sort(numbers.numpy())

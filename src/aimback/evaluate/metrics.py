@@ -15,7 +15,7 @@ from aimback.data.targets import Targets
 from aimback.evaluate.distinct import DistinctAnswers
 from aimback.evaluate.growth import count_growth
 from aimback.evaluate.judge import Answers, count_resimulations, find_reachable
-from aimback.evaluate.spread import Spread
+from aimback.evaluate.quantiles import Quantiles
 from aimback.tasks.base import Task
 
 
@@ -23,12 +23,12 @@ class Measures:
     """The metrics of a route, gathered part by part of the targets.
 
     Args:
-        folder: where numbers are kept meanwhile, see `Spread`.
+        folder: where numbers are kept meanwhile, see `Quantiles`.
     """
 
     def __init__(self, task: Task, folder: Path | None = None) -> None:
         self._task = task
-        self._spreads: dict[str, Spread] = defaultdict(lambda: Spread(folder))
+        self._spreads: dict[str, Quantiles] = defaultdict(lambda: Quantiles(folder))
         self._sums: Counter[str] = Counter()
         self._starts, self._believed = 0, 0.0
         self._status = torch.zeros(len(Status), dtype=torch.int64)

@@ -13,7 +13,7 @@ _AT_ONCE = 1_048_576  # numbers
 _BITS = 21  # a third of those of a number without its sign
 
 
-class Spread:
+class Quantiles:
     """Numbers that are not negative, gathered bit by bit; NaN counts as the greatest: what failed is not missing.
 
     Args:
