@@ -96,8 +96,8 @@ class Job:
                 f"{places[0]}: there is no such file; make it by `python -m {STAGES}.{maker} task={self.name}`, "
                 f"give the folder that it writes to as inputs=[FOLDER], or run everything by `aimback task={self.name}`"
             )
-        if found.is_file():
-            self.read.setdefault(found, sha256(found))
+        if found.is_file() and found not in self.read:
+            self.read[found] = sha256(found)
         return found
 
     def generator(self, purpose: str) -> torch.Generator:
