@@ -35,6 +35,8 @@ FIELD = {
     "contact": ("Contact by exact events, beside published simulators", "hit_beside_published"),
     "heat": ("Conductivity recovery, beside the published figures", "recovered_beside_published"),
     "heat_surrogate": ("Conductivity recovery by networks", "recovered_by_networks"),
+    "thin_film": ("A stack of thin films, beside the published figures", "spectra_beside_published"),
+    "shell": ("A particle of eight shells, beside the published figures", "spectra_beside_published"),
 }
 PAGES = {"RESULTS.md": PARTS, "FIELD.md": FIELD}
 LIBRARIES = ("torch", "pytorch-lightning", "dvc", "numpy", "scipy", "numba", "jax", "optimistix", "diffrax")
