@@ -1,0 +1,67 @@
+"""The Shell of Ren, Mahendra, Padilla and Malof (2022): eight shells, 201 wavelengths."""
+
+import statistics
+
+import torch
+
+from aimback.settings.learning import NetworkSettings, TrainingSettings
+from aimback.solve.gauss_newton import GaussNewton
+from aimback.tasks.shell import Shell
+from benchmarks.peers.scipy_shell import simulate_by_scipy
+from benchmarks.rounds import in_turns, one_core, spread
+from benchmarks.spectra import Contest, set_beside_published
+
+_TOGETHER = 16
+_PUBLISHED = 0.77  # seconds that the published program took for one, on a CPU core like that of these measurements
+
+
+def spectra_beside_published() -> str:
+    """Markdown: a table, and what it was made of."""
+    task = Shell()
+    contest = Contest(
+        name="shell",
+        task=task,
+        solver=GaussNewton(max_steps=60, precision=1e-16),
+        targets=50,
+        enough=1e-24,
+        turns=(1, 1, 2, 4, 8, 16),
+        examples=20_000,
+        network=NetworkSettings(hidden_width=128, hidden_layers=3, activation="gelu", normalisation="none"),
+        training=TrainingSettings(
+            optimizer="adam",
+            learning_rate=0.005,
+            beta2=0.98,
+            weight_decay=0.0,
+            schedule="one_cycle",
+            plateau_factor=0.5,
+            plateau_patience=10,
+            batch_size=512,
+            max_epochs=100,
+            patience=0,
+            dtype="float32",
+            matmul_precision="highest",
+        ),
+    )
+    return f"{set_beside_published(contest)}\n\n{_set_beside_scipy(task)}"
+
+
+def _set_beside_scipy(task: Shell) -> str:
+    controls = task.box.sample(_TOGETHER, torch.Generator().manual_seed(0))
+    with one_core():
+        seconds = in_turns(
+            {
+                "scipy": lambda: simulate_by_scipy(
+                    controls[0].tolist(), task.wavelengths.numpy(), list(task.permittivities.numpy())
+                ),
+                "aimback": lambda: task(controls, controls[:, :0]),
+            },
+            rounds=5,
+        )
+    ours = [spent / _TOGETHER for spent in seconds["aimback"]]
+    ratios = [slow / fast for slow, fast in zip(seconds["scipy"], ours, strict=True)]
+    return (
+        f"A simulation takes {1e3 * statistics.median(ours):.2g} ms among {_TOGETHER}, and "
+        f"{1e3 * statistics.median(seconds['scipy']):.0f} ms by the published formulas in SciPy: {spread(ratios)} "
+        f"times as long. The published program, which computes twice as many wavelengths as it returns, took "
+        f"{_PUBLISHED} s, {_PUBLISHED / statistics.median(ours):,.0f} times as long."
+    )
