@@ -8,7 +8,7 @@ from torch import Tensor
 from aimback.core.checks import check_positive
 from aimback.solve.descent import step_inside
 from aimback.solve.point import Point
-from aimback.solve.rowwise import dot, largest, solve_positive, square_columns, total
+from aimback.solve.rowwise import dot, largest, solve_positive, square, total
 from aimback.solve.solver import Memory, Solver
 
 _FIRST_GROWTH = 2.0
@@ -47,8 +47,8 @@ class LevenbergMarquardt(Solver):
         damping, jacobian = memory[0], point.jacobian
         if point.residual.shape[1] <= point.unit.shape[1]:
             return step_inside(point, _step_shortest, (point.residual, jacobian, damping)), memory
-        square = square_columns(jacobian)
-        return step_inside(point, _step_squared, (0.5 * point.gradient, square, damping)), memory
+        products = square(jacobian, 1)
+        return step_inside(point, _step_squared, (0.5 * point.gradient, products, damping)), memory
 
     def judge(self, point: Point, trial: Point, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         damping, growth = memory
@@ -72,15 +72,15 @@ def _step_shortest(moved: Tensor, free: Tensor, residual: Tensor, jacobian: Tens
     # What the controls on their bounds have not done is left to the free ones.
     left = residual + dot(jacobian, moved[:, None, :])
     jacobian = jacobian * free[:, None, :]
-    matrix = square_columns(jacobian.mT)
+    matrix = square(jacobian, 2)
     matrix = _damp(matrix, damping, total(total(jacobian.square())))
     return -dot(jacobian, solve_positive(matrix, left)[:, :, None], 1)
 
 
-def _step_squared(moved: Tensor, free: Tensor, slope: Tensor, square: Tensor, damping: Tensor) -> Tensor:
+def _step_squared(moved: Tensor, free: Tensor, slope: Tensor, products: Tensor, damping: Tensor) -> Tensor:
     """Minimise by (J'J + damping)^-1 J', of which J'J and J'r stay the same whichever controls are held."""
-    left = slope + dot(square, moved[:, None, :])
-    matrix = torch.where(free[:, :, None] & free[:, None, :], square, 0.0)
+    left = slope + dot(products, moved[:, None, :])
+    matrix = torch.where(free[:, :, None] & free[:, None, :], products, 0.0)
     size = total(matrix.reshape(-1, free.shape[1] ** 2)[:, :: free.shape[1] + 1])  # the diagonal
     return -solve_positive(_damp(matrix, damping, size), torch.where(free, left, 0.0))
 

@@ -106,8 +106,8 @@ def make_program(
         raise NotCompilable("cma_es is a library's own code")
     if problem.box.constraints is not None:
         raise NotCompilable("constraints among controls are kept by the interpreter")
-    if (size := problem.targets.shape[1] * len(problem.box)) > _MOST_WRITTEN_OUT:
-        raise NotCompilable(f"a Jacobian of {size:,} numbers is too much to write out")
+    if (numbers := problem.targets.shape[1] * len(problem.box)) > _MOST_WRITTEN_OUT:
+        raise NotCompilable(f"a Jacobian of {numbers:,} numbers is too much to write out")
     iteration = Iteration(forward, problem, cast("Stepper", solver))
     return iteration, compiler(iteration)
 

@@ -9,7 +9,7 @@ import functools
 import torch
 from torch import Tensor
 
-_FEW = 16
+_FEW = 32
 
 
 def total(terms: Tensor, dim: int = -1) -> Tensor:
@@ -22,11 +22,12 @@ def dot(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
     return total(a * b, dim)
 
 
-def square_columns(matrix: Tensor) -> Tensor:
-    """The products of all pairs of columns, `(rows, m, n)` -> `(rows, n, n)`."""
+def square(matrix: Tensor, dim: int) -> Tensor:
+    """The products of all pairs of columns (`dim` 1) or of rows (`dim` 2), summed along that dimension."""
     if _is_short(matrix, 1) and _is_short(matrix, 2):
-        return dot(matrix[:, :, :, None], matrix[:, :, None, :], 1)
-    return matrix.mT @ matrix
+        pairs = (matrix[:, :, :, None], matrix[:, :, None, :]) if dim == 1 else (matrix[:, :, None], matrix[:, None])
+        return dot(*pairs, dim if dim == 1 else -1)
+    return matrix.mT @ matrix if dim == 1 else matrix @ matrix.mT
 
 
 def greatest(terms: Tensor, dim: int = -1) -> Tensor:
