@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from mpmath import mp
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from aimback.compile.compiler import Compiler
+from aimback.compile.cpu import Cpu
 from aimback.core.errors import UserError
 from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
@@ -188,6 +191,19 @@ def test_the_analytic_optimum_is_reached() -> None:
     optimum = minimize_scalar(analytic_loss, bounds=(0.1, 0.99), method="bounded", options={"xatol": 1e-12}).fun
     assert losses.tolist() == pytest.approx([optimum] * 3, abs=1e-9)
     assert optimum == pytest.approx(1.396542, abs=1e-6)
+
+
+def test_a_compiled_solve_finds_the_same_answers(tmp_path: Path) -> None:
+    """With more outcomes than controls, and no conditions."""
+    task = TwoBalls()
+    controls, none = draw_inside(task, 3)
+    targets, starts = task(controls, none), torch.full((3, 1, 4), 0.5, dtype=T)
+    problem = InverseProblem(targets, none, task.box, task.distance, starts)
+    solver, generator = LevenbergMarquardt(), torch.Generator()
+    expected = solve(task, problem, solver, generator)
+    solution = solve(task, problem, solver, generator, compiler=Compiler(tmp_path, "two_balls", Cpu(optimise=False)))
+    assert torch.equal(solution.start_status, expected.start_status)
+    torch.testing.assert_close(solution.controls, expected.controls, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -369,7 +369,7 @@ class _Writer:
 
 def _find_run(texts: list[str]) -> str | None:
     """Return the entry `i` of an array that these are, one after the other; None where they are something else."""
-    if match := re.fullmatch(r"(v\d+)\[(\d+)\]", texts[0]):
+    if texts and (match := re.fullmatch(r"(v\d+)\[(\d+)\]", texts[0])):
         name, first = match[1], int(match[2])
         if texts == [f"{name}[{first + index}]" for index in range(len(texts))]:
             return f"{name}[i + {first}]"
