@@ -470,13 +470,21 @@ def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPat
 # ---- whole stages
 
 
+_SIMULATOR = """
+import math
+
+
+def simulate(speed, angle):
+    if abs(speed - 6 * angle - 1) < 0.15:
+        raise ValueError("no convergence")
+    return math.sin(2 * angle) * (speed if speed > 5 else speed**2 / 5)
+"""
+
+
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     """A project whose simulator is of one case, with some runs that fail."""
-    (tmp_path / "simulator.py").write_text(
-        "import math\n\n\ndef simulate(speed, angle):\n    if abs(speed - 6 * angle - 1) < 0.15:\n        raise ValueError('no convergence')\n"
-        "    return math.sin(2 * angle) * (speed if speed > 5 else speed**2 / 5)\n"
-    )
+    (tmp_path / "simulator.py").write_text(_SIMULATOR)
     ranges = ("--controls", "speed=1:10:m/s,angle=0.1:1.4:rad", "--outcomes", "distance:m:0.01")
     return Lab(tmp_path, "--call", "simulator.py:simulate", *ranges)
 
