@@ -25,6 +25,20 @@ def needs(engine: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not there, reason=f"{engine} is not installed: pip install 'aimback[{engine}]'")
 
 
+ENGINES = pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), marks=needs("joblib"), id="joblib"),
+        pytest.param(("hydra/launcher=submitit_local",), marks=needs("slurm"), id="submitit"),
+        pytest.param(
+            ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"),
+            marks=[needs("ray"), pytest.mark.cluster],
+            id="ray",
+        ),
+    ],
+)
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return Repository(tmp_path_factory.mktemp("lab") / "project", git=True)
@@ -56,10 +70,13 @@ def read_table(project: Repository, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("engine", [pytest.param("joblib", marks=needs("joblib"))])
-def test_two_jobs_side_by_side_have_projects_of_their_own_and_a_table(project: Repository, engine: str) -> None:
+@ENGINES
+def test_two_jobs_side_by_side_have_projects_of_their_own_and_a_table(
+    project: Repository, words: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
+    engine = f"two_{request.node.callspec.id}"
     before = project.git("status", "--porcelain")
-    done = sweep(project, engine, f"hydra/launcher={engine}", "hydra.launcher.n_jobs=2", "seed=1,2").ok()
+    done = sweep(project, engine, *words, "seed=1,2").ok()
     assert [(row["job"], row["seed"], row["task"], row["route"]) for row in read_table(project, engine)] == [
         ("0", "1", "cannon_vacuum", "direct"),
         ("1", "2", "cannon_vacuum", "direct"),
@@ -69,18 +86,7 @@ def test_two_jobs_side_by_side_have_projects_of_their_own_and_a_table(project: R
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param(("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), marks=needs("joblib"), id="joblib"),
-        pytest.param(("hydra/launcher=submitit_local",), marks=needs("slurm"), id="submitit"),
-        pytest.param(
-            ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"),
-            marks=[needs("ray"), pytest.mark.cluster],
-            id="ray",
-        ),
-    ],
-)
+@ENGINES
 def test_every_engine_makes_the_same_bytes(
     project: Repository, alone: dict[str, str], words: tuple[str, ...], request: pytest.FixtureRequest
 ) -> None:
@@ -195,7 +201,7 @@ def test_a_job_that_is_disturbed_goes_on_to_the_same_bytes(
 ) -> None:
     head = start(project, cluster, fault, *LONG, "seed=1", "hydra/launcher=slurm")
     jobs = project.root / "outputs" / fault
-    slurm.wait(lambda: any(jobs.glob("0/project/outputs/checkpoints/train@*/**/*.safetensors")), "no training began")
+    slurm.wait(lambda: any(jobs.glob("0/project/outputs/checkpoints/train@*/**/epoch-*.ckpt")), "no training began")
     (job,) = cluster.running()
     if fault == "preempted":
         cluster.ask("scancel", "--signal=USR2", job)
