@@ -162,7 +162,7 @@ def test_an_engine_that_is_not_there_is_one_line(choice: str, extra: str, monkey
 
 # A long descent, whose job can be met in the middle.
 LONG = ("task=[cannon_drag]", "routes=[surrogate]", "data.examples=2000", "data.targets=50", "diagnose=none")
-LONG = (*LONG, "training.max_epochs=60", "starts.number=2")
+LONG = (*LONG, "training.max_epochs=60", "starts.number=2", "diagnose.replicas=0")
 
 
 @pytest.fixture(scope="module")
