@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,8 @@ FAULTS = ("preempted", "killed", "requeued", "drained", "controller")
 def test_a_job_that_is_disturbed_goes_on_to_the_same_bytes(
     project: Repository, cluster: slurm.Slurm, undisturbed: dict[str, str], fault: str
 ) -> None:
+    shutil.rmtree(project.root / ".dvc/cache")  # where the undisturbed job has put all that is to be done
+    (project.root / "mlflow.db").unlink(missing_ok=True)
     head = start(project, cluster, fault, *LONG, "seed=1", "hydra/launcher=slurm")
     jobs = project.root / "outputs" / fault
     slurm.wait(lambda: any(jobs.glob("0/project/outputs/checkpoints/train@*/**/epoch-*.ckpt")), "no training began")
