@@ -17,10 +17,10 @@ from aimback.solve.gauss_newton import GaussNewton
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.optical_materials import FINE_STRUCTURE, MATERIALS, make_chebyshev_points
-from aimback.tasks.thin_film import Readout, ThinFilm
+from aimback.tasks.thin_film import Share, ThinFilm
 
 T = torch.float64
-READOUTS: tuple[Readout, ...] = ("absorptance", "reflectance", "transmittance")
+READOUTS: tuple[Share, ...] = ("absorptance", "reflectance", "transmittance")
 MIXED = {"films": ["SiO2", "TiO2", "Si3N4"], "indices": "dispersive", "wavelengths": [450.0, 1500.0], "points": 20}
 
 
@@ -30,7 +30,7 @@ def read_spectrum(task: ThinFilm, thicknesses: list[float]) -> Tensor:
 
 
 def run_tmm(
-    task: ThinFilm, films: list[list[complex]], thicknesses: list[float], readout: Readout
+    task: ThinFilm, films: list[list[complex]], thicknesses: list[float], readout: Share
 ) -> NDArray[np.float64]:
     """The spectrum of layers whose indices are given one list a wavelength, the glass first."""
     spectrum = []
@@ -43,7 +43,7 @@ def run_tmm(
 
 
 @pytest.mark.parametrize("readout", READOUTS)
-def test_the_published_stack_is_that_of_tmm(readout: Readout) -> None:
+def test_the_published_stack_is_that_of_tmm(readout: Share) -> None:
     task = ThinFilm(readout=readout)
     for row in task.box.sample(3, torch.Generator().manual_seed(0)):
         indices = [1.46, *[3.306459758 + 3.152632723j, 2.0] * 5, 1.0]
@@ -53,7 +53,7 @@ def test_the_published_stack_is_that_of_tmm(readout: Readout) -> None:
 
 
 @pytest.mark.parametrize("readout", READOUTS)
-def test_real_materials_are_those_of_tmm(readout: Readout) -> None:
+def test_real_materials_are_those_of_tmm(readout: Share) -> None:
     """Indices of one film each by the published formulas, of graphene by its conductivity."""
     task, thicknesses = ThinFilm(**MIXED, readout=readout), [40.0, 12.0, 33.0]  # type: ignore[arg-type]
     films = []
@@ -130,7 +130,7 @@ def test_energy_is_conserved(settings: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("readout", READOUTS)
-def test_the_jacobian_is_that_of_dual_numbers(readout: Readout) -> None:
+def test_the_jacobian_is_that_of_dual_numbers(readout: Share) -> None:
     for task in (ThinFilm(readout=readout), ThinFilm(**MIXED, readout=readout)):  # type: ignore[arg-type]
         controls = task.box.sample(20, torch.Generator().manual_seed(0))
         value, jacobian = task.linearise(controls, controls[:, :0])

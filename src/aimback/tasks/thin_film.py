@@ -21,7 +21,7 @@ from aimback.tasks.optical_materials import (
 )
 
 Indices = Literal["published", "dispersive"]
-Readout = Literal["absorptance", "reflectance", "transmittance"]
+Share = Literal["absorptance", "reflectance", "transmittance"]
 # What is read: 4 n_glass (a Re E H* + b n_air) / |n_glass E + H|^2 + c, by a, b and c.
 _READOUTS = {"absorptance": (1.0, -1.0, 0.0), "reflectance": (-1.0, 0.0, 1.0), "transmittance": (0.0, 1.0, 0.0)}
 # As the published program has them, at every wavelength.
@@ -71,7 +71,7 @@ class ThinFilm(Task):
         wavelengths: Sequence[float] = (240.0, 2000.0),
         points: int = 256,
         indices: Indices = "published",
-        readout: Readout = "absorptance",
+        readout: Share = "absorptance",
         tolerance: float = 0.001,
     ) -> None:
         if not films:
