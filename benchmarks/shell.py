@@ -55,7 +55,7 @@ def _set_beside_scipy(task: Shell) -> str:
                 ),
                 "aimback": lambda: task(controls, controls[:, :0]),
             },
-            rounds=5,
+            rounds=3,
         )
     ours = [spent / _TOGETHER for spent in seconds["aimback"]]
     ratios = [slow / fast for slow, fast in zip(seconds["scipy"], ours, strict=True)]
