@@ -92,6 +92,19 @@ def publish(
         return earlier
     wanted = list(runs())
     client, experiment_id = store.connect()
+    run_ids, written = store.insist(lambda: _bring(client, experiment_id, store, wanted, confirm))
+    noted = {"states": sorted(states), "store": store.digest, "experiment_id": experiment_id, "run_ids": run_ids}
+    write_text(marker, json.dumps(noted, indent=1) + "\n")
+    return Published(experiment_id, tuple(run_ids), written)
+
+
+def _bring(
+    client: "MlflowClient", experiment_id: str, store: Store, wanted: Sequence[Run], confirm: Callable[[], None]
+) -> tuple[list[str], int]:
+    """Write what is missing of the runs; their ids, and how many were written.
+
+    Done again after it has failed anywhere, it goes on: what it left unfinished counts for nothing.
+    """
     with store.lock(), store.failing():
         mark_killed(client, experiment_id)
         source = source_tags(store.root)
@@ -112,9 +125,7 @@ def publish(
             if run.model is not None:
                 register_model(client, experiment_id, run_id, run.state, run.model, run.note)
         _mark_newest(client, experiment_id, run_ids, source.get("sweep"))
-    noted = {"states": sorted(states), "store": store.digest, "experiment_id": experiment_id, "run_ids": run_ids}
-    write_text(marker, json.dumps(noted, indent=1) + "\n")
-    return Published(experiment_id, tuple(run_ids), written)
+    return run_ids, written
 
 
 def _complete(client: "MlflowClient", experiment_id: str, run: Run) -> str | None:
@@ -184,8 +195,10 @@ def _write(
     if run.model is not None:
         log_model(store.uri, run_id, run.model)
     confirm()
-    # Last of all: a finished run with a state counts as complete.
-    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in {**tags, "state": run.state}.items()])
+    # Last of all: a finished run with a state counts as complete. The newest tag is there from now on, so that others
+    # only change it: two that add it to one run are in each other's way.
+    tags |= {"state": run.state, "newest": "true"}
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     took = None if run.seconds is None else now
     client.set_terminated(run_id, "FINISHED", took if live is None else live.info.end_time)
     return run_id

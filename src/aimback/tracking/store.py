@@ -6,15 +6,18 @@ import hashlib
 import http.client
 import logging
 import os
+import random
 import re
 import socket
 import sqlite3
+import sys
 import textwrap
+import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from aimback.core.errors import UserError
@@ -30,7 +33,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
     from mlflow.entities import Run as StoredRun
 
+_Result = TypeVar("_Result")
+
 PROBE_SECONDS = 5.0
+# How long a set that is on its way waits for a server, a database or an object store that is started again.
+PATIENCE_SECONDS = 120.0
+# What MLflow itself leaves out, and what brings it.
+_EXTRAS = {"psycopg": "postgres", "boto3": "s3", "botocore": "s3"}
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _BATCH = 1000  # the most metrics MLflow takes at once
 _ARTIFACTS = "mlruns"  # the folder beside a database in which MLflow keeps them by itself
@@ -43,6 +52,10 @@ _LOCATIONS = (
     ("model_versions", "storage_location"),
     ("trace_tags", "value"),
 )
+
+
+class StoreFailure(UserError):  # noqa: N818 - a state of affairs, as StopIteration
+    """The place for runs, or that for their artifacts, does not do what it is asked; it may a moment later."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +108,9 @@ class Store:
         """
         _configure()
         self._probe()
-        with self.failing():
+        with self.failing(), self._alone_in_postgres():
             if self.database is not None:
-                _make_database(self.database, self.experiment)
+                _make_database(self.database, f"{self._artifacts()}", self.experiment)
                 self.rebase()
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException
@@ -107,10 +120,10 @@ class Store:
             found = client.get_experiment_by_name(self.experiment)
             if found is None:
                 with contextlib.suppress(MlflowException):  # another process was faster; if not, the next line says so
-                    client.create_experiment(self.experiment, _artifacts(self.database))
+                    client.create_experiment(self.experiment, self._artifacts())
                 found = client.get_experiment_by_name(self.experiment)
                 if found is None:
-                    raise UserError(self.complaint(f"the experiment {self.experiment!r} cannot be made"))
+                    raise StoreFailure(self.complaint(f"the experiment {self.experiment!r} cannot be made"))
             if found.lifecycle_stage != "active":
                 client.restore_experiment(found.experiment_id)
             if found.tags.get(TAG) != view_state():
@@ -120,7 +133,7 @@ class Store:
 
     @contextlib.contextmanager
     def failing(self) -> Iterator[None]:
-        """Turn what MLflow raises inside into a UserError of one line that says how to go on."""
+        """Turn what MLflow raises inside into a `StoreFailure` of one line that says how to go on."""
         try:
             from mlflow.exceptions import MlflowException
             from sqlalchemy.exc import SQLAlchemyError
@@ -129,7 +142,39 @@ class Store:
         try:
             yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-            raise UserError(self.complaint(_first_sentence(error))) from error
+            raise StoreFailure(self.complaint(_first_sentence(error))) from error
+        except ImportError as error:
+            if error.name not in _EXTRAS:
+                raise
+            needed = f"{error.name} is not installed; pip install 'aimback[{_EXTRAS[error.name]}]' brings it"
+            raise UserError(self.complaint(needed)) from error
+        except Exception as error:
+            # MLflow lets through what the library of an object store raises, which need not be installed.
+            if type(error).__module__.partition(".")[0] not in _EXTRAS:
+                raise
+            raise StoreFailure(self.complaint(_first_sentence(error))) from error
+
+    def insist(self, work: Callable[[], _Result]) -> _Result:
+        """Do what may be done again from its beginning, and do so for a while where a shared place fails.
+
+        A database may be started again, an object store be away, and of two processes that write the same row one is
+        refused. A SQLite file has its lock against that.
+
+        Raises:
+            StoreFailure: the place still fails.
+        """
+        until, pause = time.monotonic() + PATIENCE_SECONDS, 0.5
+        while True:
+            try:
+                return work()
+            except StoreFailure as failure:
+                if self.database is not None or time.monotonic() + pause > until:
+                    raise
+                if pause == 0.5:
+                    print(f"{str(failure).partition(';')[0]}; trying again", file=sys.stderr)
+            # Drawn anew by each process, so that two that were in each other's way are so no more.
+            time.sleep(pause * random.Random().uniform(0.5, 1))
+            pause = min(2 * pause, 8.0)
 
     def complaint(self, reason: str) -> str:
         return (
@@ -221,6 +266,43 @@ class Store:
         with contextlib.closing(sqlite3.connect(address, uri=True)) as base:
             return base.execute(query, list(values)).fetchall()
 
+    def _artifacts(self) -> str | None:
+        """Where the artifacts of a new experiment go: beside a SQLite file, and where a server says.
+
+        MLflow's own default is a folder below the working folder, which need not be the store's, and which is no place
+        at all for whoever reads a database from another machine.
+
+        Raises:
+            UserError: the store is a database on a machine, and nobody has said where.
+        """
+        if self.database is not None:
+            return (self.database.parent / _ARTIFACTS).as_uri()
+        if urlsplit(self.uri).scheme in {"http", "https"}:
+            return None
+        chosen = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
+        if not chosen:
+            raise UserError(
+                self.complaint(
+                    "a database holds no artifacts; MLFLOW_DEFAULT_ARTIFACT_ROOT=s3://BUCKET/FOLDER says where the "
+                    f"experiment {self.experiment!r} keeps them, an MLflow server in front of it knows by itself"
+                )
+            )
+        return f"{chosen.rstrip('/')}/{quote(self.experiment)}"
+
+    @contextlib.contextmanager
+    def _alone_in_postgres(self) -> Iterator[None]:
+        """Alone among those who open the same PostgreSQL: MLflow makes its tables there for whoever comes first, and
+        two that come first fail. A process that ends, or a server that does, lets go."""
+        if urlsplit(self.uri).scheme.partition("+")[0] != "postgresql":
+            yield
+            return
+        from sqlalchemy import NullPool, create_engine, text
+
+        engine = create_engine(self.uri, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(hashtext('aimback'))"))
+            yield
+
     def _probe(self) -> None:
         # MLflow's own retries would take minutes to find out that nobody is there.
         parts = urlsplit(self.uri)
@@ -236,7 +318,8 @@ class Store:
             else:
                 socket.create_connection(place, PROBE_SECONDS).close()
         except (OSError, http.client.HTTPException) as error:
-            raise UserError(self.complaint(f"not reachable ({getattr(error, 'strerror', None) or error})")) from error
+            reason = f"not reachable ({getattr(error, 'strerror', None) or error})"
+            raise StoreFailure(self.complaint(reason)) from error
 
 
 def _ask_for_a_word(host: str, port: int) -> None:
@@ -347,12 +430,7 @@ def _first_sentence(error: Exception) -> str:
     return textwrap.shorten(re.split(r"(?<=[.!?])\s", said)[0], 300, placeholder=" …").rstrip(".")
 
 
-def _artifacts(database: Path | None) -> str | None:
-    # MLflow takes its default relative to the working folder, which need not be the store's.
-    return None if database is None else (database.parent / _ARTIFACTS).as_uri()
-
-
-def _make_database(database: Path, experiment: str) -> None:
+def _make_database(database: Path, artifacts: str, experiment: str) -> None:
     # MLflow makes its tables in place: two processes doing so at once, or one that is killed,
     # leave a broken file. Made aside under a lock and renamed, it is whole or not there.
     if database.exists():
@@ -365,7 +443,7 @@ def _make_database(database: Path, experiment: str) -> None:
         for left in database.parent.glob(f".{database.stem}-*"):  # by a process that was killed here
             left.unlink(missing_ok=True)
         with write_whole(database) as temporary:
-            store = SqlAlchemyStore(sqlite_uri(temporary), _artifacts(database))  # type: ignore[no-untyped-call]
+            store = SqlAlchemyStore(sqlite_uri(temporary), artifacts)  # type: ignore[no-untyped-call]
             store.create_experiment(experiment, None, [])  # type: ignore[no-untyped-call]
             store.engine.dispose()
 
