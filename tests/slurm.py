@@ -18,7 +18,7 @@ SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
@@ -95,14 +95,14 @@ class Slurm:
         install = [_find("mariadb-install-db"), *self._data, "--skip-test-db"]
         subprocess.run(install, check=True, capture_output=True)
         self.start("mariadbd")
-        _wait(lambda: _is_open(self.ports[3]), "no database")
+        wait(lambda: _is_open(self.ports[3]), "no database")
         user = "GRANT ALL ON *.* TO slurm@'127.0.0.1' IDENTIFIED BY 'slurm', slurm@localhost IDENTIFIED BY 'slurm'"
         asked = ["mariadb", "--no-defaults", f"--socket={self.folder}/database.socket", "-e", user]
         subprocess.run(asked, check=True)
         self.start("slurmdbd")
-        _wait(lambda: _is_open(self.ports[2]), "no slurmdbd")
+        wait(lambda: _is_open(self.ports[2]), "no slurmdbd")
         self.start("slurmctld")
-        _wait(lambda: _is_open(self.ports[0]), "no slurmctld")
+        wait(lambda: _is_open(self.ports[0]), "no slurmctld")
         self.start("slurmd")
         self.wait_until(["sinfo", "-h", "-o", "%t"], "idle")
 
@@ -132,7 +132,7 @@ class Slurm:
                 return wanted in self.ask(*command)
             return False
 
-        _wait(is_said, f"{command} does not say {wanted}")
+        wait(is_said, f"{command} does not say {wanted}")
 
     def stop(self, daemon: str) -> None:
         process = self.daemons.pop(daemon)
@@ -144,7 +144,7 @@ class Slurm:
             process.wait()
 
 
-def _wait(until: Callable[[], bool], what: str) -> None:
+def wait(until: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + 120
     while not until():
         assert time.monotonic() < end, what

@@ -66,13 +66,13 @@ class OfSlurm(Engine):
         self.exits = contextlib.ExitStack()
         self.slurm = self.exits.enter_context(slurm.run_slurm(folder))
         self.exits.enter_context(pytest.MonkeyPatch.context()).setenv("SLURM_CONF", str(self.slurm.conf))
-        self.host = self.slurm.ask("sinfo", "-h", "-o", "%n")
+        self.host = self.slurm.host
 
     def connect(self) -> Cluster:
         return SlurmCluster(2, CASES, 1, "500MB", "0:10:00", None, None)
 
     def list_jobs(self) -> list[str]:
-        return self.slurm.ask("squeue", "-h", "-t", "R", "-o", "%A").split()
+        return self.slurm.list_jobs()
 
     def lose_one(self) -> None:
         self.slurm.ask("scancel", "--signal=KILL", "--full", self.list_jobs()[0])
@@ -167,7 +167,7 @@ MAKERS = {"slurm": OfSlurm, "dask": OfDask, "ray": lambda _: OfRay()}
 
 @contextlib.contextmanager
 def start(engine: str, folder: Path) -> Iterator[Any]:
-    if engine == "slurm" and not slurm.is_installed():
+    if engine == "slurm" and slurm.list_missing():
         pytest.skip("Slurm is not installed here, or this is not root")
     if find_spec({"slurm": "dask_jobqueue", "dask": "distributed"}.get(engine, engine)) is None:
         pytest.skip(f"pip install 'aimback[{engine}]' brings what this needs")

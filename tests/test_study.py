@@ -168,7 +168,7 @@ LONG = (*LONG, "training.max_epochs=60", "starts.number=2", "diagnose.replicas=0
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm.Slurm]:
-    if absent := slurm.missing():
+    if absent := slurm.list_missing():
         pytest.skip(f"no Slurm here: {', '.join(absent)}")
     with slurm.run_slurm(tmp_path_factory.mktemp("slurm")) as running:
         yield running
@@ -177,7 +177,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm.Slurm]:
 def start(project: Repository, cluster: slurm.Slurm, name: str, *words: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "aimback.workflow.run", "--multirun", f"hydra.sweep.dir=outputs/{name}", *words]
     with (project.root / f"outputs/{name}.log").open("wb") as log:
-        env = {**project.environment(), **cluster.env}
+        env = {**project.environment(), "SLURM_CONF": str(cluster.conf)}
         return subprocess.Popen(command, cwd=project.root, env=env, stdout=log, stderr=log)
 
 
@@ -185,7 +185,7 @@ def start(project: Repository, cluster: slurm.Slurm, name: str, *words: str) -> 
 @pytest.mark.cluster
 @needs("slurm")
 def test_slurm_makes_the_same_bytes(project: Repository, cluster: slurm.Slurm, alone: dict[str, str]) -> None:
-    words = (*OFF, "solver=adam,levenberg_marquardt", "hydra/launcher=slurm", "hydra.launcher.partition=short")
+    words = (*OFF, "solver=adam,levenberg_marquardt", "hydra/launcher=slurm", "hydra.launcher.partition=all")
     assert start(project, cluster, "slurm", *words).wait(600) == 0, (project.root / "outputs/slurm.log").read_text()
     assert digest(project, "slurm") == alone
 
@@ -205,13 +205,13 @@ def test_a_job_that_is_disturbed_goes_on_to_the_same_bytes(
     head = start(project, cluster, fault, *LONG, "seed=1", "hydra/launcher=slurm")
     jobs = project.root / "outputs" / fault
     slurm.wait(lambda: any(jobs.glob("0/project/outputs/checkpoints/train@*/**/epoch-*.ckpt")), "no training began")
-    (job,) = cluster.running()
+    (job,) = cluster.list_jobs()
     if fault == "preempted":
         cluster.ask("scancel", "--signal=USR2", job)
     elif fault == "killed":
         worker = psutil.Process(find_worker(jobs))
         worker.send_signal(signal.SIGKILL)
-        slurm.wait(lambda: job not in cluster.running(), "the job lives")
+        slurm.wait(lambda: job not in cluster.list_jobs(), "the job lives")
         assert head.wait(300) != 0  # as the one who typed it sees, and types it again
         head = start(project, cluster, fault, *LONG, "seed=1", "hydra/launcher=slurm")
     elif fault == "requeued":
@@ -219,11 +219,11 @@ def test_a_job_that_is_disturbed_goes_on_to_the_same_bytes(
     elif fault == "drained":
         cluster.ask("scontrol", "update", f"nodename={cluster.host}", "state=drain", "reason=test")
         cluster.ask("scontrol", "requeue", job)
-        slurm.wait(lambda: not cluster.running(), "the job runs")
+        slurm.wait(lambda: not cluster.list_jobs(), "the job runs")
         cluster.ask("scontrol", "update", f"nodename={cluster.host}", "state=resume")
     else:
-        cluster.kill("slurmctld")
-        cluster.start("slurmctld", "-D")
+        cluster.stop("slurmctld")
+        cluster.start("slurmctld")
     assert head.wait(900) == 0, (project.root / f"outputs/{fault}.log").read_text()
     assert digest(project, fault) == undisturbed
     assert count_runs(project, fault) == 2  # the route's, and the training's
