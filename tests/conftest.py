@@ -25,7 +25,8 @@ _LEFT_BEHIND = shutil.ignore_patterns(
 # Workers take whole files in the order of collection. Those of minutes come first, or one worker would wait at the end
 # for the other.
 _LONGEST_FIRST = (
-    *("test_pipeline", "test_training", "test_compiled", "test_browser", "test_init", "test_mlflow_ui"),
+    *("test_pipeline", "test_training", "test_study", "test_compiled", "test_browser", "test_init", "test_mlflow_ui"),
+    *("test_executor", "test_shared", "test_parts"),
     *(
         "test_tracking",
         "test_honesty",
@@ -35,7 +36,7 @@ _LONGEST_FIRST = (
         "test_hybrid",
         "test_diagnose_landscape",
     ),
-    *("test_tasks", "test_plots", "test_stages", "test_ode", "test_cpp", "test_streams", "test_hydra_section"),
+    *("test_tasks", "test_plots", "test_stages", "test_ode", "test_writer", "test_streams", "test_hydra_section"),
 )
 
 

@@ -29,7 +29,10 @@ from aimback.tasks.base import Task
 
 CONF = ROOT / "conf"
 FILES = [file.relative_to(CONF).with_suffix("") for file in CONF.rglob("*.yaml")]
-OPTIONS = sorted(f"{group}={Path(*rest).as_posix()}" for group, *rest in (file.parts for file in FILES) if rest)
+# Those of hydra/ are for Hydra itself, see test_hydra_section and test_study.
+OPTIONS = sorted(
+    f"{group}={Path(*rest).as_posix()}" for group, *rest in (file.parts for file in FILES) if rest and group != "hydra"
+)
 
 
 @functools.cache

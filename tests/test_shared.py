@@ -1,6 +1,7 @@
 """Results on servers that many share: real ones, which the tests start, restart and take away."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import Repository
 from services import Server, mlflow_server, object_store, postgres
 
 from aimback.core.errors import UserError
@@ -140,3 +142,24 @@ def test_a_database_is_told_where_artifacts_go(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", raising=False)
     with pytest.raises(UserError, match="MLFLOW_DEFAULT_ARTIFACT_ROOT=s3://BUCKET/FOLDER says where"):
         open_store(tmp_path)._artifacts()
+
+
+def test_a_colleague_s_clone_takes_everything_from_the_store(objects, tmp_path):
+    """All outputs come by `dvc pull`, from a server that is not Amazon's, and nothing is computed."""
+    pytest.importorskip("dvc_s3", reason="needs dvc-s3: pip install 'aimback[s3]'")
+    mine = Repository(tmp_path / "mine", git=True)
+    mine.given = dict(objects[1])
+    for words in ("remote add --default store s3://aimback/dvc", "config core.autostage true"):
+        mine.run("dvc", *words.split()).ok()
+    settings = ("task=[cannon_vacuum]", "routes=[direct]", "tracking=off", "diagnose=none", "data.examples=50")
+    mine.run("aimback.workflow.run", *settings, "data.targets=20").ok()
+    mine.commit("what was run")
+    mine.run("dvc", "push", "--run-cache", "--quiet").ok()
+    mine.git("clone", "--quiet", str(mine.root), str(tmp_path / "hers"))
+    shutil.rmtree(mine.root)
+
+    hers = Repository.__new__(Repository)
+    hers.root, hers.given = tmp_path / "hers", mine.given
+    hers.run("dvc", "pull", "--run-cache", "--quiet").ok()
+    assert set(hers.run("dvc", "repro").ok().stages()) <= {"publish"}
+    hers.git("diff", "--exit-code")

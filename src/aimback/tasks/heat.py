@@ -98,7 +98,7 @@ class Heat(Task):
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """The temperatures, `(..., n_outcomes)`, of densities in `(..., n_controls)`."""
         found = torch.cat([self._solve(part)[0] for part in _take_apart(controls)])
-        return found.reshape(*controls.shape[:-1], -1).to(controls.dtype)
+        return found.reshape(*controls.shape[:-1], len(self.outcomes)).to(controls.dtype)
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The outcome, and the Jacobian by one factorisation: K dT = -dK T, a right side for every control."""
@@ -106,7 +106,7 @@ class Heat(Task):
             parts = [self._differentiate(part) for part in _take_apart(controls)]
         temperatures, jacobian = (torch.cat(part).to(controls.dtype) for part in zip(*parts, strict=True))
         leading = controls.shape[:-1]
-        return temperatures.reshape(*leading, -1), jacobian.reshape(*leading, *jacobian.shape[1:])
+        return temperatures.reshape(*leading, len(self.outcomes)), jacobian.reshape(*leading, *jacobian.shape[1:])
 
     def draw_controls(self, count: int, generator: torch.Generator) -> Tensor:
         if self.prior == "box":
