@@ -1,6 +1,6 @@
 # `make repro` and `make test` set everything up when run first; nothing but Python, make and git is needed.
 .DEFAULT_GOAL := repro
-.PHONY: install repro verify test test-all check lock ui clean
+.PHONY: install repro verify test test-all test-cluster check lock ui clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -39,7 +39,10 @@ test: $(STAMP) ## the tests of every day, as many files at a time as there are c
 	$(PYTEST) -m 'not slow'
 
 test-all: $(STAMP) ## the slow ones too: whole pipelines, campaigns, programs as optimised as users have them
-	$(PYTEST)
+	$(PYTEST) -m 'not (slow and cluster)'
+
+test-cluster: $(STAMP) ## real engines, started, killed and restarted; what is not installed is skipped by name
+	pytest -m cluster
 
 check: $(STAMP) ## style and types
 	ruff check .
