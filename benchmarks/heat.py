@@ -26,7 +26,6 @@ from benchmarks.rounds import one_core, spread
 from benchmarks.tables import number, table
 
 PUBLISHED = Path(__file__).with_name("heat_published.csv")
-FIELD = Path(__file__).with_name("heat_field.csv")
 _COMMAND = "python -m benchmarks heat"
 _ROUNDS = 5
 _STEPS = 300
@@ -65,7 +64,7 @@ def compute_error(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def recovered_beside_published() -> str:
-    """Markdown: tables, and what they were made of. The rows for benchmarks/FIELD.md go into heat_field.csv."""
+    """Markdown: tables, and what they were made of."""
     with one_core():
         task, targets = Heat(), make_targets()
         shown = {target.name: _compare(task, target) for target in targets}
@@ -80,7 +79,6 @@ def recovered_beside_published() -> str:
         ]
         for name, (error, seconds) in _ASKED.items():
             parts += [f"**The {name} target**; asked: at most {error:g} in {seconds:g} s.", _show(shown[name])]
-        _write_field(shown)
         parts += [_floor(task, targets[0]), _jacobians(task)]
     return "\n\n".join(parts)
 
@@ -196,24 +194,6 @@ def _show(rows: list[Row]) -> str:
     )
 
 
-def _write_field(shown: dict[str, list[Row]]) -> None:
-    """A row a system that is published, and ours beside it; the machines differ, and so mean their times little."""
-    columns = ["task", "problem", "system", "published", "seconds_published", "ours", "seconds_ours", "source"]
-    columns += ["command", "seed"]
-    with FIELD.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for name, rows in shown.items():
-            ours, others = rows[0], [row for row in rows if row.source != _COMMAND]
-            mine = [f"{ours.error:.6g}", f"{statistics.median(ours.seconds):.3g}"]
-            if not others:
-                writer.writerow(["heat", name, "", "", "", *mine, "", _COMMAND, 0])
-            for row in others:
-                seconds = f"{row.seconds[0]:g}" if row.seconds else ""
-                theirs = [row.system.removesuffix(", as published"), f"{row.error:g}", seconds]
-                writer.writerow(["heat", name, *theirs, *mine, row.source, _COMMAND, 0])
-
-
 class LastColumns(Task):
     """The last columns of cells of a slab, whatever may be on their left.
 
@@ -286,8 +266,7 @@ def _floor(task: Heat, target: Target) -> str:
             "heat has to balance, and eight cells to do it. The last columns are also solved for alone, with whatever "
             "temperatures suit them on their left: what they cannot reach, no slab can. So the least error of the "
             "whole slab lies between the last row and the first, if those of the parts are found, on which their "
-            "starts agree. The upper bound of the densities is not what stops it: in slabs of up to 4 instead of 1 "
-            "the least error is 39.73.",
+            "starts agree.",
             table(["", "least error", "median over starts", "within 0.01 of the least"], rows),
         ]
     )

@@ -94,6 +94,13 @@ class Repository:
         else:
             (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
 
+    def clone(self, root: Path) -> "Repository":
+        """What git takes along, in another place, reached in the same surroundings."""
+        self.git("clone", "--quiet", str(self.root), str(root))
+        other = Repository.__new__(Repository)
+        other.root, other.given = root, dict(self.given)
+        return other
+
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "HYDRA_"))}
         return kept | {

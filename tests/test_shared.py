@@ -154,12 +154,9 @@ def test_a_colleague_s_clone_takes_everything_from_the_store(objects, tmp_path):
     settings = ("task=[cannon_vacuum]", "routes=[direct]", "tracking=off", "diagnose=none", "data.examples=50")
     mine.run("aimback.workflow.run", *settings, "data.targets=20").ok()
     mine.commit("what was run")
-    mine.run("dvc", "push", "--run-cache", "--quiet").ok()
-    mine.git("clone", "--quiet", str(mine.root), str(tmp_path / "hers"))
+    mine.run("dvc", "push", "--quiet").ok()
+    hers = mine.clone(tmp_path / "hers")
     shutil.rmtree(mine.root)
-
-    hers = Repository.__new__(Repository)
-    hers.root, hers.given = tmp_path / "hers", mine.given
-    hers.run("dvc", "pull", "--run-cache", "--quiet").ok()
+    hers.run("dvc", "pull", "--quiet").ok()
     assert set(hers.run("dvc", "repro").ok().stages()) <= {"publish"}
     hers.git("diff", "--exit-code")
