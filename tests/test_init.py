@@ -247,7 +247,7 @@ def test_a_folder_a_file_and_an_address(init: Callable[..., Path], tmp_path: Pat
         ("lab --fmu nothing.fmu", "there is no such file"),
         ("lab --fmu runs.csv", "does not tell its controls; name them"),
         ("lab --umbridge localhost", "is an address such as http://localhost:4242"),
-        ("lab --example cannon", "there is no such task; choose one of ball_with_wall, "),
+        ("lab --example cannon", "there is no such task; choose one of ball_ground_wall, "),
         ("lab --example cannon_drag --controls speed=1:2", "says itself what its controls"),
         ("lab --controls speed=1:2", "belong to a simulator"),
     ],
@@ -322,7 +322,7 @@ def test_help_and_completion_know_the_groups_of_the_package(lab: Lab) -> None:
         ("hydra.searchpath=[pkg://evil]", "hydra.searchpath: stands in conf/config.yaml alone"),
         ("hydra.searchpath=[file:///tmp]", "hydra.searchpath: stands in conf/config.yaml alone"),
         ("solver=adm", "did you mean adam? Choose one of adam, cma_es, "),
-        ("task=nosuch", "choose one of ball_with_wall, ballistics, "),
+        ("task=nosuch", "choose one of ball_ground_wall, ball_with_wall, "),
         ("traning.max_epochs=1", "did you mean training.max_epochs?"),
     ],
 )

@@ -268,7 +268,7 @@ def test_any_other_command_line_goes_to_hydra() -> None:
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        ("task=nosuch", "task=nosuch: there is no such choice; choose one of ball_with_wall, ballistics, "),
+        ("task=nosuch", "task=nosuch: there is no such choice; choose one of ball_ground_wall, ball_with_wall, "),
         (
             "task=[cannon_drag,cannon_drg]",
             "task=cannon_drg: there is no such choice; did you mean cannon_drag? Choose ",

@@ -133,9 +133,11 @@ def run_job(cfg: DictConfig) -> float | None:
         if settings.exists() and settings.read_text(encoding="utf-8") != text:
             raise UserError(f"{folder}: holds a job with other settings; choose another hydra.sweep.dir")
         write_text(settings, text)
-        write_text(folder / "job.json", json.dumps({"job": number, "overrides": overrides, "code": None}) + "\n")
+        told = {"job": number, "overrides": overrides, "code": None}
+        if not (folder / "job.json").exists():  # what another head has done, it may be about to tell of
+            write_text(folder / "job.json", json.dumps(told) + "\n")
         code = _run_there(project, sweep.name, lock)
-        write_text(folder / "job.json", json.dumps({"job": number, "overrides": overrides, "code": code}) + "\n")
+        write_text(folder / "job.json", json.dumps({**told, "code": code}) + "\n")
     print(f"job {number} ({' '.join(overrides)}): {f'failed, see {folder}/output.log' if code else 'done'}", flush=True)
     return None if code else find_objective(cfg, project / "outputs")
 
