@@ -4,7 +4,6 @@ import statistics
 
 import torch
 
-from aimback.settings.learning import NetworkSettings, TrainingSettings
 from aimback.solve.gauss_newton import GaussNewton
 from aimback.tasks.shell import Shell
 from benchmarks.peers.scipy_shell import simulate_by_scipy
@@ -26,21 +25,6 @@ def spectra_beside_published() -> str:
         enough=1e-24,
         turns=(1, 1, 2, 4, 8, 16),
         examples=20_000,
-        network=NetworkSettings(hidden_width=128, hidden_layers=3, activation="gelu", normalisation="none"),
-        training=TrainingSettings(
-            optimizer="adam",
-            learning_rate=0.005,
-            beta2=0.98,
-            weight_decay=0.0,
-            schedule="one_cycle",
-            plateau_factor=0.5,
-            plateau_patience=10,
-            batch_size=512,
-            max_epochs=100,
-            patience=0,
-            dtype="float32",
-            matmul_precision="highest",
-        ),
     )
     return f"{set_beside_published(contest)}\n\n{_set_beside_scipy(task)}"
 

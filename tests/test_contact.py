@@ -193,6 +193,24 @@ def test_the_analytic_optimum_is_reached() -> None:
     assert optimum == pytest.approx(1.396542, abs=1e-6)
 
 
+def test_the_published_pieces_of_constant_force_cost_little_more() -> None:
+    """Of 480 pieces, the last one cut at the contact: the least effort that brings the ball there as fast."""
+    task = TwoBalls()
+    answer = minimise(task, torch.zeros(6, dtype=T), torch.full((1, 4), 3.0, dtype=T))[0]
+    contact = float(task._strike(*answer)[1])
+    ends = np.minimum(np.arange(481) / 480, contact)
+    length, middle = np.diff(ends), (ends[1:] + ends[:-1]) / 2
+    moments = np.stack([np.ones(480), contact - middle])
+    by_pieces = (moments * length) @ moments.T
+    exactly = np.array([[contact, contact**2 / 2], [contact**2 / 2, contact**3 / 3]])
+    more = 0.0
+    for first, last in zip(answer[:2].tolist(), answer[2:].tolist(), strict=True):
+        slope = last - first
+        reached = [first * contact + slope * contact**2 / 2, first * contact**2 / 2 + slope * contact**3 / 6]
+        more += task.effort * (reached @ (np.linalg.inv(by_pieces) - np.linalg.inv(exactly)) @ reached)
+    assert more == pytest.approx(7.02e-7, rel=1e-2)
+
+
 def test_a_compiled_solve_finds_the_same_answers(tmp_path: Path) -> None:
     """With more outcomes than controls, and no conditions."""
     task = TwoBalls()

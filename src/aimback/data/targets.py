@@ -166,8 +166,8 @@ def read_targets(path: Path, task: Task) -> Targets:
     axes = (*task.outcomes.axes, *task.conditions.axes)
     values, problems = pick_numbers(sheet, axes, task.conditions.axes, "target", spare=False)
     table = torch.tensor(values, dtype=torch.float64)
-    split, lines = len(task.outcomes), torch.arange(len(values)) + sheet.first
-    return Targets(table[:, :split].clone(), table[:, split:].clone(), lines, tuple(problems))
+    outcomes, lines = len(task.outcomes), torch.arange(len(values)) + sheet.first
+    return Targets(table[:, :outcomes].clone(), table[:, outcomes:].clone(), lines, tuple(problems))
 
 
 def save_targets(path: Path, parts: Iterable[Targets], task: Task) -> None:

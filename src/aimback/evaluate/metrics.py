@@ -28,7 +28,7 @@ class Measures:
 
     def __init__(self, task: Task, folder: Path | None = None) -> None:
         self._task = task
-        self._spreads: dict[str, Quantiles] = defaultdict(lambda: Quantiles(folder))
+        self._quantiles: dict[str, Quantiles] = defaultdict(lambda: Quantiles(folder))
         self._sums: Counter[str] = Counter()
         self._starts, self._believed = 0, 0.0
         self._status = torch.zeros(len(Status), dtype=torch.int64)
@@ -45,10 +45,10 @@ class Measures:
                 routes; None goes by this one.
         """
         reachable = find_reachable([answers]) if reachable is None else reachable
-        self._spreads["miss"].add(answers.miss[reachable])
-        self._spreads["believed_miss"].add(answers.believed_miss[reachable])
+        self._quantiles["miss"].add(answers.miss[reachable])
+        self._quantiles["believed_miss"].add(answers.believed_miss[reachable])
         if self._task.finer(FACTORS[0]) is not None:
-            self._spreads["simulation_error"].add(truth.error[:, 0])
+            self._quantiles["simulation_error"].add(truth.error[:, 0])
         believed = answers.believed_miss[targets.valid].square() / truth.outcome.shape[-1]
         self._believed += float(believed.sum())
         self._sums["reachable"] += int(reachable.sum())
@@ -60,7 +60,7 @@ class Measures:
         self, targets: Targets, solution: Solution, truth: Simulated, distinct: DistinctAnswers, reachable: Tensor
     ) -> None:
         """Enter what there is to choose from in a part, and what fewer starts would have solved."""
-        self._spreads["distinct"].add(distinct.count())
+        self._quantiles["distinct"].add(distinct.count())
         self._solved.update(count_growth(self._task, targets, solution, truth, reachable))
 
     def enter_r_t(self, targets: Targets, truth: Simulated) -> None:
@@ -69,7 +69,7 @@ class Measures:
         least = squared.nan_to_num(nan=torch.inf, posinf=torch.inf).cummin(dim=1).values
         self._least = self._least + least.sum(0)
         for count, column in enumerate(least.T, 1):
-            self._spreads[f"r_{count}"].add(column)
+            self._quantiles[f"r_{count}"].add(column)
 
     def trace_r_t(self) -> Tensor:
         """The published metric r_T for T = 1 ... n_candidates, and its spread, `(n_candidates, 4)`.
@@ -80,9 +80,9 @@ class Measures:
         squared, as published, where the outcomes have one unit and one tolerance, and elsewhere in
         tolerances squared.
         """
-        means = torch.as_tensor(self._least) / len(self._spreads["r_1"])
-        spreads = [self._spreads[f"r_{count}"] for count in range(1, len(means) + 1)]
-        quartiles = [[spread.find(share) for share in (0.25, 0.5, 0.75)] for spread in spreads]
+        means = torch.as_tensor(self._least) / len(self._quantiles["r_1"])
+        errors = [self._quantiles[f"r_{count}"] for count in range(1, len(means) + 1)]
+        quartiles = [[error.find(share) for share in (0.25, 0.5, 0.75)] for error in errors]
         return torch.cat([means[:, None], torch.tensor(quartiles, dtype=means.dtype)], dim=1)
 
     def enter_belief(self, targets: Targets, solution: Solution, answers: Answers, outside: Tensor) -> None:
@@ -92,14 +92,14 @@ class Measures:
             outside: which answers lie outside of the data, `(n_targets,)`.
         """
         hits = answers.status == Status.BELIEVED
-        self._spreads["believed_miss"].add(answers.believed_miss[targets.valid])
-        self._spreads["hits"].add(answers.believed_miss[hits])
+        self._quantiles["believed_miss"].add(answers.believed_miss[targets.valid])
+        self._quantiles["hits"].add(answers.believed_miss[hits])
         self._sums["outside_data"] += int(outside.sum())
         self._enter(targets, solution, answers)
 
     def _enter(self, targets: Targets, solution: Solution, answers: Answers) -> None:
         steps = solution.steps_to_tolerance
-        self._spreads["steps_to_tolerance"].add(steps[steps >= 0])
+        self._quantiles["steps_to_tolerance"].add(steps[steps >= 0])
         self._status += answers.status.bincount(minlength=len(Status))
         self._starts = steps.shape[1]
         self._sums["targets"] += len(targets)
@@ -134,7 +134,7 @@ class Measures:
     def collect_choice(self) -> dict[str, object]:
         """The median number of distinct answers, of the targets that have any; None where none has. And the share of
         the targets within reach that the first starts alone would have solved."""
-        distinct, many = self._spreads["distinct"], self._sums["reachable"]
+        distinct, many = self._quantiles["distinct"], self._sums["reachable"]
         shares = {str(number): solved / many for number, solved in sorted(self._solved.items())}
         return {"distinct_answers_median": distinct.find(0.5) if len(distinct) else None, "solved_by_starts": shares}
 
@@ -144,7 +144,7 @@ class Measures:
         Args:
             held_out: what its network errs by on data that it has not seen, by name.
         """
-        sums, hits, many = self._sums, self._spreads["hits"], self._sums["valid"]
+        sums, hits, many = self._sums, self._quantiles["hits"], self._sums["valid"]
         measured: dict[str, object] = {"believed_fraction": len(hits) / many}
         measured |= self._describe("believed_miss")
         measured |= held_out
@@ -160,14 +160,13 @@ class Measures:
     def _describe(
         self, of: str, parts: Sequence[str] = ("median", "p90", "max"), span: float = 1.0, name: str = ""
     ) -> dict[str, object]:
-        spread, quantile = self._spreads[of], {"median": 0.5, "p90": 0.9, "max": 1.0}
+        found, shares = self._quantiles[of], {"median": 0.5, "p90": 0.9, "max": 1.0}
         return {
-            f"{name or of}_{part}": _number(spread.find(quantile[part]) / span) if len(spread) else None
-            for part in parts
+            f"{name or of}_{part}": _number(found.find(shares[part]) / span) if len(found) else None for part in parts
         }
 
     def _describe_starts(self) -> dict[str, object]:
-        arrived = len(self._spreads["steps_to_tolerance"]) / self._sums["begun"]
+        arrived = len(self._quantiles["steps_to_tolerance"]) / self._sums["begun"]
         return {"arrived_fraction": arrived, **self._describe("steps_to_tolerance", ("median", "p90"))}
 
     def _count_statuses(self, impossible: Status) -> dict[str, object]:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 _IN_MEMORY = 4_194_304  # bytes; beyond that they lie in a file without a name
 _AT_ONCE = 1_048_576  # numbers
-_BITS = 21  # a third of those of a number without its sign
+_BITS = 21  # a third of the bits of a number without its sign
 
 
 class Quantiles:
-    """Numbers that are not negative, gathered bit by bit; NaN counts as the greatest: what failed is not missing.
+    """Numbers that are not negative, gathered in several calls; NaN counts as the greatest: what failed is not missing.
 
     Args:
         folder: where they are kept meanwhile; None: where the system keeps such files.
@@ -40,7 +40,7 @@ class Quantiles:
         """The number below which this share of them lies, by the nearest rank: one of them, and no arithmetic with
         infinities. There must be one."""
         rank, first, shift, many = round(share * (self._count - 1)), 0, 3 * _BITS, self._count
-        while many > _AT_ONCE and shift:  # which bits it begins with
+        while many > _AT_ONCE and shift:  # finds the bits that the number begins with, a third at a time
             shift -= _BITS
             counts = np.zeros(1 << _BITS, np.int64)
             for bits in self._read(first, shift + _BITS):

@@ -51,6 +51,7 @@ def solve_targets(
     folder, file = f"routes/{job.route}", job.find("data/targets.npz")
     parts, compiles = count_parts(file), about is not None and not before and forward.limit is None
 
+    @functools.lru_cache(maxsize=1)  # a file of one part is read once
     def load(part: int) -> tuple[Targets, Tensor]:
         return load_targets(file, job.task, part).only_valid().once()
 
