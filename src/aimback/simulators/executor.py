@@ -157,7 +157,8 @@ class _Shards:
                         results[place] = result
                         if progress is not None:
                             progress(place, result)
-                    check_failures(list(results.values()), failures)
+                    failed = sum(result.reason is not None for result in results.values())
+                    check_failures(results.values(), failed, failures)
         finally:
             for future in waiting:
                 future.cancel()

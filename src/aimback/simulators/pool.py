@@ -138,11 +138,10 @@ class Pool:
                         waiting.appendleft((place, retries - 1))
                         continue
                     result = results[place] = Result(value) if fine else Result(reason=str(value))
+                    failed += not fine
                     if progress is not None:
                         progress(place, result)
-                    failed += not fine
-                    if len(results) >= LEAST_RUNS and failed > failures * len(results):
-                        check_failures(results.values(), failures)
+                    check_failures(results.values(), failed, failures)
         except BaseException:
             self.close()
             raise
@@ -194,7 +193,7 @@ class Inline:
             results.append(result)
             if progress is not None:
                 progress(place, result)
-        check_failures(results, failures)
+        check_failures(results, sum(result.reason is not None for result in results), failures)
         return results
 
     def close(self) -> None:
@@ -206,9 +205,8 @@ def list_places() -> list[str]:
     return [os.path.abspath(place) for place in sys.path]  # noqa: PTH100 - "" is the working folder
 
 
-def check_failures(results: Collection[Result], allowed: float) -> None:
+def check_failures(results: Collection[Result], failed: int, allowed: float) -> None:
     """Raises `UserError` if more than the share that is allowed have failed, of at least `LEAST_RUNS`."""
-    failed = sum(result.reason is not None for result in results)
     if len(results) >= LEAST_RUNS and failed > allowed * len(results):
         raise UserError(f"{summarise_failures(list(results))}; simulator.failures allows fewer")
 
