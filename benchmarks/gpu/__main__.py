@@ -35,7 +35,7 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--out", type=Path, default=Path("outputs/gpu"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/by_hand/gpu"))
     parser.add_argument("--device", default="cuda")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
