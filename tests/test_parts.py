@@ -26,13 +26,14 @@ STAGES = ("generate", "optimise", "evaluate")
 # A stage with parts of another size, which says how much memory it has had.
 MODULE = "stage_in_parts"
 SOURCE = """
-import importlib, resource, sys
+import importlib, sys, torch
+from aimback.core.hardware import peak_memory
 from aimback.data import targets
 _, stage, part, *_ = sys.argv
 targets.PART = int(part)
 del sys.argv[1:3]
 importlib.import_module(f"pipelines.{stage}").main()
-print("peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print("peak memory", peak_memory(torch.device("cpu")))
 """
 
 
@@ -128,9 +129,10 @@ def test_memory_does_not_grow_with_the_targets(plain: Repository) -> None:
     few = run_stages(plain, "few", 2048, 4096)
     many = run_stages(plain, "many", 2048, 40960)
     whole = run_stages(plain, "whole", 65536, 40960)
+    allowed = 20e6  # a few blocks
     for stage in STAGES:
-        assert many[stage] - few[stage] < 40e6, (stage, few, many)
-    assert whole["evaluate"] - few["evaluate"] > 120e6, (few, whole)
+        assert many[stage] - few[stage] < allowed, (stage, few, many)
+    assert whole["evaluate"] - few["evaluate"] > 5 * allowed, (few, whole)
 
 
 @pytest.mark.slow
@@ -176,7 +178,7 @@ def run_stages(repository: Repository, name: str, part: int, count: int) -> dict
 
 def run_stage(repository: Repository, stage: str, part: int, overrides: list[str]) -> int:
     done = repository.run(MODULE, stage, str(part), *overrides).ok()
-    return 1024 * int(done.printed.split("peak memory ")[1].split()[0])
+    return int(done.printed.split("peak memory ")[1].split()[0])
 
 
 def settings(name: str, count: int) -> list[str]:
