@@ -66,7 +66,7 @@ def read_measurements(task: MeasuredTask) -> Measurements:
     sheet = read_sheet(locate_untracked(task.data), "measurement")
     inputs = (*task.box.axes, *task.conditions.axes)
     values, problems = pick_numbers(sheet, (*inputs, *task.outcomes.axes), inputs, "measurement", spare=True)
-    table = torch.tensor(values, dtype=torch.float64)[torch.tensor([not problem for problem in problems])]
+    table = torch.from_numpy(values)[torch.tensor([not problem for problem in problems])]
     left_out = tuple(problem for problem in problems if problem)
     given = table[:, : len(inputs)]
     places = Counter(map(tuple, given.tolist()))

@@ -8,10 +8,14 @@ import csv
 import math
 import re
 import reprlib
-from collections.abc import Collection, Sequence
+from array import array
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aimback.core.errors import UserError
 
@@ -30,14 +34,14 @@ class Sheet:
     Attributes:
         path: where it was read.
         header: the cells of its first line; the error where it cannot be split; None of an empty file.
-        rows: likewise each row below.
+        rows: likewise each row below, read once and one at a time, since there may be millions.
         place: what a row is called before its number.
         first: the number of the first row.
     """
 
     path: Path
     header: Sequence[str] | UserError | None
-    rows: Sequence[Sequence[str] | UserError]
+    rows: Iterator[Sequence[str] | UserError]
     place: str
     first: int
 
@@ -56,19 +60,33 @@ def read_sheet(path: Path, what: str) -> Sheet:
         UserError: the file cannot be read.
     """
     path = Path(path)
+    read = _read_parquet if path.suffix.lower() in _PARQUET else _read_csv
     try:
-        if path.suffix.lower() in _PARQUET:
-            return _read_parquet(path)
-        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+        return read(path)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such {what}s file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
-    # They are told apart as bytes, and no cell goes on in the next line, so that nothing in one row can spoil another.
-    while lines and re.fullmatch(rb'(?:[\s,]|"")*', lines[-1]):
-        lines.pop()
-    header, *rows = map(_split, lines) if lines else [None]
-    return Sheet(path, header, rows, "line", 2)  # type: ignore[arg-type] # only the header can be None
+
+
+def _read_csv(path: Path) -> Sheet:
+    rows = map(_split, _read_lines(path))
+    return Sheet(path, next(rows, None), rows, "line", 2)
+
+
+def _read_lines(path: Path) -> Iterator[bytes]:
+    """The lines but for empty ones at the end.
+
+    They are told apart as bytes, and no cell goes on in the next line, so that nothing in one row can spoil another.
+    """
+    start, empty = codecs.BOM_UTF8, []
+    with path.open(encoding="latin-1") as file:  # in which every byte is a character
+        for text in file:
+            line, start = text.rstrip("\n").encode("latin-1").removeprefix(start), b""
+            empty.append(line)
+            if not re.fullmatch(rb'(?:[\s,]|"")*', line):
+                yield from empty
+                empty.clear()
 
 
 def _read_parquet(path: Path) -> Sheet:
@@ -79,9 +97,11 @@ def _read_parquet(path: Path) -> Sheet:
     except ImportError as error:
         raise UserError(f"{path}: Parquet needs pandas and pyarrow; install them, or save it as CSV") from error
     # Text, as a CSV file has it: both are then held to the same rules, and repr keeps every bit of a float.
-    columns = [["" if missing else str(value) for value, missing in zip(part.tolist(), part.isna(), strict=True)]
-               for _, part in frame.items()]  # fmt: skip
-    return Sheet(path, [str(name) for name in frame.columns], list(zip(*columns, strict=True)), "row", 1)
+    rows = (
+        ["" if missing else str(value) for value, missing in zip(row, gaps, strict=True)]
+        for row, gaps in zip(frame.itertuples(False, None), frame.isna().itertuples(False, None), strict=True)
+    )
+    return Sheet(path, [str(name) for name in frame.columns], rows, "row", 1)
 
 
 def _split(line: bytes) -> list[str] | UserError:
@@ -104,7 +124,7 @@ def split_label(cell: str) -> tuple[str, str | None]:
 
 def pick_numbers(
     sheet: Sheet, axes: Sequence["Axis"], bounded: Collection["Axis"], what: str, *, spare: bool
-) -> tuple[list[list[float]], list[str]]:
+) -> tuple[NDArray[np.float64], list[str]]:
     """The columns of some axes as numbers, in the order of the axes.
 
     Columns may stand in any order. A row that cannot be used (a cell that is empty or no finite number, too few or too
@@ -117,7 +137,8 @@ def pick_numbers(
         spare: whether there may be further columns.
 
     Returns:
-        A number an axis for each row, NaN in bad ones; and for each row what is wrong, naming its line, or "".
+        A number an axis for each row, `(n_rows, n_axes)`, NaN in bad ones; and for each row what is wrong, naming its
+        line, or "".
 
     Raises:
         UserError: the header does not fit, or no row is valid.
@@ -130,22 +151,22 @@ def pick_numbers(
     if isinstance(sheet.header, UserError):
         raise UserError(f"{path}: its first line {sheet.header}; it must name the columns, {allowed}, in UTF-8")
     columns = _find_columns(path, sheet.header, axes, allowed, spare)
-    if not sheet.rows:
-        raise UserError(f"{path}: there is a header and no {what} below it")
     order = [(columns.index(axis.name), axis, axis if axis in bounded else None) for axis in axes]
-    values, problems = [], []
+    values, problems = array("d"), []
     for index, cells in enumerate(sheet.rows):
         try:
             if isinstance(cells, UserError):
                 raise cells
-            values.append(_read_numbers(cells, len(columns), order))
+            values.extend(_read_numbers(cells, len(columns), order))
             problems.append("")
         except UserError as error:
-            values.append([math.nan] * len(order))
+            values.extend([math.nan] * len(order))
             problems.append(f"{sheet.name_row(index)}: {error}")
+    if not problems:
+        raise UserError(f"{path}: there is a header and no {what} below it")
     if all(problems):
         raise UserError(f"{path}: no row is valid; {problems[0]}")
-    return values, problems
+    return np.frombuffer(values).reshape(-1, len(order)), problems
 
 
 def _find_columns(

@@ -165,7 +165,7 @@ def read_targets(path: Path, task: Task) -> Targets:
     sheet = read_sheet(path, "target")
     axes = (*task.outcomes.axes, *task.conditions.axes)
     values, problems = pick_numbers(sheet, axes, task.conditions.axes, "target", spare=False)
-    table = torch.tensor(values, dtype=torch.float64)
+    table = torch.from_numpy(values)
     outcomes, lines = len(task.outcomes), torch.arange(len(values)) + sheet.first
     return Targets(table[:, :outcomes].clone(), table[:, outcomes:].clone(), lines, tuple(problems))
 

@@ -143,7 +143,7 @@ def read_data(text: str, name: str) -> Origin:
         sheet = read_sheet(file, "measurement")
     except UserError as error:
         raise UserError(f"--data {error}") from error
-    rows = [] if sheet.header is None or isinstance(sheet.header, UserError) else sheet.rows
+    rows = [] if sheet.header is None or isinstance(sheet.header, UserError) else list(sheet.rows)
     known: dict[str, tuple[str | None, list[float]]] = {}
     for column, cell in enumerate(sheet.header if rows else ()):  # type: ignore[arg-type] # it is no error where there are rows
         title, unit = split_label(cell)
