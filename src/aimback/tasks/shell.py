@@ -15,6 +15,8 @@ from aimback.tasks.optical_materials import MATERIALS, check_wavelengths
 
 _SILICA, _WATER = 2.04, 1.77  # permittivities, as published
 _BEYOND = 22  # orders above which a recurrence that begins with 0 has forgotten it, to rounding
+# Rows at once: their fields fill a core's cache, and the fields of thousands would fill the machine's memory.
+_ROWS = {"cpu": 8, "cuda": 1024}
 _GREATEST = 12.0  # of what the published particle scatters over its cross section; the mean of it is 3
 
 
@@ -99,8 +101,8 @@ class Shell(Task):
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """The spectrum, `(..., points)`, of thicknesses in nm, `(..., shells)`."""
-        radii = controls.double().cumsum(-1)
-        return self._measure(radii, self._follow(radii)[0]).to(controls.dtype)
+        spectra = [self._measure(radii, self._follow(radii)[0]) for radii in self._list_radii(controls)]
+        return torch.cat(spectra).reshape(*controls.shape[:-1], -1).to(controls.dtype)
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The outcome, and its Jacobian from the same fields.
@@ -110,40 +112,52 @@ class Shell(Task):
         differentiated.
         """
         with record_nothing():
-            radii = controls.double().cumsum(-1)
-            mixture, fields = self._follow(radii)
-            outcome = self._measure(radii, mixture)
-            first, second = mixture
-            size = first * first + second * second
-            # Of what an order scatters, by its change of mixture, `(..., 2, orders, points)`.
-            weight = self._weigh(radii)[..., None, :, :] * 2 * first * second / (size * size)
-            degrees = self._degrees(radii)
-            squares = degrees * (degrees + 1)
-            wave, epsilons = self._wavenumbers.to(radii), self.permittivities.to(radii)
-            outside = wave * epsilons[-1].sqrt()
-            columns = []
-            for number, (value, slope) in enumerate(fields):
-                here, beyond = epsilons[number], epsilons[number + 1]
-                # Electric fields over the radius of the transverse waves, and magnetic ones of the others.
-                electric, magnetic = value[..., 0, :, :] / (wave * here.sqrt()), value[..., 1, :, :] * here.sqrt()
-                radius = radii[..., number, None, None]
-                change = torch.stack(
-                    [
-                        -outside * wave * wave * (here - beyond) * electric * electric,
-                        (
-                            squares / radius**2 * (1 / here - 1 / beyond) * magnetic * magnetic
-                            - (here - beyond) * (wave * slope[..., 1, :, :]) ** 2
-                        )
-                        / outside,
-                    ],
-                    dim=-3,
-                )
-                columns.append((weight * change).sum((-3, -2)))
-            columns[-1] = columns[-1] - 2 * outcome / radii[..., -1:]
-            by_radius = torch.stack(columns, dim=-1)
-            # A thickness moves its own boundary and all beyond it.
-            jacobian = by_radius.flip(-1).cumsum(-1).flip(-1)
-            return outcome.to(controls.dtype), jacobian.to(controls.dtype)
+            parts = zip(*map(self._differentiate, self._list_radii(controls)), strict=True)
+            outcome, jacobian = (torch.cat(part).to(controls.dtype) for part in parts)
+        leading = controls.shape[:-1]
+        return outcome.reshape(*leading, -1), jacobian.reshape(*leading, *jacobian.shape[1:])
+
+    def _list_radii(self, controls: Tensor) -> Sequence[Tensor]:
+        """Of the boundaries, some rows at a time."""
+        radii = controls.double().cumsum(-1).reshape(-1, controls.shape[-1])
+        few: Sequence[Tensor] = radii.split(_ROWS[radii.device.type])
+        return few
+
+    def _differentiate(self, radii: Tensor) -> tuple[Tensor, Tensor]:
+        """The outcome of some rows and its Jacobian."""
+        mixture, fields = self._follow(radii)
+        outcome = self._measure(radii, mixture)
+        first, second = mixture
+        size = first * first + second * second
+        # Of what an order scatters, by its change of mixture, `(..., 2, orders, points)`.
+        weight = self._weigh(radii)[..., None, :, :] * 2 * first * second / (size * size)
+        degrees = self._degrees(radii)
+        squares = degrees * (degrees + 1)
+        wave, epsilons = self._wavenumbers.to(radii), self.permittivities.to(radii)
+        outside = wave * epsilons[-1].sqrt()
+        columns = []
+        for number, (value, slope) in enumerate(fields):
+            here, beyond = epsilons[number], epsilons[number + 1]
+            # Electric fields over the radius of the transverse waves, and magnetic ones of the others.
+            electric, magnetic = value[..., 0, :, :] / (wave * here.sqrt()), value[..., 1, :, :] * here.sqrt()
+            radius = radii[..., number, None, None]
+            change = torch.stack(
+                [
+                    -outside * wave * wave * (here - beyond) * electric * electric,
+                    (
+                        squares / radius**2 * (1 / here - 1 / beyond) * magnetic * magnetic
+                        - (here - beyond) * (wave * slope[..., 1, :, :]) ** 2
+                    )
+                    / outside,
+                ],
+                dim=-3,
+            )
+            columns.append((weight * change).sum((-3, -2)))
+        columns[-1] = columns[-1] - 2 * outcome / radii[..., -1:]
+        by_radius = torch.stack(columns, dim=-1)
+        # A thickness moves its own boundary and all beyond it.
+        jacobian = by_radius.flip(-1).cumsum(-1).flip(-1)
+        return outcome, jacobian
 
     def _follow(self, radii: Tensor) -> tuple[tuple[Tensor, Tensor], list[tuple[Tensor, Tensor]]]:
         """The mixture in the water, of transverse electric and magnetic waves, `(..., 2, orders, points)` each; and
