@@ -63,11 +63,16 @@ def database() -> Iterator[tuple[Server, str]]:
 @pytest.fixture(params=["database", "server"])
 def shared(request, objects, database, monkeypatch) -> Iterator[dict[str, str]]:
     """What a client's environment says: the database itself, or a server in front of it, told by its URI alone."""
+    psycopg = pytest.importorskip("psycopg")
     if request.param == "database":
         told = {"MLFLOW_TRACKING_URI": database[1], "MLFLOW_DEFAULT_ARTIFACT_ROOT": "s3://aimback/runs", **objects[1]}
         server = None
     else:
-        server = mlflow_server(database[1], "s3://aimback/served", objects[1])
+        # One of its own: whoever makes an experiment decides for all where its artifacts lie.
+        name = request.function.__name__
+        with psycopg.connect(database[1], autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        server = mlflow_server(database[1].replace("/postgres", f"/{name}"), "s3://aimback/served", objects[1])
         told = {"MLFLOW_TRACKING_URI": server.__enter__()[1]}
     for name, value in told.items():
         monkeypatch.setenv(name, value)

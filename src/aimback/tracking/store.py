@@ -152,7 +152,9 @@ class Store:
             # MLflow lets through what the library of an object store raises, which need not be installed.
             if type(error).__module__.partition(".")[0] not in _EXTRAS:
                 raise
-            raise StoreFailure(self.complaint(_first_sentence(error))) from error
+            # What is given to nobody who waits.
+            failure = UserError if type(error).__name__ == "NoCredentialsError" else StoreFailure
+            raise failure(self.complaint(_first_sentence(error))) from error
 
     def insist(self, work: Callable[[], _Result]) -> _Result:
         """Do what may be done again from its beginning, and do so for a while where a shared place fails.
