@@ -137,6 +137,8 @@ def run_job(cfg: DictConfig) -> float | None:
         if not (folder / "job.json").exists():  # what another head has done, it may be about to tell of
             write_text(folder / "job.json", json.dumps(told) + "\n")
         code = _run_there(project, sweep.name, lock)
+        if code in (-signal.SIGTERM, 128 + signal.SIGTERM):  # no result: a queue that ends jobs may start them again
+            raise SystemExit(code)
         write_text(folder / "job.json", json.dumps({**told, "code": code}) + "\n")
     print(f"job {number} ({' '.join(overrides)}): {f'failed, see {folder}/output.log' if code else 'done'}", flush=True)
     return None if code else find_objective(cfg, project / "outputs")
