@@ -254,7 +254,7 @@ def test_a_task_has_the_same_data_and_differences(cluster: Cluster) -> None:
         assert torch.isfinite(here).all()
 
 
-def run_and_lose(cluster: Cluster, folder: Path, n: int, lose: Callable[[], None]) -> None:
+def run_and_lose(cluster: Cluster, folder: Path, n: int, lose: Callable[[], None], lost: int = 1) -> None:
     """The runs end as they would have, though something is lost once the first shard is back."""
     remaining = [lose]
 
@@ -266,7 +266,7 @@ def run_and_lose(cluster: Cluster, folder: Path, n: int, lose: Callable[[], None
     assert results == [Result(float(x) ** 2) for x in range(n)]
     runs = count_runs(folder)
     assert len(runs) == n
-    assert sum(runs.values()) - n <= 2 * CASES  # what the lost one had, and may have had next
+    assert sum(runs.values()) - n <= lost * 2 * CASES  # what a lost one had, and may have had next
 
 
 def test_a_machine_that_is_lost_costs_its_shard(engine: Any, cluster: Cluster, tmp_path: Path) -> None:
@@ -371,6 +371,7 @@ def lose_all(engine: OfSlurm) -> None:
 @pytest.mark.parametrize("fault", [drain, requeue, restart, lose_all])
 def test_whatever_slurm_does_to_its_jobs(of_slurm: OfSlurm, tmp_path: Path, fault: Callable[[OfSlurm], None]) -> None:
     import dask
+    import distributed  # noqa: F401 - its own settings first, which the block below would take away with it
 
     with (
         connect(of_slurm) as cluster,
@@ -378,7 +379,7 @@ def test_whatever_slurm_does_to_its_jobs(of_slurm: OfSlurm, tmp_path: Path, faul
     ):
         cluster.make_runner(Crew(Misbehaving(tmp_path), 1, 60.0, 0)).run([{"x": 0.0}])
         wait_until(lambda: len(of_slurm.list_jobs()) == 2)
-        run_and_lose(cluster, tmp_path, 60, lambda: fault(of_slurm))
+        run_and_lose(cluster, tmp_path, 60, lambda: fault(of_slurm), 2 if fault is lose_all else 1)
     if fault is drain:
         of_slurm.slurm.ask("scontrol", "update", f"nodename={of_slurm.host}", "state=resume")
     wait_until(lambda: not of_slurm.slurm.ask("squeue", "-h"))
