@@ -37,6 +37,7 @@ FIELD = {
     "heat_surrogate": ("Conductivity recovery by networks", "recovered_by_networks"),
     "thin_film": ("A stack of thin films, beside the published figures", "spectra_beside_published"),
     "shell": ("A particle of eight shells, beside the published figures", "spectra_beside_published"),
+    "fidelity": ("Does a better forward surrogate give a better inverse?", "misses_by_forward_error"),
 }
 PAGES = {"RESULTS.md": PARTS, "FIELD.md": FIELD}
 LIBRARIES = ("torch", "pytorch-lightning", "dvc", "numpy", "scipy", "numba", "jax", "optimistix", "diffrax")

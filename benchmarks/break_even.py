@@ -137,10 +137,10 @@ def break_even_by_price(
     )
 
 
-def settings_of(kind: str) -> Settings:
+def settings_of(kind: str, task: str = "cannon_drag") -> Settings:
     training = kind if (ROOT / "conf" / "training" / f"{kind}.yaml").exists() else "default"
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        choices = ["task=[cannon_drag]", f"surrogate={kind}", f"training={training}"]
+        choices = [f"task=[{task}]", f"surrogate={kind}", f"training={training}"]
         return read_settings(compose("config", overrides=choices))
 
 

@@ -1,17 +1,20 @@
 """Measure every claim about the routes, and decide it."""
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from typing import get_args
 
 import torch
 
 from aimback.core.files import write_text
 from aimback.data.archive import write_arrays
+from aimback.data.dataset import Dataset
 from aimback.data.solution import load_solution
 from aimback.data.targets import load_targets
 from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, Verdict
-from aimback.diagnose.examination import EXAMINATIONS, examine_all
+from aimback.diagnose.examination import examine_all, list_examinations
 from aimback.learn.surrogate import Surrogate
 from aimback.workflow.progress import progress_bar
 from aimback.workflow.stage import Job, stage
@@ -45,8 +48,9 @@ def main(job: Job) -> None:
                 generator=lambda purpose: job.generator(f"diagnose: {purpose}"),
                 settings=settings,
                 device=device,
+                train=partial(_train, job, name),
             )
-            with progress_bar(f"{job.name}: deciding claims", len(EXAMINATIONS)) as bar:
+            with progress_bar(f"{job.name}: deciding claims", len(list_examinations(settings))) as bar:
                 claims, left_out = examine_all(case, bar.advance, job.settings.budget.simulations)
             if left_out:
                 print(f"{job.name}: claims left out, since budget.simulations is spent: {', '.join(left_out)}")
@@ -61,6 +65,17 @@ def main(job: Job) -> None:
     (folder / "pictures").mkdir(exist_ok=True)
     for claim, pictures in claims:
         write_arrays(folder / "pictures" / f"{claim.key}.npz", pictures, task)
+
+
+def _train(job: Job, route: str, dataset: Dataset, seeds: Sequence[int]) -> list[Surrogate]:
+    # Lightning takes seconds to import, and only C9 asks for more networks.
+    from aimback.learn.surrogate_training import train_surrogates
+
+    network, training = job.settings.network_of(route, job.name)
+    trained = train_surrogates(
+        [dataset] * len(seeds), job.task, network, training, seeds, job.device.type, job.checkpoints
+    )
+    return [surrogate.to(job.device, torch.float64) for surrogate, _ in trained]
 
 
 if __name__ == "__main__":

@@ -130,6 +130,12 @@ def pictures(controls, points=7):
             "relative_error": np.array([[1e-9, np.nan], [1e-8, 1e-7], [np.nan, np.inf]]),
             "cosine": np.array([1.0, 0.9, np.nan, -1.0]),
         },
+        "C9": {
+            "examples": np.array([1000.0, 1000.0, 4000.0, 4000.0]),
+            "forward_error": np.array([0.08, 0.07, 0.01, 0.02]),
+            "cosine": np.array([0.9, 0.95, 1.0, np.nan]),
+            "miss": np.array([0.5, np.inf, 0.0, 0.02]),
+        },
     }
 
 

@@ -34,7 +34,7 @@ TASK = {
 SMALL = ("data.examples=300", "data.targets=24", "training.max_epochs=3", "surrogate.hidden_width=8", "tracking=off")
 SMALL += ("hybrid.targets=64", "hybrid.validation_targets=16", "hybrid.max_epochs=4", "hardware=cpu")
 SMALL += ("diagnose.targets=6", "diagnose.starts=3", "diagnose.points=31", "diagnose.basin_points=7")
-SMALL += ("diagnose.replicas=1", "diagnose.max_steps=40")
+SMALL += ("diagnose.replicas=1", "diagnose.max_steps=40", "diagnose.examples=[20,60]")
 
 
 class Made(Task):

@@ -44,6 +44,7 @@ SETTINGS = DiagnoseSettings(
     max_steps=60,
     step_sizes=[0.1],
     resamples=200,
+    examples=[],
 )
 Curve = Callable[[Tensor], Tensor]
 

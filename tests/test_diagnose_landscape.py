@@ -1,7 +1,8 @@
-"""Claims C3, C4, C6 and C7 on made-up forward maps whose landscape is known in closed form."""
+"""Claims C3, C4, C6, C7 and C9 on made-up forward maps whose landscape is known in closed form."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,16 +12,19 @@ import pytest
 import torch
 import yaml
 from problems import pose
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from aimback.autodiff.any_torch import linearise_by_autograd
 from aimback.core.box import Axis, Box
 from aimback.core.errors import OverBudgetError
 from aimback.core.problem import Linearised
+from aimback.data.dataset import Dataset
 from aimback.data.targets import Targets, draw_targets
-from aimback.diagnose import conditioning, derivatives, examination, gradients, minima, roughness
+from aimback.diagnose import conditioning, derivatives, examination, fidelity, gradients, minima, roughness
 from aimback.diagnose.case import Case
 from aimback.diagnose.examination import Examination
+from aimback.diagnose.statistics import correlate_ranks
 from aimback.diagnose.watershed import Mesh, find_basins
 from aimback.settings.build import build
 from aimback.settings.claims import DiagnoseSettings
@@ -47,6 +51,7 @@ SETTINGS = DiagnoseSettings(
     max_steps=10,
     step_sizes=[0.1],
     resamples=200,
+    examples=[],
 )
 
 
@@ -388,7 +393,7 @@ def test_second_derivatives_next_to_a_wall_stay_inside() -> None:
 def test_progress_counts_every_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examination, "EXAMINATIONS", (lambda about: (about, 1), lambda about: (about, 2)))
     told: list[int] = []
-    about: Any = SimpleNamespace(task=SineWave())
+    about: Any = SimpleNamespace(task=SineWave(), settings=SETTINGS)
     decided = examination.examine_all(about, told.append)
     assert decided == examination.examine_all(about) == ([(about, 1), (about, 2)], [])
     assert told == [1, 1]
@@ -399,7 +404,7 @@ def test_a_claim_beyond_the_budget_is_left_out_and_named(monkeypatch: pytest.Mon
         raise OverBudgetError("more are needed")
 
     monkeypatch.setattr(examination, "EXAMINATIONS", (lambda about: (about, 1), examine))
-    about: Any = SimpleNamespace(task=SineWave())
+    about: Any = SimpleNamespace(task=SineWave(), settings=SETTINGS)
     assert examination.examine_all(about, budget=10) == ([(about, 1)], ["C2"])
 
 
@@ -505,3 +510,81 @@ def test_every_task_is_examined_to_the_end(file: Path) -> None:
         assert file.stem == "bouncing_ball" or all(
             len(values) for name, values in pictures.items() if name != "condition"
         )
+
+
+# --- C9 -----------------------------------------------------------------------------------------------------------
+
+
+def schooled(task: Task, networks: Sequence[Linearised], wanted: Sequence[float]) -> tuple[Case, list[Dataset]]:
+    """A case whose trainings, three seeds a size, make these networks in turn; and the data sets they are given."""
+    settings = SETTINGS.model_copy(update={"examples": [400, 100], "replicas": 2})
+    given: list[Dataset] = []
+
+    def train(dataset: Dataset, seeds: Sequence[int]) -> Sequence[Linearised]:
+        given.append(dataset)
+        return networks[3 * len(given) - 3 :][: len(set(seeds))]
+
+    return replace(subject(task, targets=wanted, settings=settings), train=train), given
+
+
+def test_errors_and_angles_of_networks_are_those_by_hand() -> None:
+    task = one(lambda x, y: x + y)
+    shifted = [one(lambda x, y, by=by: x + y + by) for by in (0.02, 0.03, 0.04)]
+    tilted = [one(lambda x, y, by=by: x + (1 + by) * y) for by in (0.1, 0.2, 0.3)]
+    case, given = schooled(task, [*shifted, *tilted], [0.8, 1.0, 1.2])
+    claim, picture = fidelity.examine(case)
+    small, great = given
+    assert (small.n_training, great.n_training, small.n_validation, great.n_validation) == (90, 360, 40, 40)
+    torch.testing.assert_close(small.controls, torch.cat([great.controls[:90], great.controls[360:]]), rtol=0, atol=0)
+    held_out = great.controls[360:]
+    spread = float(held_out.sum(-1).std(correction=0))
+    tilts = np.array([0.1, 0.2, 0.3])
+    off = np.concatenate([[0.02, 0.03, 0.04], tilts * float(held_out[:, 1].square().mean().sqrt())])
+    np.testing.assert_allclose(picture["forward_error"], off / spread, rtol=1e-12)
+    angles = (2 + tilts) / np.sqrt(2 * (1 + (1 + tilts) ** 2))
+    np.testing.assert_allclose(picture["cosine"], [1, 1, 1, *angles], rtol=1e-12)
+    np.testing.assert_allclose(picture["miss"][:3], [0.02, 0.03, 0.04], rtol=1e-6)
+    assert picture["examples"].tolist() == [100] * 3 + [400] * 3
+    told = claim.details
+    assert told["forward_error_100"] == pytest.approx(0.03 / spread) and told["miss_100"] == pytest.approx(0.03)
+    assert told["cosine_400"] == told["cosine_random_400"] == pytest.approx(angles[1])
+
+
+@pytest.mark.parametrize(
+    ("misses", "verdict"),
+    [
+        ([0.006, 0.005, 0.004, 0.003, 0.002, 0.001], "supported"),
+        ([0.001, 0.002, 0.003, 0.004, 0.005, 0.006], "refuted"),
+        ([0.003, 0.006, 0.001, 0.004, 0.002, 0.005], "undecided"),
+    ],
+)
+def test_whether_a_better_network_misses_by_less(misses: Sequence[float], verdict: str) -> None:
+    """Each network is better than the one before almost everywhere, but where the answers are it errs as it is told."""
+    task = one(lambda x, y: x + y)
+    networks = [
+        one(lambda x, y, off=off, by=by: x + y + torch.where((x + y - 1).abs() < 0.1, by, off))
+        for off, by in zip((0.06, 0.05, 0.04, 0.03, 0.02, 0.01), misses, strict=True)
+    ]
+    claim, picture = fidelity.examine(schooled(task, networks, [1.0, 1.0])[0])
+    np.testing.assert_allclose(picture["miss"], misses, rtol=1e-6)
+    assert (np.diff(picture["forward_error"]) < 0).all()
+    assert claim.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("follows", "said"), [(1, "the gradient"), (0, "the forward error"), (None, "neither tells the miss better than")]
+)
+def test_what_tells_the_miss_better(follows: int | None, said: str) -> None:
+    measured = torch.rand(12, 4, generator=seeded("networks"), dtype=T)
+    if follows is not None:
+        measured[:, 3] = measured[:, follows] * (1, -1)[follows]
+    *_, ahead = fidelity._correlate(subject(SineWave(), targets=[0.1, 0.2]), measured)
+    assert fidelity._choose(ahead).startswith(said)
+
+
+def test_ranks_correlate_as_by_scipy() -> None:
+    pairs = torch.randint(5, (3, 9, 2), generator=seeded("ties")).double()
+    pairs[0, 2, 1] = torch.inf
+    expected = [spearmanr(*sample.T.numpy()).statistic for sample in pairs]
+    np.testing.assert_allclose(correlate_ranks(pairs), expected, rtol=1e-12)
+    assert correlate_ranks(torch.ones(4, 2)).isnan()

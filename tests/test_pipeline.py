@@ -360,12 +360,16 @@ def test_without_git(made: tuple[Repository, Finished], tmp_path: Path) -> None:
     around.root = tmp_path
     around.git("init", "--quiet")
     around.git("commit", "--quiet", "--allow-empty", "--message", "theirs")
-    done = plain.run("aimback.workflow.run", "task=cannon_vacuum", "diagnose.points=13", "tracking=off").ok()
+    done = plain.run("aimback.workflow.run", "task=cannon_vacuum", "diagnose.examples=[40,120]", "tracking=off").ok()
     assert around.git("for-each-ref").count("\n") == 1
     assert sorted(done.stages()) == sorted(["compose", *of(("cannon_vacuum",), ("diagnose", "report")), "publish"])
     assert (plain.root / "conf/config.yaml").read_bytes() == before
-    assert yaml.safe_load((plain.root / "params.yaml").read_text())["diagnose"]["points"] == 13
-    assert (plain.root / "outputs/report/index.html").is_file()
+    assert yaml.safe_load((plain.root / "params.yaml").read_text())["diagnose"]["examples"] == [40, 120]
+    # The ninth claim trains networks of its own, two seeds of either size.
+    outputs = plain.root / "outputs"
+    ninth = json.loads((outputs / "cannon_vacuum/evaluate/claims/metrics.json").read_text())["C9"]
+    assert min(ninth[f"{name}_{size}"] for name in ("forward_error", "miss") for size in (40, 120)) > 0
+    assert "Better networks" in (outputs / "report/index.html").read_text(encoding="utf-8")
 
 
 def test_the_same_bytes_elsewhere(made: tuple[Repository, Finished], tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_what_belongs_at_the_rim_stays_there(package: str) -> None:
 def test_a_stage_that_trains_nothing_does_not_import_lightning() -> None:
     training = PACKAGES["aimback"] / "learn" / "trainer.py"
     users = [file.stem for file in PACKAGES["pipelines"].glob("*.py") if training in closure(file)]
-    assert sorted(users) == ["amortise", "train"]
+    assert sorted(users) == ["amortise", "diagnose", "train"]
 
 
 def test_no_module_is_called_utils() -> None:

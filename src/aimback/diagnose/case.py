@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.problem import Linearised, Solution
+from aimback.data.dataset import Dataset
 from aimback.data.question import pose_problem
 from aimback.data.targets import Targets
 from aimback.settings.claims import DiagnoseSettings
@@ -30,6 +31,8 @@ class Case:
         generator: a random stream by purpose.
         settings: how finely to look.
         device: where to compute.
+        train: makes networks of a data set, one for each of some seeds, as the run's own was made; None where no claim
+            asks for more of them.
     """
 
     task: Task
@@ -41,6 +44,7 @@ class Case:
     generator: Callable[[str], torch.Generator]
     settings: DiagnoseSettings
     device: torch.device
+    train: Callable[[Dataset, Sequence[int]], Sequence[Linearised]] | None = None
 
     def few(self) -> Targets:
         """The targets that are looked at closely."""

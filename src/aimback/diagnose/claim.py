@@ -20,7 +20,7 @@ class Estimate:
 
     Attributes:
         value: from the run's own network.
-        low, high: the ends of its 95 % bootstrap interval, over targets.
+        low, high: the ends of its 95 % bootstrap interval, over the samples: mostly targets.
         seeds: the same number by network: the run's own, then its replicas, each of another seed. One entry
             where no network comes in.
     """
@@ -45,7 +45,7 @@ class Claim:
     """What became of a claim on one task.
 
     Attributes:
-        key: "C1" to "C8".
+        key: "C1" to "C9".
         says: the claim, as the article has it.
         question: the claim as what is to be found out.
         unit: what the number counts.
@@ -88,7 +88,7 @@ def estimate(samples: Sequence[Tensor], statistic: Statistic, generator: torch.G
     """A statistic with its bootstrap interval (Efron 1979, percentiles) and its spread over networks.
 
     Args:
-        samples: by network, the run's own first: `(n, *rest)`, one row a target, which is what is drawn
+        samples: by network, the run's own first: `(n, *rest)`, one row a target, or whatever else is drawn
             with replacement: the starts of a target are no independent samples.
         statistic: of `(..., n, *rest)`.
     """

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from aimback.diagnose import basins, conditioning, gradients, minima, roughness
+from aimback.diagnose import basins, conditioning, fidelity, gradients, minima, roughness
 from aimback.settings.claims import DiagnoseSettings
 from aimback.tasks.base import Task
 
@@ -39,3 +39,6 @@ def list_claim_costs(
     yield gradients._POINTS * (each + 2 * len(gradients._SCALES) * len(box))  # C7
     if hybrid:
         yield (few * (plain / 4 + found / 2) + descents * found) * (1 + 1 / each)  # C8
+    if settings.examples:
+        looks = len(settings.examples) * (1 + settings.replicas) * targets
+        yield max(settings.examples) * (1 + fidelity._HELD_OUT * each) + looks * (1 + each)  # C9

@@ -30,6 +30,14 @@ def compute_jacobians(case: Case, forward: Linearised, unit: Tensor, conditions:
     return outcome / scales, jacobian * ((box.upper - box.lower) / scales[:, None])
 
 
+def compare_gradients(learned: Tensor, true: Tensor) -> Tensor:
+    """The cosine between Jacobians `(n, n_outcomes, n_controls)`, all outcomes together, `(n,)`; NaN where one is zero
+    or not finite."""
+    sizes = torch.linalg.matrix_norm(learned) * torch.linalg.matrix_norm(true)
+    cosine: Tensor = (learned * true).sum((-2, -1)) / sizes
+    return cosine
+
+
 def compute_second_derivatives(case: Case, forward: Linearised, unit: Tensor, conditions: Tensor) -> Tensor:
     """Of each outcome by `unit`, `(n, n_outcomes, n_controls, n_controls)`, symmetric, over the scales.
 

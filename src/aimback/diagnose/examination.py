@@ -1,11 +1,12 @@
 """Examines all claims, one after the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aimback.core.errors import OverBudgetError
 from aimback.diagnose import (
     basins,
     conditioning,
+    fidelity,
     gradients,
     iterations,
     minima,
@@ -15,6 +16,7 @@ from aimback.diagnose import (
 )
 from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim
+from aimback.settings.claims import DiagnoseSettings
 
 Examination = Callable[[Case], tuple[Claim, Pictures]]
 
@@ -31,6 +33,11 @@ EXAMINATIONS: tuple[Examination, ...] = (
 )
 
 
+def list_examinations(settings: DiagnoseSettings) -> Sequence[Examination]:
+    """Those that are asked for: C9 trains networks of its own, which is dear, and does so only where it is told how."""
+    return (*EXAMINATIONS, fidelity.examine) if settings.examples else EXAMINATIONS
+
+
 def examine_all(
     case: Case, progress: Callable[[int], None] | None = None, budget: int | None = None
 ) -> tuple[list[tuple[Claim, Pictures]], list[str]]:
@@ -44,7 +51,7 @@ def examine_all(
     """
     decided, left_out = [], []
     case.task.allow(budget)
-    for place, examination in enumerate(EXAMINATIONS, start=1):
+    for place, examination in enumerate(list_examinations(case.settings), start=1):
         try:
             decided.append(examination(case))
         except OverBudgetError:

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from aimback.core.box import Axis, Box
-from aimback.core.problem import Linearised
 from aimback.diagnose import derivatives
 from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
@@ -45,7 +44,8 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         case.generator("gradients: bootstrap"),
         case.settings.resamples,
     )
-    cosines = [_cosine(case, network, unit, conditions, jacobian) for network in case.networks]
+    learned = [derivatives.compute_jacobians(case, network, unit, conditions)[1] for network in case.networks]
+    cosines = [derivatives.compare_gradients(slopes, jacobian) for slopes in learned]
     alike = cosines[0]
     medians = [middle for cosine in cosines if (middle := median(cosine)) is not None]
     if number.value is None:
@@ -99,13 +99,6 @@ def _differences(case: Case, unit: Tensor, conditions: Tensor) -> list[Tensor]:
     )
     ahead, behind = outcome.unflatten(0, (2, len(scales), controls, count))
     return list(((ahead - behind) / (2 * scales[:, None, None, None])).permute(0, 2, 3, 1))
-
-
-def _cosine(case: Case, network: Linearised, unit: Tensor, conditions: Tensor, jacobian: Tensor) -> Tensor:
-    """Between both Jacobians, all outcomes together, `(n,)`; NaN where one is zero or not finite."""
-    _, learned = derivatives.compute_jacobians(case, network, unit, conditions)
-    cosine: Tensor = (learned * jacobian).sum((-2, -1)) / (_size(learned) * _size(jacobian))
-    return cosine
 
 
 def _size(jacobian: Tensor) -> Tensor:

@@ -32,6 +32,18 @@ def medians(sample: Tensor) -> Tensor:
     return middle
 
 
+def correlate_ranks(pairs: Tensor) -> Tensor:
+    """Spearman's rank correlation (1904) of the columns of `(..., n, 2)`, `(...)`: a statistic for `estimate`.
+
+    Equal values share their mean rank; NaN where all values of a column are equal.
+    """
+    one, other = pairs.unsqueeze(-2), pairs.unsqueeze(-3)
+    # A row is above so many more than it is below: its rank, up to scale and shift.
+    ranks = ((one > other).double() - (one < other).double()).sum(-2)
+    correlation: Tensor = ranks.prod(-1).sum(-1) / ranks.square().sum(-2).prod(-1).sqrt()
+    return correlation
+
+
 def figure(number: float | None) -> str:
     """Three digits, for people."""
     return "unknown" if number is None else f"{number:.3g}"

@@ -88,6 +88,12 @@ KINDS = {
         "curvature make of a right one), and whether the network's gradient points the same way.",
         "more",
     ),
+    "fidelity": Kind(
+        "Better networks",
+        "C9: networks of data sets of several sizes, a dot each, by what their answers miss by: see whether those with "
+        "a lesser forward error miss by less, or rather those whose gradient points the right way.",
+        "more",
+    ),
     "training": Kind(
         "How the network learned",
         "Two curves drawing apart would mean that it learns examples by heart, both flat that more training does not "

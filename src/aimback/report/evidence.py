@@ -39,6 +39,7 @@ PICTURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         },
     ),
     "gradients": ("C7", {"scales": ("scales",), "relative_error": ("scales", "points"), "cosine": ("alike",)}),
+    "fidelity": ("C9", dict.fromkeys(("examples", "forward_error", "cosine", "miss"), ("networks",))),
 }
 PAIR = ("direct", "surrogate")
 

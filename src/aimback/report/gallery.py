@@ -43,6 +43,7 @@ FIGURES: dict[str, tuple[Callable[..., list[interactive.Panel]], Callable[..., s
     "basins": (interactive.draw_basins, takeaways.tell_basins),
     "conditioning": (interactive.draw_conditioning, takeaways.tell_conditioning),
     "gradients": (interactive.draw_gradients, takeaways.tell_gradients),
+    "fidelity": (interactive.draw_fidelity, takeaways.tell_fidelity),
 }
 
 
@@ -128,7 +129,10 @@ def draw_figures(
         show("miss", {route: to_array(miss) for route, miss in misses.items()}, unit, tolerance)
     if training:
         show("training", *(training[column] for column in ("step", "train_loss", "validation_loss")))
-    more: dict[str, tuple[Any, ...]] = {"basins": (task.box.axes[:2],), "belief": (unit, tolerance)}
+    more: dict[str, tuple[Any, ...]] = {
+        "basins": (task.box.axes[:2],),
+        **dict.fromkeys(("belief", "fidelity"), (unit, tolerance)),
+    }
     for figure, picture in pictures.items():
         show(figure, picture, *more.get(figure, ()))
     task.allow(None)

@@ -430,6 +430,27 @@ def draw_gradients(picture: Mapping[str, Array]) -> list[Panel]:
     ]
 
 
+def draw_fidelity(picture: Mapping[str, Array], unit: str, tolerance: float) -> list[Panel]:
+    """What the answers of networks miss by, against their forward error and the angle of their gradient, a dot each."""
+    examples, miss = picture["examples"], np.maximum(picture["miss"], MISS_FLOOR)
+    up = _log_axis(label_axis("median miss, re-simulated", unit), miss, np.array([tolerance]))
+    panels: list[Panel] = []
+    for title, label, off in (
+        ("by the forward error", "forward error, over the spread", picture["forward_error"]),
+        ("by the gradient at the answers", "1 - cosine of both gradients", 1 - picture["cosine"]),
+    ):
+        values, dots = np.maximum(off, MISS_FLOOR), []
+        for size in np.unique(examples):
+            some, name = examples == size, f"{size:,.0f} examples"
+            hover = f"{name}<br>%{{x:.3g}}, missed by %{{y:.3g}} {unit}<extra></extra>"
+            dots.append(_draw_dots(values[some], miss[some], name, {"color": COLOURS[name], "size": 9}, hover))
+        # Colours are sizes here, which the page does not tell.
+        keys = {"showlegend": not panels, "legend": {"x": 0.02, "y": 0.98}}
+        marks = [_mark("y", tolerance, unit)]
+        panels.append(_panel(title, dots, xaxis=_log_axis(label, values), yaxis=up, shapes=marks, **keys))
+    return panels
+
+
 def draw_training(step: Array, train_loss: Array, validation_loss: Array) -> list[Panel]:
     """Train and validation loss by step."""
     traces = []

@@ -91,6 +91,15 @@ def tell_gradients(picture: Mapping[str, Array]) -> str:
     )
 
 
+def tell_fidelity(picture: Mapping[str, Array], unit: str, tolerance: float) -> str:
+    examples = picture["examples"]
+    told = []
+    for size in np.unique(examples)[[0, -1]]:
+        error, miss = (_middle(picture[name][examples == size]) for name in ("forward_error", "miss"))
+        told.append(f"{percent(error)} and {_amount(miss, unit)} with {number(size)}")
+    return f"The forward error and the median miss: {join_names(told)} examples."
+
+
 def _through(route: str) -> str:
     return {"direct": "through the simulator", "surrogate": "through the network"}.get(route, f"by {route}")
 

@@ -5,8 +5,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from aimback.core.checks import MOST_STEPS
+from aimback.core.checks import MOST_ROWS, MOST_STEPS
 from aimback.core.section import Section
+from aimback.data.dataset import LEAST_EXAMPLES
 
 
 class DiagnoseSettings(Section):
@@ -22,3 +23,4 @@ class DiagnoseSettings(Section):
     max_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
     step_sizes: Annotated[Sequence[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     resamples: Annotated[int, Field(ge=100, le=MOST_STEPS)]
+    examples: Sequence[Annotated[int, Field(ge=LEAST_EXAMPLES, le=MOST_ROWS)]]
