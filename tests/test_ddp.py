@@ -14,6 +14,7 @@ import yaml
 from conftest import Repository
 from plans import plan, plan_training
 from problems import seeded
+from test_training import SURROUNDINGS
 from torch import Tensor
 
 from aimback.core.errors import UserError
@@ -34,6 +35,8 @@ DATASETS = [simulate_dataset(TASK, 120, 0.25, torch.Generator().manual_seed(seed
 # 90 training examples in batches of 89: each epoch ends with a batch of which all ranks but the first get nothing.
 SHORT = {"hidden_width": 8, "hidden_layers": 2, "batch_size": 89, "max_epochs": 6, "dtype": "float64"}
 BY_BATCHES_OF_7 = {"batch_size": 7, "max_epochs": 3}
+# What goes by the loss: the rate has fallen before it stops, after 7 epochs of one network and 6 of the other.
+BY_THE_LOSS = {"schedule": "plateau", "plateau_patience": 0, "learning_rate": 0.1, "patience": 3, "max_epochs": 40}
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +79,9 @@ def undisturbed(tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("how", [{}, BY_BATCHES_OF_7])
+@pytest.mark.parametrize(
+    "how", [{}, *(pytest.param(how, marks=pytest.mark.slow) for how in (BY_BATCHES_OF_7, BY_THE_LOSS))]
+)
 def test_two_processes_learn_what_one_learns(tmp_path: Path, how, undisturbed):
     seen: list[int] = []
     together = train(tmp_path / "two", **how, live=lambda step, values: seen.append(step)) if how else undisturbed
@@ -98,6 +103,24 @@ def test_a_rank_that_is_killed_is_told_of_and_the_training_resumes_to_the_same_b
     seen: list[float] = []
     assert_equal(train(tmp_path, live=lambda step, values: seen.append(values["epoch"])), undisturbed)
     assert seen[0] > 3
+
+
+@pytest.mark.slow
+def test_settings_alone_decide_and_no_scheduler(tmp_path: Path, monkeypatch, undisturbed):
+    for variables in ("SLURM", "torchrun", "LSF", "ranks"):
+        for name, value in SURROUNDINGS[variables].items():
+            monkeypatch.setenv(name, value)
+    assert_equal(train(tmp_path), undisturbed)
+
+
+def test_somebody_elses_group_is_left_alone(tmp_path: Path):
+    torch.distributed.init_process_group("gloo", init_method=(tmp_path / "x").as_uri(), rank=0, world_size=1)
+    try:
+        with pytest.raises(UserError, match=r"^training.devices: must be 1 in a process that torch.distributed has"):
+            train(tmp_path)
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow

@@ -85,8 +85,12 @@ def start_ranks(number: int, accelerator: str, work: Sequence[Any], section: str
         section: of the configuration that asks for them, for messages.
 
     Raises:
-        UserError: one of them cannot be started, or has failed.
+        UserError: one of them cannot be started, or has failed, or this process is one of somebody else's.
     """
+    if distributed.is_initialized():
+        raise UserError(
+            f"{section}.devices: must be 1 in a process that torch.distributed has a group for, got {number}"
+        )
     others: list[subprocess.Popen[bytes]] = []
     over = threading.Event()
     with contextlib.ExitStack() as stack:
