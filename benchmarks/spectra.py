@@ -37,6 +37,7 @@ _TRAINING = TrainingSettings(
     patience=0,
     dtype="float32",
     matmul_precision="highest",
+    devices=1,
 )
 
 

@@ -45,7 +45,7 @@ def main(job: Job) -> None:
             job.checkpoints,
         )
         # What a compiled solve is for the other stages, a compiled look at all proposals of an epoch is here.
-        about = identify(task) if task.compiles else None
+        about = identify(task) if task.compiles and hybrid.devices == 1 else None  # a program is one process's
         starts = hybrid.targets * hybrid.max_epochs // _LOOKS_A_START
         try:
             proposer, history, lost = train(compiler=make_compiler(job, about, starts))

@@ -26,7 +26,7 @@ _LEFT_BEHIND = shutil.ignore_patterns(
 # for the other.
 _LONGEST_FIRST = (
     *("test_pipeline", "test_training", "test_study", "test_compiled", "test_browser", "test_init", "test_mlflow_ui"),
-    *("test_executor", "test_shared", "test_parts"),
+    *("test_executor", "test_shared", "test_parts", "test_ddp"),
     *(
         "test_tracking",
         "test_honesty",

@@ -49,6 +49,7 @@ SETTINGS = HybridSettings(
     schedule="one_cycle",
     dtype="float32",
     matmul_precision="highest",
+    devices=1,
     refine="outside_tolerance",
 )
 

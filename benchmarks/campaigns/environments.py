@@ -142,6 +142,7 @@ training = TrainingSettings(
     patience=0,
     dtype="float32",
     matmul_precision="highest",
+    devices=1,
 )
 network, history = train_surrogate(data, task, shape, training, 0, "cpu", folder / "work")
 starts = draw_evenly(100, 2, 2, torch.Generator().manual_seed(1))

@@ -94,13 +94,15 @@ class EpochCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A training that has just decided to stop is not worth saving: resumed, it would go on.
-        if trainer.should_stop or time.monotonic() - self.saved_at < SECONDS_BETWEEN_CHECKPOINTS:
+        due = not trainer.should_stop and time.monotonic() - self.saved_at >= SECONDS_BETWEEN_CHECKPOINTS
+        if not trainer.strategy.broadcast(due):  # by the clock of the first rank
             return
         epoch = trainer.current_epoch + 1
         try:
             trainer.save_checkpoint(self.folder / f"epoch-{epoch:08}.ckpt")
         except UserError as error:
             log.warning("no checkpoint of epoch %d: %s; training goes on", epoch, error)
+            trainer.strategy.barrier()  # where the other ranks wait for the file
         for old in self._files()[2:]:
             old.unlink(missing_ok=True)
         self.saved_at = time.monotonic()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -47,6 +47,11 @@ class Learner(pl.LightningModule):
         self.rows = self.validation_rows = 0
         self.validation_sums: list[Tensor] = []
 
+    def take_shares(self, batches: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Of the rows of whole batches, `(n, ...)`, those that this rank learns from."""
+        own = slice(self.global_rank, None, self.settings.devices)
+        return [[part[own] for part in parts] for parts in batches]
+
     def on_train_epoch_start(self) -> None:
         self.train_loss, self.rows = torch.zeros(len(self.networks), device=self.device), 0
 
@@ -58,21 +63,27 @@ class Learner(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.train_loss /= self.rows
-        self.validation_loss = torch.stack(self.validation_sums, dim=-1).sum(-1) / self.validation_rows
+        sums, rows = self._add_ranks(torch.stack(self.validation_sums, dim=-1).sum(-1), self.validation_rows)
+        self.validation_loss = sums / rows
         self._check_finite("validation loss", self.validation_loss, self.global_step)
         means = {"train_loss": self.train_loss.mean(), "validation_loss": self.validation_loss.mean()}
         self.log_dict(means, prog_bar=True)
 
     def note_loss(self, losses: Tensor, rows: int) -> Tensor:
-        """Count the mean losses of a batch, `(n_networks,)`, towards the epoch's; their sum, `()`.
+        """Count the mean losses of this rank's share of a batch, `(n_networks,)`, towards the epoch's.
+
+        Returns:
+            Their sum, `()`, weighted so that those of all ranks, whose gradients are added up, make that of the batch.
 
         Raises:
-            TrainingDiverged: one is not finite.
+            TrainingDiverged: one is not finite, on any rank.
         """
-        self._check_finite("loss", losses, self.global_step + 1)
-        self.train_loss += losses.detach() * rows
-        self.rows += rows
-        return losses.sum()
+        # The mean over no rows is not a number, and its gradient is zero.
+        sums, whole = self._add_ranks(losses.detach() * rows if rows else torch.zeros_like(losses), rows)
+        self._check_finite("loss", losses if whole == rows else sums / whole, self.global_step + 1)
+        self.train_loss += sums
+        self.rows += whole
+        return losses.sum() * (rows / whole)
 
     def note_validation(self, sums: Tensor, rows: int) -> None:
         """Count the sums of the losses of some validation examples, `(n_networks,)`."""
@@ -93,6 +104,14 @@ class Learner(pl.LightningModule):
         """The learning rate by the step."""
         name = self.settings.schedule
         return LambdaLR(optimizer, lambda step: schedule_rate(name, step / self.total_steps))
+
+    def _add_ranks(self, sums: Tensor, rows: int) -> tuple[Tensor, int]:
+        """Sums over some rows, `(n_networks,)`, and the number of these, added up over all ranks."""
+        if self.settings.devices > 1:
+            both = torch.cat([sums, sums.new_tensor([rows])])
+            distributed.all_reduce(both)
+            sums, rows = both[:-1], int(both[-1])
+        return sums, rows
 
     def _check_finite(self, what: str, values: Tensor, step: int) -> None:
         finite = torch.isfinite(values)

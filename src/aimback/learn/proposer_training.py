@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.optim.lr_scheduler import LambdaLR
 
 from aimback.core.ledger import Counted, Ledger
@@ -132,8 +132,10 @@ class ProposerLearner(Learner):
     def training_step(self, portions: Sequence[Sequence[Tensor]]) -> None:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer) and isinstance(scheduler, LambdaLR)
-        parts = self.propose(*portions[0])
-        for batch in zip(*(part.split(self.batch_size) for part in parts), strict=True):
+        batches = self.take_shares(list(zip(*(part.split(self.batch_size) for part in portions[0]), strict=True)))
+        parts = self.propose(*map(torch.cat, zip(*batches, strict=True)))
+        rows = [len(batch[0]) for batch in batches]
+        for batch in zip(*(part.split(rows) for part in parts), strict=True):
             loss = self.note_loss(self.foretell_loss(*batch)[None], len(batch[0]))
             optimizer.zero_grad()
             self.manual_backward(loss)
@@ -141,11 +143,20 @@ class ProposerLearner(Learner):
             scheduler.step()
 
     def validation_step(self, batches: Sequence[Sequence[Tensor]]) -> None:
-        ((inputs, targets, conditions),) = batches
+        ((inputs, targets, conditions),) = self.take_shares(batches)
         outcome = self.simulator(self.box.from_unit(self.unit(inputs).to(targets)), conditions)
         squares = total(((outcome - targets) / self.scales.to(targets)).square())
         worst = squares.nan_to_num(nan=_WORST, posinf=_WORST).clamp(max=_WORST)
         self.note_validation(worst.sum()[None], len(inputs))
+
+    def on_train_start(self) -> None:
+        self._note_spent(self._count_spent())
+
+    def on_train_epoch_end(self) -> None:
+        spent = self._count_spent()
+        if self.settings.devices > 1:
+            distributed.all_reduce(spent)
+        self._note_spent(spent)
 
     def configure_optimizers(self) -> Any:
         adam = self.make_optimizer("adam")
@@ -167,6 +178,15 @@ class ProposerLearner(Learner):
         moved = self.unit(inputs) - unit
         foretold = residual + dot(jacobian, moved[:, None, :])
         return total(foretold.square()).mean()
+
+    def _count_spent(self) -> Tensor:
+        return torch.tensor([*vars(self.ledger).values(), self.lost], device=self.device)
+
+    def _note_spent(self, spent: Tensor) -> None:
+        """Have the first rank note what all have spent, and the others count on from nothing."""
+        *counts, lost = (spent if self.global_rank == 0 else torch.zeros_like(spent)).tolist()
+        vars(self.ledger).update(zip(vars(self.ledger), counts, strict=True))
+        self.lost.fill_(lost)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["ledger"] = dataclasses.asdict(self.ledger)

@@ -154,9 +154,11 @@ class SurrogateLearner(Learner):
         self.steps_an_epoch = steps_an_epoch
 
     def training_step(self, batches: Sequence[Sequence[Tensor]]) -> Tensor | None:
+        batches = self.take_shares(batches)
         return self.note_loss(self._losses(batches), len(batches[0][0]))
 
     def validation_step(self, batches: Sequence[Sequence[Tensor]]) -> None:
+        batches = self.take_shares(batches)
         inputs, outcomes = batches[0]
         self.note_validation(self._losses(batches, "sum") / outcomes.shape[1], len(inputs))
 

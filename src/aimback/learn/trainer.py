@@ -19,7 +19,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.callbacks import Callback, EarlyStopping, RichProgressBar
 from pytorch_lightning.strategies import SingleDeviceStrategy
@@ -32,7 +31,9 @@ from aimback.learn.callbacks import BestAndHistory, Epoch, EpochCheckpoints, Liv
 from aimback.learn.checkpoint import StateFiles
 from aimback.learn.examples import Examples
 from aimback.learn.learner import Learner, TrainingDiverged
+from aimback.learn.ranks import Joint, Rank, join_ranks, start_ranks
 from aimback.settings.learning import Descent
+from aimback.simulators.reasons import describe_error
 
 
 def fit(
@@ -56,8 +57,34 @@ def fit(
 
     Raises:
         TrainingDiverged: a loss became infinite or NaN; the last good checkpoint is kept.
+        UserError: one of several devices has failed.
         SystemExit: 143, asked to terminate; KeyboardInterrupt: Ctrl-C. Both leave a checkpoint behind.
     """
+    work = learner, examples, settings, accelerator, folder, EpochCheckpoints(folder).newest(learner)
+    several = settings.devices > 1
+    with start_ranks(settings.devices, accelerator, work, learner.section) if several else contextlib.nullcontext():
+        return _fit_as(0, *work, live)
+
+
+def take_part(rank: int) -> None:
+    """Train as a rank after the first, in a process of `start_ranks`."""
+    try:
+        _fit_as(rank, *join_ranks(rank))
+    except Exception as error:  # noqa: BLE001 - the first rank tells of it
+        sys.exit(describe_error(error))
+
+
+def _fit_as(
+    rank: int,
+    learner: Learner,
+    examples: Examples,
+    settings: Descent,
+    accelerator: str,
+    folder: Path,
+    resume: Path | None,
+    live: Live | None = None,
+) -> list[list[Epoch]]:
+    """Train on this rank's share of every batch: all do the same, and the first alone writes and tells of it."""
     best, checkpoints = BestAndHistory(len(learner.networks), live), EpochCheckpoints(folder)
     # Lightning calls them in this order, once the learner has closed its epoch, and early stopping before both.
     callbacks: list[Callback] = [best, checkpoints]
@@ -66,8 +93,7 @@ def fit(
     if sys.stdout.isatty():
         callbacks.append(RichProgressBar())
     with _quiet(), _matmul_precision(settings.matmul_precision):
-        trainer = _make_trainer(accelerator, settings.max_epochs, callbacks, folder)
-        resume = checkpoints.newest(learner)
+        trainer = _make_trainer(rank, settings, accelerator, callbacks, folder)
         try:
             _fit_to_the_end(trainer, learner, examples, resume)
         except TrainingDiverged as diverged:
@@ -104,18 +130,20 @@ class _Trainer(pl.Trainer):
     __init__ = pl.Trainer.__init__.__wrapped__  # type: ignore[attr-defined]
 
 
-def _make_trainer(accelerator: str, max_epochs: int, callbacks: list[Callback], folder: Path) -> pl.Trainer:
-    """All that Lightning is told. Only the number of epochs is a setting: the rest would change what is promised."""
-    # One process, whatever scheduler has started it; Lightning would take a part of the work for its share.
-    environment = LightningEnvironment()
-    environment.set_global_rank(0)
+def _make_trainer(
+    rank: int, settings: Descent, accelerator: str, callbacks: list[Callback], folder: Path
+) -> pl.Trainer:
+    """All that Lightning is told. Only epochs and devices are settings: the rest would change what is promised."""
+    alone = SingleDeviceStrategy(device="cuda:0" if accelerator == "cuda" else accelerator)
     trainer: pl.Trainer = _Trainer(
         accelerator=accelerator,
-        devices=1,
-        strategy=SingleDeviceStrategy(device="cuda:0" if accelerator == "cuda" else accelerator),
-        max_epochs=max_epochs,
+        devices=settings.devices,
+        strategy=Joint() if settings.devices > 1 else alone,
+        use_distributed_sampler=False,  # every rank is handed the whole batch, and takes its share
+        max_epochs=settings.max_epochs,
         callbacks=callbacks,
-        plugins=[StateFiles(), environment],
+        # This rank, whatever scheduler has started it; Lightning would take a part of the work for its share.
+        plugins=[StateFiles(), Rank(rank)],
         # In a SLURM job Lightning takes up what it finds here, and the default is the working folder.
         default_root_dir=folder,
         deterministic=accelerator == "cuda",
@@ -125,6 +153,8 @@ def _make_trainer(accelerator: str, max_epochs: int, callbacks: list[Callback], 
         enable_progress_bar=sys.stdout.isatty(),
         num_sanity_val_steps=0,
     )
+    if settings.devices > 1:  # Lightning's handler of SIGTERM would talk to ranks that are busy with something else
+        vars(trainer._signal_connector)["register_signal_handlers"] = lambda: None
     return trainer
 
 
@@ -169,6 +199,8 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")
             # It advises worker processes, for examples that already lie in memory.
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            # What torch 2.6 knows by no other name.
+            warnings.filterwarnings("ignore", message=".broadcast_buffers. is deprecated")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -58,6 +58,7 @@ class Descent(Section):
         dtype: what the network computes in while it is trained.
         matmul_precision: of float32 matrix products on hardware that has faster ones: see
             `torch.set_float32_matmul_precision`. It holds for the training alone.
+        devices: GPUs, or processes on a CPU, that share every batch. The last bits depend on their number.
     """
 
     learning_rate: float = Field(gt=0)
@@ -69,6 +70,7 @@ class Descent(Section):
     patience: _Epochs
     dtype: Literal["float32", "float64"]
     matmul_precision: Literal["highest", "high", "medium"]
+    devices: int = Field(ge=1, le=256)
 
 
 class TrainingSettings(Descent):
@@ -93,6 +95,8 @@ class TrainingSettings(Descent):
             raise UserError(
                 f"schedule: must be constant with training.optimizer: levenberg_marquardt, got {self.schedule!r}"
             )
+        if self.optimizer == "levenberg_marquardt" and self.devices > 1:
+            raise UserError(f"devices: must be 1 with training.optimizer: levenberg_marquardt, got {self.devices}")
         return self
 
 
@@ -128,10 +132,15 @@ def check_together(network: NetworkSettings, training: TrainingSettings) -> None
     """Refuse what a network and its training can only have one without the other.
 
     Raises:
-        UserError: batch normalisation, which mixes the examples, with an optimizer that needs each one's Jacobian.
+        UserError: batch normalisation, which mixes the examples, with an optimizer that needs each one's Jacobian,
+            or with examples that are shared among devices.
     """
     if training.optimizer == "levenberg_marquardt" and network.normalisation != "none":
         raise UserError(
             "surrogate.normalisation: must be none with training.optimizer: levenberg_marquardt, "
             f"got {network.normalisation!r}"
+        )
+    if training.devices > 1 and network.normalisation != "none":
+        raise UserError(
+            f"training.devices: must be 1 with surrogate.normalisation: {network.normalisation}, got {training.devices}"
         )

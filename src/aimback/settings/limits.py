@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
+from torch import cuda
+
 from aimback.core.errors import UserError
-from aimback.settings.learning import HybridSettings
+from aimback.core.hardware import Hardware
+from aimback.settings.learning import Descent, HybridSettings
 from aimback.settings.tree import Settings
 from aimback.solve.cma_es import CmaEs
 from aimback.tasks.base import Task
@@ -25,12 +28,28 @@ def check_limits(settings: Settings, tasks: Mapping[str, Task]) -> None:
             if needs and isinstance(task, DescribedTask) and task.derivatives == "none":
                 raise UserError(f"task.{name}: has no derivatives for the route {route}; routes=[surrogate,cma_es]")
         budget = settings.budget.simulations
+        for _, training in (settings.network_of(route, name) for route in settings.train):
+            _check_devices("training", training, settings.hardware)
         for route, hybrid in settings.amortise.items():
+            _check_devices("hybrid", hybrid, settings.hardware)
+            if hybrid.devices > 1 and (settings.hardware.compile == "on" or isinstance(task, DescribedTask)):
+                raise UserError(
+                    f"hybrid.devices: must be 1 with hardware.compile=on, and where a task ({name}) names a simulator "
+                    f"that runs in processes of its own; got {hybrid.devices}"
+                )
             if budget is not None and (needed := count_amortising(hybrid, task)) > budget:
                 raise UserError(
                     f"budget.simulations: the route {route} takes about {needed:,} on {name} to train, {budget:,} are "
                     "allowed; leave it out, e.g. routes=[surrogate,direct], or lower hybrid.targets and max_epochs"
                 )
+
+
+def _check_devices(section: str, training: Descent, hardware: Hardware) -> None:
+    if training.devices > 1 and hardware.device().type == "cuda" and training.devices > cuda.device_count():
+        raise UserError(
+            f"{section}.devices: {training.devices} GPUs are asked for, PyTorch finds {cuda.device_count()}; "
+            "lower it, or choose hardware=cpu"
+        )
 
 
 def count_amortising(hybrid: HybridSettings, task: Task) -> int:

@@ -1,5 +1,6 @@
 """A look at places: where a forward map leads from them, and its derivatives there."""
 
+import functools
 from collections.abc import Callable
 
 from torch import Tensor
@@ -20,11 +21,7 @@ Look = Callable[[Tensor, Tensor, Tensor], Point]
 
 def make_look(forward: Linearised, box: Box, distance: Distance) -> Look:
     """Make a look that the interpreter takes, operation by operation."""
-
-    def look(unit: Tensor, conditions: Tensor, targets: Tensor) -> Point:
-        return evaluate_point(forward, box, unit, conditions, targets, distance.scales)
-
-    return look
+    return functools.partial(evaluate_point, forward, box, scales=distance.scales)  # can be pickled
 
 
 def compile_look(forward: Counted, problem: InverseProblem, compiler: Callable[[Iteration], Program]) -> Look:
