@@ -24,7 +24,6 @@ def spectra_beside_published() -> str:
         targets=50,
         enough=1e-24,
         turns=(1, 1, 2, 4, 8, 16),
-        examples=20_000,
     )
     return f"{set_beside_published(contest)}\n\n{_set_beside_scipy(task)}"
 

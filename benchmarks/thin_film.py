@@ -15,6 +15,5 @@ def spectra_beside_published() -> str:
             targets=200,
             enough=1e-25,
             turns=(1, 1, 2, 4, 8, 16, 32, 64),
-            examples=20_000,
         )
     )
