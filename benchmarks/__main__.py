@@ -31,6 +31,7 @@ PARTS = {
     "pipeline": ("The default pipeline", "pipeline_by_the_clock"),
 }
 FIELD = {
+    "standings": ("Which route wins where", "ranked_by_task"),
     "franka": ("Inverse kinematics of a Franka arm, beside the published figures", "solved_beside_published"),
     "contact": ("Contact by exact events, beside published simulators", "hit_beside_published"),
     "heat": ("Conductivity recovery, beside the published figures", "recovered_beside_published"),
