@@ -203,13 +203,26 @@ def test_an_edit_of_the_data_is_noticed(project: Path) -> None:
     assert identify(tasks[0]) != identify(tasks[1])
 
 
-@pytest.mark.parametrize("route", ["direct", "hybrid", "cma_es"])
-def test_routes_through_a_simulator_are_refused(project: Path, route: str) -> None:
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        *(
+            (f"routes=[surrogate,{route}]", rf"^task\.runs: has no simulator for the route {route}; choose")
+            for route in ("direct", "hybrid", "cma_es")
+        ),
+        (
+            "invert.surrogate.rounds=1",
+            r"^invert\.surrogate\.rounds: task\.runs has no simulator to ask; choose 0$",
+        ),
+    ],
+)
+def test_routes_through_a_simulator_are_refused(project: Path, override: str, message: str) -> None:
     write(project / "runs.csv", make_rows(20))
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        tree: Any = OmegaConf.to_container(hydra.compose("config", [f"routes=[surrogate,{route}]"]), resolve=True)
+        chosen = hydra.compose("config", ["routes=[surrogate]", override])
+    tree: Any = OmegaConf.to_container(chosen, resolve=True)
     tree |= {"task": {"runs": NODE}, "tasks": ["runs"], "examined": ["runs"]}
-    with pytest.raises(UserError, match=rf"^task\.runs: has no simulator for the route {route}; choose"):
+    with pytest.raises(UserError, match=message):
         settings = read_settings(tree)
         check_limits(settings, settings.tasks)
 

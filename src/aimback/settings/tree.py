@@ -117,11 +117,14 @@ class Inversion(Search):
     Attributes:
         network: the route whose network it is.
         margin: what is left free at each wall of the box, a share of its width.
+        rounds: in which its answers are simulated, the network learns from them, and what it missed is solved anew, see
+            `Revision`; 0 for none.
     """
 
     network: str
     starts: Starts
     margin: Annotated[float, Field(ge=0, lt=0.5)]
+    rounds: Annotated[int, Field(ge=0, le=1000)]
 
 
 class Optimisation(Search):
