@@ -37,6 +37,7 @@ FIELD = {
     "heat_surrogate": ("Conductivity recovery by networks", "recovered_by_networks"),
     "thin_film": ("A stack of thin films, beside the published figures", "spectra_beside_published"),
     "shell": ("A particle of eight shells, beside the published figures", "spectra_beside_published"),
+    "refitting": ("A surrogate that learns from its own answers", "learned_in_rounds"),
 }
 PAGES = {"RESULTS.md": PARTS, "FIELD.md": FIELD}
 LIBRARIES = ("torch", "pytorch-lightning", "dvc", "numpy", "scipy", "numba", "jax", "optimistix", "diffrax")
