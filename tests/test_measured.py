@@ -26,7 +26,8 @@ from aimback.data.measurements import read_measurements
 from aimback.data.targets import Targets
 from aimback.evaluate.domain import Domain
 from aimback.evaluate.judge import believe
-from aimback.learn.cross_validation import bound_error, cross_validate, summarise_errors
+from aimback.learn.calibration import bound_error
+from aimback.learn.cross_validation import cross_validate, summarise_errors
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.runtime.project import CONF, ROOT
 from aimback.settings import foreign
@@ -210,9 +211,9 @@ def test_an_edit_of_the_data_is_noticed(project: Path) -> None:
             (f"routes=[surrogate,{route}]", rf"^task\.runs: has no simulator for the route {route}; choose")
             for route in ("direct", "hybrid", "cma_es")
         ),
-        (
-            "invert.surrogate.rounds=1",
-            r"^invert\.surrogate\.rounds: task\.runs has no simulator to ask; choose 0$",
+        *(
+            (f"invert.surrogate.{key}=1", rf"^invert\.surrogate\.{key}: task\.runs has no simulator to ask; choose 0$")
+            for key in ("rounds", "calibration")
         ),
     ],
 )

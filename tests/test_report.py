@@ -319,6 +319,16 @@ def test_what_was_learned_in_rounds_is_in_the_verdict():
     )
 
 
+def test_what_calibration_certifies_is_told_and_for_which_targets():
+    calibrated = result(metrics(0.9, 1, 639, coverage=0.91, certified_fraction=0.6), metrics(1, 1, 1))
+    said = verdict(calibrated)
+    assert "60 % of the answers of surrogate are certified to hit, with 90 %. That is void for targets that" in said
+    rows = {row.label: row.cells for row in table(calibrated)}
+    assert rows["certified to hit, with 90 %"] == ["60 %", "—"]
+    assert rows["misses within their 90 % bounds"] == ["91 %", "—"]
+    assert "certified" not in " ".join(row.label for row in table(direct_wins()))
+
+
 def test_the_simulators_own_error_is_in_the_verdict():
     caution = "the simulator's own error is not small; set steps"
     assert verdict(result(metrics(1, 1, 1), metrics(1, 1, 1), caution=caution)).endswith(

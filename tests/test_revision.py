@@ -177,27 +177,27 @@ def test_the_answer_that_is_simulated_is_the_one_that_the_user_prefers() -> None
 # ---- the stage
 
 SMALL = (
-    *("routes=[surrogate]", "task=[cannon_vacuum]", "diagnose=none", "tracking=off", "hardware=cpu"),
+    *("routes=[surrogate]", "diagnose=none", "tracking=off", "hardware=cpu"),
     *("data.examples=200", "data.targets=40", "starts.number=4", "surrogate.hidden_width=16"),
     *("hardware.compile=off", "training.max_epochs=60", "training.batch_size=64"),
 )
 
 
-def configure(root: Path, *overrides: str) -> Settings:
+def configure(root: Path, *overrides: str, task: str = "cannon_vacuum") -> Settings:
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return read_settings(hydra.compose("config", [*SMALL, f"inputs=[{root}]", *overrides]))
+        return read_settings(hydra.compose("config", [*SMALL, f"task=[{task}]", f"inputs=[{root}]", *overrides]))
 
 
 def run(settings: Settings, *stages: str) -> Path:
     """Stages in this process; the folder of what they made."""
-    (root,) = settings.inputs
+    (root,), (name,) = settings.inputs, settings.tasks
     for stage in stages:
         route = "surrogate" if stage in ("train", "invert") else ""
-        job = Job("cannon_vacuum", route, settings, stage, root)
+        job = Job(name, route, settings, stage, root)
         job.outputs.mkdir(parents=True, exist_ok=True)
         inspect.unwrap(import_module(f"pipelines.{stage}").main)(job)
         job.write_meters()
-    return root / "cannon_vacuum"
+    return root / name
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -292,5 +292,5 @@ def test_more_than_one_part_is_refused_in_one_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(parts, "PART", 16)
     settings = configure(tmp_path, "invert.surrogate.rounds=1")
     run(settings, "generate", "train")
-    with pytest.raises(UserError, match=r"^invert\.surrogate\.rounds: .* in 3 parts; choose 0, or ask for fewer"):
+    with pytest.raises(UserError, match=r"^invert\.surrogate: .* in 3 parts; choose 0 for both, or"):
         run(settings, "invert")

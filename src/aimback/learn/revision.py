@@ -87,12 +87,12 @@ class Revision:
         """
         open_rows, whole = torch.arange(len(targets)), self._solve(problem, generator, progress)
         for number in range(1, self.route.rounds + 1):
-            asked = open_rows if self.limit is None else open_rows[: max(0, self.limit - self.ledger.simulations)]
+            asked, left = open_rows, len(targets) if self.limit is None else self.limit - self.ledger.simulations
+            if left < len(asked):  # no target is preferred
+                asked = asked[torch.randperm(len(asked), generator=generator)[: max(0, left)].sort().values]
             if len(asked) == 0:
                 break
-            best = add_costs(whole, self.task).best()
-            answers = whole.controls[torch.arange(len(best), device=best.device), best].double().cpu()
-            hit = self._ask(targets.of(asked), answers[asked])
+            hit = self._ask(targets.of(asked), self.pick(whole)[0][asked])
             before, open_rows = len(open_rows), open_rows[~torch.isin(open_rows, asked[hit])]
             closed = len(targets) - len(open_rows)
             self.rounds.append(Round(number, before, len(asked), closed))
@@ -110,13 +110,23 @@ class Revision:
             whole = enter_answers(whole, self._solve(part, generator, told), rows)
         return whole
 
+    def pick(self, solution: Solution) -> tuple[Tensor, Tensor]:
+        """The answer to each target that the route ranks first, `(T, n_controls)`, and what it believes to miss by."""
+        best = add_costs(solution, self.task).best()
+        rows = torch.arange(len(best), device=best.device)
+        return solution.controls[rows, best].double().cpu(), solution.believed_miss[rows, best].double().cpu()
+
+    def simulate(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        """Outcomes by the simulator, `(n, n_outcomes)`, entered into the ledger."""
+        self.ledger.simulations += len(controls)
+        return simulate(self.task, controls, conditions, self.device, self.dtype)
+
     def _solve(self, problem: InverseProblem, generator: torch.Generator, progress: Progress | None) -> Solution:
         return search(self.route, [Counted(self.network, self.ledger, simulates=False)], problem, generator, progress)
 
     def _ask(self, targets: Targets, controls: Tensor) -> Tensor:
         """Simulate answers and take what comes of them into the data set; which of them hit, `(n,)`."""
-        outcomes = simulate(self.task, controls, targets.conditions, self.device, self.dtype)
-        self.ledger.simulations += len(controls)
+        outcomes = self.simulate(controls, targets.conditions)
         self.ledger.training_examples += len(controls)
         self.dataset = self.dataset.add(controls, targets.conditions, outcomes)
         within = self.task.distance.measure(outcomes - targets.targets) <= self.task.tolerance

@@ -24,10 +24,17 @@ def check_limits(settings: Settings, tasks: Mapping[str, Task]) -> None:
             needs = not isinstance(searched.solver, CmaEs) or route in settings.refine
             if needs and isinstance(task, DescribedTask) and task.derivatives == "none":
                 raise UserError(f"task.{name}: has no derivatives for the route {route}; routes=[surrogate,cma_es]")
-        for route, inversion in settings.invert.items():
-            if inversion.rounds and not task.has_simulator:
-                raise UserError(f"invert.{route}.rounds: task.{name} has no simulator to ask; choose 0")
         budget = settings.budget.simulations
+        for route, inversion in settings.invert.items():
+            for key in ("rounds", "calibration"):
+                if getattr(inversion, key) and not task.has_simulator:
+                    raise UserError(f"invert.{route}.{key}: task.{name} has no simulator to ask; choose 0")
+            asked = 2 * inversion.calibration  # to draw them, and to simulate their answers
+            if budget is not None and asked and settings.count_examples() + asked > budget:
+                raise UserError(
+                    f"budget.simulations: {asked:,} for invert.{route}.calibration do not fit beside the examples in "
+                    f"{budget:,}; lower it, or data.examples"
+                )
         for route, hybrid in settings.amortise.items():
             if budget is not None and (needed := count_amortising(hybrid, task)) > budget:
                 raise UserError(

@@ -93,7 +93,8 @@ class _Forecast:
         for network in settings.train:
             yield f"train-{network}", settings.replicas_of(network) * settings.count_examples()
         for name, inversion in settings.invert.items():
-            yield f"invert-{name}", inversion.rounds * self.targets
+            further = inversion.calibration
+            yield f"invert-{name}", inversion.rounds * (self.targets + further) + 2 * further
         for name, route in settings.optimise.items():
             yield (
                 f"optimise-{name}",
