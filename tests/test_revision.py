@@ -80,7 +80,9 @@ def revise(
     dataset = Dataset(data, data[:, :0], data, 5)
     starts = Starts(number=2, drawn_from="box", until_solved=False)
     solver: Any = {"_target_": "aimback.solve.levenberg_marquardt.LevenbergMarquardt"}
-    route = Inversion(network="", solver=solver, dtype="float64", margin=0.0, rounds=rounds, starts=starts)
+    route = Inversion(
+        network="", solver=solver, dtype="float64", margin=0.0, rounds=rounds, calibration=0, starts=starts
+    )
     wanted = torch.linspace(0.2, 0.8, TARGETS, dtype=torch.float64)[:, None]
     targets = Targets(wanted, wanted[:, :0], torch.zeros(TARGETS, dtype=torch.int64), ("",) * TARGETS)
     problem, generator = pose_problem(task, targets, starts, lambda purpose: seeded())

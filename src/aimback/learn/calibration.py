@@ -66,12 +66,14 @@ class Calibration:
         scores = measure_local_error(
             task, self.revision.network, self.revision.dataset, answers, every.conditions, like=problem.targets
         )
-        outcomes = self.revision.simulate(answers[many:], further.conditions)
-        misses = task.distance.measure(outcomes - further.targets).nan_to_num(nan=torch.inf)
-        hits = (believed <= task.tolerance) & ~task.box.is_outside(answers)
+        closed = self.revision.closed
+        hits = (believed <= task.tolerance) & ~task.box.is_outside(answers) & ~closed
         mine, others = hits[:many], hits[many:]
+        outcomes = self.revision.simulate(answers[many:][others], further.conditions[others])
+        misses = task.distance.measure(outcomes - further.targets[others]).nan_to_num(nan=torch.inf)
         self.bounds = torch.full((many,), torch.nan, dtype=torch.float64)
-        self.bounds[mine] = bound_misses(scores[:many][mine], scores[many:][others], misses[others])
+        self.bounds[closed[:many]] = task.tolerance  # so the simulator has said
+        self.bounds[mine] = bound_misses(scores[:many][mine], scores[many:][others], misses)
         return solution.of(torch.arange(many))
 
 

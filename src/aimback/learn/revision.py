@@ -21,7 +21,7 @@ from aimback.tasks.base import Task
 
 
 class Round(NamedTuple):
-    """One row of rounds.csv.
+    """One row of rounds.csv; targets of a calibration are among those that are counted.
 
     Attributes:
         round: its number, from 1.
@@ -60,6 +60,7 @@ class Revision:
 
     Attributes:
         rounds: those that were made.
+        closed: which targets an answer is known to hit, `(T,)`.
     """
 
     task: Task
@@ -72,6 +73,7 @@ class Revision:
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float64
     rounds: list[Round] = field(default_factory=list)
+    closed: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
 
     def search(
         self,
@@ -86,14 +88,15 @@ class Revision:
             progress: see `solve`; targets that are closed are done and within the tolerance.
         """
         open_rows, whole = torch.arange(len(targets)), self._solve(problem, generator, progress)
+        self.closed = torch.zeros(len(targets), dtype=torch.bool)
         for number in range(1, self.route.rounds + 1):
             asked, left = open_rows, len(targets) if self.limit is None else self.limit - self.ledger.simulations
             if left < len(asked):  # no target is preferred
                 asked = asked[torch.randperm(len(asked), generator=generator)[: max(0, left)].sort().values]
             if len(asked) == 0:
                 break
-            hit = self._ask(targets.of(asked), self.pick(whole)[0][asked])
-            before, open_rows = len(open_rows), open_rows[~torch.isin(open_rows, asked[hit])]
+            self.closed[asked] = self._ask(targets.of(asked), self.pick(whole)[0][asked])
+            before, open_rows = len(open_rows), (~self.closed).nonzero()[:, 0]
             closed = len(targets) - len(open_rows)
             self.rounds.append(Round(number, before, len(asked), closed))
             if len(open_rows) == 0:
