@@ -32,7 +32,9 @@ _ROWS = 512  # that are compared with all examples at once
 
 @dataclass
 class Calibration:
-    """Further targets that a route solves beside those that are asked for; their answers are simulated.
+    """Further targets that a route solves beside those that are asked for; the hits that it believes in are simulated.
+
+    What a round has shown to hit, of either kind, needs no more: its bound is the tolerance, and it is in no stratum.
 
     Args:
         revision: how the route answers; the simulations are entered into its ledger.
@@ -59,9 +61,8 @@ class Calibration:
             conditions=torch.cat([problem.conditions, posed.conditions]),
             starts=torch.cat([problem.starts, posed.starts]),
         )
-        solution = self.revision.search(
-            every, whole, generator, None if progress is None else _tell_at_most(progress, many)
-        )
+        told = None if progress is None else _tell_at_most(progress, many)
+        solution = self.revision.search(every, whole, generator, told)
         answers, believed = self.revision.pick(solution)
         scores = measure_local_error(
             task, self.revision.network, self.revision.dataset, answers, every.conditions, like=problem.targets
