@@ -50,7 +50,8 @@ def solve_targets(
         about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
         propose: where a refinement begins.
         before: easier maps to descend through first, see `solve_by_continuation`; with any, nothing is compiled.
-        instead: what searches in the place of the solver alone.
+        instead: what searches in the place of the solver alone, told the targets of the problem too; for files of one
+            part whose solves are not compiled.
     """
     folder, file = f"routes/{job.route}", job.find("data/targets.npz")
     parts, compiles = count_parts(file), about is not None and not before and forward.limit is None
