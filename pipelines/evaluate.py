@@ -11,7 +11,7 @@ from torch import Tensor
 from aimback.core.files import write_table, write_text
 from aimback.core.ledger import Ledger
 from aimback.core.problem import Solution
-from aimback.data.archive import count_parts
+from aimback.data.archive import Stored, count_parts, read_arrays
 from aimback.data.dataset import load_dataset
 from aimback.data.solution import load_solution
 from aimback.data.targets import Targets, load_targets
@@ -55,15 +55,25 @@ def main(job: Job) -> None:
                     steps += trace_descents(task, targets, solution, route, device, most)
                 bar.advance(1)
             reachable = find_reachable(answers.values())
+            bounds = {route: _read_bounds(job, route, targets) for route in routes}
+            bounded = any(of is not None for of in bounds.values())
             for route, truth in truths.items():
                 solution, answer = solutions[route], answers[route]
                 distinct = find_distinct(task, targets, solution, truth)
                 measures[route].enter(targets, solution, truth, answer, reachable)
                 measures[route].enter_choice(targets, solution, truth, distinct, reachable)
-                table.add(list_answers(task, targets, route, answer, first=first), shown=part == 0)
+                further = {"miss_bound": torch.full_like(answer.miss, torch.nan)} if bounded else {}
+                if (bound := bounds[route]) is not None:
+                    measures[route].enter_bounds(answer, bound)
+                    further = {"miss_bound": bound}
+                table.add(list_answers(task, targets, route, answer, further, first), shown=part == 0)
                 choice.add(list_distinct(task, route, distinct, first), shown=part == 0)
     _write_metrics(
-        job, {route: {**of.collect(_read_ledger(job, route)), **of.collect_choice()} for route, of in measures.items()}
+        job,
+        {
+            route: {**of.collect(_read_ledger(job, route)), **of.collect_choice(), **of.collect_bounds()}
+            for route, of in measures.items()
+        },
     )
     write_table(folder / "curves.csv", CURVE_COLUMNS, steps)
     write_r_t(folder / "r_t.csv", {route: of.trace_r_t() for route, of in measures.items()})
@@ -117,6 +127,17 @@ def _read_held_out(job: Job, route: str) -> dict[str, float]:
     network = job.settings.invert[route].network
     metrics = json.loads(job.find(f"routes/networks/{network}/metrics.json").read_text(encoding="utf-8"))
     return {name: value for name, value in metrics.items() if name.startswith("held_out_")}
+
+
+def _read_bounds(job: Job, route: str, targets: Targets) -> Tensor | None:
+    """What a route that was calibrated says its misses are at most, `(n_targets,)`, NaN in invalid rows."""
+    if route not in job.settings.invert or not job.settings.invert[route].calibration:
+        return None
+    declared = {"miss_bound": Stored("float64", (int(targets.valid.sum()),))}
+    stored = read_arrays(job.find(f"routes/{route}/revision/bounds.npz"), declared, job.task)
+    bounds = torch.full((len(targets),), torch.nan, dtype=torch.float64)
+    bounds[targets.valid] = torch.from_numpy(stored["miss_bound"])
+    return bounds
 
 
 def _load_solution(job: Job, route: str, targets: Targets, part: int) -> Solution:

@@ -22,8 +22,10 @@ def main(job: Job) -> None:
     targets = load_targets(job.find("data/targets.npz"), task)
     count = int(targets.valid.sum())
     network = None
-    if "surrogate" in settings.compared:
-        network = f"routes/networks/{settings.invert[settings.compared['surrogate']].network}"
+    if shown := settings.compared.get("surrogate"):
+        network = f"routes/networks/{settings.invert[shown].network}"
+        revision = f"routes/{shown}/revision"  # has the network that answered last, where that is not the first one
+        place = revision if (job.find(revision) / "weights.safetensors").exists() else network
     answers = [row for row in read_answers(job.find("evaluate/answers.csv")) if not row.problem]
     result = "miss" if task.has_simulator else "training"
     with progress_bar(f"{job.name}: drawing", len(FIGURES)) as bar, job.meter(f"figures/{result}.png"):
@@ -32,7 +34,7 @@ def main(job: Job) -> None:
             job.outputs / "interactive",
             job.name,
             task,
-            surrogate=Surrogate.load(job.find(f"{network}/weights.safetensors"), task, dtype=torch.float64)
+            surrogate=Surrogate.load(job.find(f"{place}/weights.safetensors"), task, dtype=torch.float64)
             if network
             else None,
             targets=targets.only_valid(),

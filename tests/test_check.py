@@ -22,6 +22,7 @@ from aimback.runtime.project import CONF
 from aimback.settings import foreign as settings_foreign
 from aimback.settings.tree import Settings, read_settings
 from aimback.tasks.base import Task
+from aimback.workflow.forecast import forecast
 from aimback.workflow.inspection import Examined, advise, check_task, read_arguments, tell
 from aimback.workflow.stage import Job
 
@@ -152,6 +153,12 @@ def test_a_forecast_is_within_a_factor_of_two(counted: tuple[dict[str, int], dic
     assert {stage: ratio for stage, ratio in ratios.items() if not 0.5 <= ratio <= 2} == {}
     for exact in ("generate", "train-surrogate", "amortise-hybrid"):
         assert foretold[exact] == asked[exact]
+
+
+def test_what_a_surrogate_route_asks_for_itself_is_in_the_forecast() -> None:
+    settings = make_settings(*SMALL, "invert.surrogate.rounds=2", "invert.surrogate.calibration=30")
+    targets = settings.data.targets
+    assert forecast(settings, "drop", {})["invert-surrogate"] == 2 * (targets + 30) + 2 * 30
 
 
 def advice(settings: Settings, checkup: Checkup, seconds: float = 1.0) -> list[str]:

@@ -251,6 +251,7 @@ def test_targets_and_conditions_of_a_comparison_are_given_or_drawn() -> None:
         ({"settings": ["data.exampels=3"]}, "settings: Could not override 'data.exampels'"),
         ({"settings": ["data.examples=3"]}, "data.examples: must be at least 10"),
         ({"settings": ["solver=adm"]}, "solver: there is no 'adm'; did you mean adam?"),
+        ({"settings": ["invert.surrogate.rounds=1"]}, "invert.surrogate: rounds and calibration are for projects"),
     ],
 )
 def test_a_mistake_in_a_comparison_is_one_line(arguments: dict[str, Any], message: str) -> None:

@@ -26,7 +26,8 @@ from aimback.data.measurements import read_measurements
 from aimback.data.targets import Targets
 from aimback.evaluate.domain import Domain
 from aimback.evaluate.judge import believe
-from aimback.learn.cross_validation import bound_error, cross_validate, summarise_errors
+from aimback.learn.calibration import bound_error
+from aimback.learn.cross_validation import cross_validate, summarise_errors
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.runtime.project import CONF, ROOT
 from aimback.settings import foreign
@@ -203,13 +204,26 @@ def test_an_edit_of_the_data_is_noticed(project: Path) -> None:
     assert identify(tasks[0]) != identify(tasks[1])
 
 
-@pytest.mark.parametrize("route", ["direct", "hybrid", "cma_es"])
-def test_routes_through_a_simulator_are_refused(project: Path, route: str) -> None:
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        *(
+            (f"routes=[surrogate,{route}]", rf"^task\.runs: has no simulator for the route {route}; choose")
+            for route in ("direct", "hybrid", "cma_es")
+        ),
+        *(
+            (f"invert.surrogate.{key}=1", rf"^invert\.surrogate\.{key}: task\.runs has no simulator to ask; choose 0$")
+            for key in ("rounds", "calibration")
+        ),
+    ],
+)
+def test_routes_through_a_simulator_are_refused(project: Path, override: str, message: str) -> None:
     write(project / "runs.csv", make_rows(20))
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        tree: Any = OmegaConf.to_container(hydra.compose("config", [f"routes=[surrogate,{route}]"]), resolve=True)
+        chosen = hydra.compose("config", ["routes=[surrogate]", override])
+    tree: Any = OmegaConf.to_container(chosen, resolve=True)
     tree |= {"task": {"runs": NODE}, "tasks": ["runs"], "examined": ["runs"]}
-    with pytest.raises(UserError, match=rf"^task\.runs: has no simulator for the route {route}; choose"):
+    with pytest.raises(UserError, match=message):
         settings = read_settings(tree)
         check_limits(settings, settings.tasks)
 

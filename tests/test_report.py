@@ -6,6 +6,7 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -307,6 +308,25 @@ def test_routes_of_any_name_have_their_colours_and_stand_beside_published_rows(t
 def test_published_rows_are_checked(damage):
     with pytest.raises(UserError, match="published line 2"):
         parse_published(damage)
+
+
+def test_what_was_learned_in_rounds_is_in_the_verdict():
+    rounds = {name: np.array(column) for name, column in {"round": [1, 2], "simulations": [100, 39]}.items()}
+    rounds["solved_targets"] = np.array([61, 80])
+    said = verdict(result(metrics(0.9, 1, 639), metrics(1, 1, 1), rounds={"surrogate": rounds}))
+    assert (
+        "In 2 rounds surrogate has simulated 139 answers; 80 hit. Learning from them is in its time to solve." in said
+    )
+
+
+def test_what_calibration_certifies_is_told_and_for_which_targets():
+    calibrated = result(metrics(0.9, 1, 639, coverage=0.91, certified_fraction=0.6), metrics(1, 1, 1))
+    said = verdict(calibrated)
+    assert "60 % of the answers of surrogate are certified to hit, with 90 %. That is void for targets that" in said
+    rows = {row.label: row.cells for row in table(calibrated)}
+    assert rows["certified to hit, with 90 %"] == ["60 %", "—"]
+    assert rows["misses within their 90 % bounds"] == ["91 %", "—"]
+    assert "certified" not in " ".join(row.label for row in table(direct_wins()))
 
 
 def test_the_simulators_own_error_is_in_the_verdict():

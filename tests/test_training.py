@@ -55,8 +55,8 @@ def a_checkpoint_every_epoch(monkeypatch):
     monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 
 
-def train(work_dir: Path, seed=0, dataset=DATASET, task=TASK, live=None, **changes):
-    return train_surrogate(dataset, task, *plan(**{**SHORT, **changes}), seed, "cpu", work_dir, live)
+def train(work_dir: Path, seed=0, dataset=DATASET, task=TASK, live=None, begin=None, **changes):
+    return train_surrogate(dataset, task, *plan(**{**SHORT, **changes}), seed, "cpu", work_dir, live, begin)
 
 
 def killed_at(epoch: int):
@@ -114,6 +114,17 @@ def test_the_seed_decides_the_bits(tmp_path: Path):
     torch.random.set_rng_state(state)
     assert_equal(one, two)
     assert train(tmp_path, seed=1)[1] != one[1]
+
+
+def test_it_begins_with_what_a_network_has_learned(tmp_path: Path):
+    """A learning rate of almost nothing leaves the network that it was; and another one's checkpoint is no other's."""
+    other = simulate_dataset(TASK, 120, 0.25, torch.Generator().manual_seed(5))
+    still = {"learning_rate": 1e-12, "schedule": "constant"}
+    for begin in (train(tmp_path, seed)[0] for seed in (0, 1)):
+        network, _ = train(tmp_path, 0, other, begin=begin.double(), **still)
+        kept, found = (one.double()(other.controls, other.conditions) for one in (begin, network))
+        torch.testing.assert_close(found, kept, rtol=1e-5, atol=1e-5)
+        assert torch.equal(network.outcome_mean, begin.outcome_mean)  # the scale that its weights are made for
 
 
 # What schedulers tell a process of a job of four, and what Lightning would take for an argument.

@@ -1,5 +1,7 @@
 """The import walls of the design: read from the source, nothing is executed."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,7 +102,10 @@ def test_what_belongs_at_the_rim_stays_there(package: str) -> None:
 def test_a_stage_that_trains_nothing_does_not_import_lightning() -> None:
     training = PACKAGES["aimback"] / "learn" / "trainer.py"
     users = [file.stem for file in PACKAGES["pipelines"].glob("*.py") if training in closure(file)]
-    assert sorted(users) == ["amortise", "diagnose", "train"]
+    assert sorted(users) == ["amortise", "diagnose", "invert", "train"]
+    program = "import sys, pipelines.invert; print('pytorch_lightning' in sys.modules)"  # which trains in rounds alone
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_no_module_is_called_utils() -> None:

@@ -52,6 +52,15 @@ class Dataset:
         )
         return Dataset(controls, conditions, outcomes, self.n_validation, self.n_left_out + left)
 
+    def add(self, controls: Tensor, conditions: Tensor, outcomes: Tensor) -> "Dataset":
+        """The same with further training rows, `(n, ...)` each; those without a finite outcome are left out."""
+        finite, own = torch.isfinite(outcomes).all(-1), (self.controls, self.conditions, self.outcomes)
+        controls, conditions, outcomes = (
+            torch.cat([old[: self.n_training], new[finite], old[self.n_training :]])
+            for old, new in zip(own, (controls, conditions, outcomes), strict=True)
+        )
+        return Dataset(controls, conditions, outcomes, self.n_validation, self.n_left_out + int((~finite).sum()))
+
 
 def simulate(
     task: ForwardMap,

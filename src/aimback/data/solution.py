@@ -55,15 +55,18 @@ def load_solution(path: Path, task: Task, targets: int | None = None, part: int 
         raise DamagedFileError(path, "its targets, starts and paths do not fit together")
     if not torch.isin(solution.start_status, torch.tensor(list(StartStatus))).all():
         raise DamagedFileError(path, "its start_status are not all codes of how a start can stop")
-    return _add_costs(solution, task)
+    return add_costs(solution, task)
 
 
-def _add_costs(solution: Solution, task: Task) -> Solution:
-    """Only what the route itself believes to hit, by controls inside the box, has a cost: the truth selects nothing."""
+def add_costs(solution: Solution, task: Task) -> Solution:
+    """What the answers cost their user, where the task has a preference.
+
+    Only what the route itself believes to hit, by controls inside the box, has a cost: the truth selects nothing.
+    """
     hits = (solution.start_status == StartStatus.ARRIVED) & ~task.box.is_outside(solution.controls.double())
-    found = task.compute_costs(solution.controls[hits])
+    found = task.compute_costs(solution.controls[hits].cpu())
     if found is None:
         return solution
     costs = torch.full(hits.shape, torch.inf, dtype=torch.float64)
-    costs[hits] = found
-    return replace(solution, costs=costs)
+    costs[hits.cpu()] = found
+    return replace(solution, costs=costs.to(hits.device))

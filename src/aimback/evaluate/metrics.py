@@ -63,6 +63,13 @@ class Measures:
         self._quantiles["distinct"].add(distinct.count())
         self._solved.update(count_growth(self._task, targets, solution, truth, reachable))
 
+    def enter_bounds(self, answers: Answers, bounds: Tensor) -> None:
+        """Enter what the misses of believed hits are at most, `(n_targets,)`: see `Calibration`."""
+        finite = bounds.isfinite()
+        self._sums["bounded"] += int(finite.sum())
+        self._sums["kept"] += int((answers.miss <= bounds)[finite].sum())
+        self._sums["certified"] += int((bounds <= self._task.tolerance).sum())
+
     def enter_r_t(self, targets: Targets, truth: Simulated) -> None:
         differences = truth.outcome - targets.only_valid().targets[:, None]
         squared = (differences / self._task.distance.units).square().mean(-1)
@@ -137,6 +144,15 @@ class Measures:
         distinct, many = self._quantiles["distinct"], self._sums["reachable"]
         shares = {str(number): solved / many for number, solved in sorted(self._solved.items())}
         return {"distinct_answers_median": distinct.find(0.5) if len(distinct) else None, "solved_by_starts": shares}
+
+    def collect_bounds(self) -> dict[str, object]:
+        """The share of the bounds that the misses keep, None where there is no bound, and the share of the valid
+        targets whose bound is the tolerance at most; nothing where none was entered."""
+        sums = self._sums
+        if "bounded" not in sums:
+            return {}
+        coverage = sums["kept"] / sums["bounded"] if sums["bounded"] else None
+        return {"coverage": coverage, "certified_fraction": sums["certified"] / sums["valid"]}
 
     def collect_belief(self, ledger: Ledger, held_out: Mapping[str, float]) -> dict[str, object]:
         """The metrics of a route whose answers nothing can simulate.

@@ -6,7 +6,6 @@ The network itself has learned from more rows than those of the folds, which mak
 is no draw from the same distribution: where it lies outside of the data, the bound does not hold.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,12 +13,12 @@ import torch
 from torch import Tensor
 
 from aimback.data.dataset import Dataset
+from aimback.learn.calibration import bound_error
 from aimback.learn.surrogate_training import train_surrogates
 from aimback.settings.learning import NetworkSettings, TrainingSettings
 from aimback.tasks.base import Task
 
 FOLDS = 5
-COVERAGE = 0.9
 
 
 def cross_validate(
@@ -65,12 +64,6 @@ def cross_validate(
             told = surrogate(dataset.controls[rows].to(dtype), dataset.conditions[rows].to(dtype))
         errors[rows] = told.double() - dataset.outcomes[rows]
     return errors
-
-
-def bound_error(errors: Tensor) -> Tensor:
-    """The bound that 90 % of new errors keep, of each column of `(n, columns)` held-out ones, n at least 9."""
-    rank = math.ceil(COVERAGE * (len(errors) + 1))
-    return errors.abs().sort(dim=0).values[rank - 1]
 
 
 def summarise_errors(task: Task, errors: Tensor) -> Mapping[str, float]:

@@ -1,5 +1,6 @@
 """Training surrogates: the mean squared error on data sets of simulated examples."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def train_surrogates(
     accelerator: str,
     work_dir: Path,
     live: Live | None = None,
+    begin: Surrogate | None = None,
 ) -> list[Trained]:
     """Train a network on each of some data sets; resumes by itself where an equal training was killed.
 
@@ -48,6 +50,7 @@ def train_surrogates(
         work_dir: where checkpoints lie until it is removed, in a folder named after everything the
             result depends on, so that a checkpoint of another training is never taken up.
         live: called once an epoch with the step and the values worth watching, of the first network.
+        begin: whose weights each begins with, and whose standardisation it keeps; None draws new weights.
 
     Returns:
         For each data set the network with the least validation loss, on the CPU and frozen, and one row an epoch.
@@ -67,7 +70,7 @@ def train_surrogates(
     trained = []
     for place, group in enumerate(groups):
         trained += _train_side_by_side(
-            group, task, network, training, accelerator, work_dir, live if place == 0 else None
+            group, task, network, training, accelerator, work_dir, live if place == 0 else None, begin
         )
     return trained
 
@@ -81,9 +84,10 @@ def train_surrogate(
     accelerator: str,
     work_dir: Path,
     live: Live | None = None,
+    begin: Surrogate | None = None,
 ) -> Trained:
     """Train a network on a data set, see `train_surrogates`."""
-    (trained,) = train_surrogates([dataset], task, network, training, [seed], accelerator, work_dir, live)
+    (trained,) = train_surrogates([dataset], task, network, training, [seed], accelerator, work_dir, live, begin)
     return trained
 
 
@@ -95,12 +99,16 @@ def _train_side_by_side(
     accelerator: str,
     work_dir: Path,
     live: Live | None,
+    begin: Surrogate | None,
 ) -> list[Trained]:
     surrogates = [
         Surrogate.for_dataset(dataset, task, network, torch.Generator().manual_seed(seed)) for dataset, seed in members
     ]
     normalised = network.normalisation == "batch"
+    weights = {} if begin is None else begin.state_dict()
     for surrogate in surrogates:
+        if weights:
+            surrogate.load_state_dict(weights)
         surrogate.to(getattr(torch, training.dtype))
         if normalised:
             surrogate.layers = with_batch_norm(surrogate.layers)
@@ -109,7 +117,8 @@ def _train_side_by_side(
     learner = (SecondOrderLearner if second_order else SurrogateLearner)(
         surrogates, training, training.max_epochs * examples.steps_an_epoch, examples.steps_an_epoch
     )
-    tensors = (part for dataset, _ in members for part in (dataset.controls, dataset.conditions, dataset.outcomes))
+    parts = (part for dataset, _ in members for part in (dataset.controls, dataset.conditions, dataset.outcomes))
+    tensors = itertools.chain(parts, (weight.cpu() for weight in weights.values()))
     about = [(dataset.n_validation, seed) for dataset, seed in members]
     settings = [network.model_dump(), training.model_dump()]
     name = name_training(tensors, [identify(task), about, settings, accelerator])

@@ -121,6 +121,8 @@ def compare(
         raise UserError('routes: give a list of names, e.g. ("surrogate", "direct")')
     check_choices("routes", list(routes))
     chosen = read_defaults(*settings, f"routes=[{','.join(routes)}]", f"seed={seed}")
+    if asking := [name for name, route in chosen.invert.items() if route.rounds or route.calibration]:
+        raise UserError(f"invert.{asking[0]}: rounds and calibration are for projects, see `aimback init`; choose 0")
     wish = read_wish(f, controls, targets, tolerance, conditions, outcomes, derivatives)
     with tempfile.TemporaryDirectory() as folder:  # a training keeps its checkpoints somewhere
         return _Contest(wish, chosen, Path(folder)).decide()

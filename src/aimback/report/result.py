@@ -12,7 +12,7 @@ from aimback.core.errors import UserError
 from aimback.core.files import sha256
 from aimback.data.exactness import error_note
 from aimback.diagnose.claim import Claim, Estimate
-from aimback.evaluate.tables import AnswerRow, read_answers
+from aimback.evaluate.tables import AnswerRow, Array, read_answers, read_columns
 from aimback.report.published import PublishedRow
 from aimback.report.scene import Scene, read_scene
 from aimback.report.text import number
@@ -77,6 +77,7 @@ class TaskResult:
         left_out: the claims that `budget.simulations` left no room for.
         answers: the table of answers, of a great many those of the first targets.
         listed: the share of the targets that `answers` lists.
+        rounds: by route, the columns of its rounds.csv, where it has made any.
     """
 
     name: str
@@ -97,6 +98,7 @@ class TaskResult:
     left_out: Sequence[str] = ()
     answers: Path | None = None
     listed: float = 1.0
+    rounds: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
     @property
     def direct(self) -> str | None:
@@ -162,6 +164,8 @@ def read_result(
         UserError: a file is missing or damaged.
     """
     measured, rows = _read_json(metrics), read_answers(answers)
+    files = {name: results / "routes" / name / "revision" / "rounds.csv" for name in routes}
+    rounds = {name: table for name, file in files.items() if file.is_file() and (table := read_columns(file))}
     return TaskResult(
         name=name,
         routes=routes,
@@ -178,15 +182,19 @@ def read_result(
         published=published,
         scene=read_scene(answers, task) if task.has_simulator else None,
         misses={name: [row.miss for row in rows if row.route == name and math.isfinite(row.miss)] for name in routes},
-        prepared={name: _count_prepared(route, measured[name], results) for name, route in routes.items()},
+        prepared={
+            name: _count_prepared(route, measured[name], results, rounds.get(name, {}))
+            for name, route in routes.items()
+        },
         answers=answers,
         listed=(rows[-1].target + 1) / next(iter(measured.values()))["targets"] if rows else 1.0,
+        rounds=rounds,
     )
 
 
-def _count_prepared(route: Route, metrics: Mapping[str, Any], results: Path) -> int:
-    if not route.prepared:
-        return int(metrics["training_examples"])
+def _count_prepared(route: Route, metrics: Mapping[str, Any], results: Path, rounds: Mapping[str, Array]) -> int:
+    if not route.prepared:  # what was learned from in rounds was simulated for the targets
+        return int(metrics["training_examples"] - sum(rounds.get("simulations", ())))
     return int(_read_json(results / route.prepared)["simulations"])
 
 

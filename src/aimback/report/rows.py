@@ -89,6 +89,7 @@ def table(result: TaskResult) -> list[Row]:
         row(f"{believed}, 90 %", "believed_miss_p90"),
         *(_tabulate_trust(row, miss) if result.is_believed else []),
         *([row(error, "simulation_error_max")] if "simulation_error_max" in result.any_metrics else []),
+        *(_tabulate_bounds(row) if any("coverage" in of for of in all_of.values()) else []),
         row("distinct answers, median", "distinct_answers_median"),
         row("starts that arrive, believed", "arrived_fraction", percent),
         row("steps to tolerance, median", "steps_to_tolerance_median"),
@@ -114,6 +115,14 @@ def _tabulate_trust(row: Callable[..., Row], miss: str) -> list[Row]:
         row(f"{miss} on measurements not seen, 90 %", "held_out_miss_p90"),
         row(f"{miss} of believed hits at most, with 90 %", "hit_miss_p90"),
         row("answers outside of the data", "outside_data_fraction", percent),
+    ]
+
+
+def _tabulate_bounds(row: Callable[..., Row]) -> list[Row]:
+    """What calibration makes of believed hits."""
+    return [
+        row("certified to hit, with 90 %", "certified_fraction", percent),
+        row("misses within their 90 % bounds", "coverage", percent),
     ]
 
 

@@ -115,6 +115,8 @@ def list_remarks(result: TaskResult) -> list[str]:
     """Those of the reasons that no table of numbers tells: when another route would be better, and what to know."""
     order = ranking(result)
     lines = [
+        *(_say_rounds(result, route) for route in result.rounds),
+        *(_say_bounds(result, route) for route in result.routes if "coverage" in result.metrics[route]),
         *(_say_repayment(result, route) for route in list_prepared_routes(result) if len(order) > 1),
         *_left_out(result),
         *advise_starts(result),
@@ -248,6 +250,22 @@ def _say_times(result: TaskResult, order: list[str]) -> list[str]:
     lines += [f"Paid once, before the first target: {join_names(paid)}."] if paid else []
     missing = [route for route in order if each[route] is None or once.get(route, 0.0) is None]
     return [*lines, *([f"Restored from a cache, and so not timed: {join_names(missing)}."] if missing else [])]
+
+
+def _say_rounds(result: TaskResult, route: str) -> str:
+    """What a route has bought while it solved, and what it knows by that."""
+    rounds = result.rounds[route]
+    many, bought = count_noun(len(rounds["round"]), "round"), count_noun(int(rounds["simulations"].sum()), "answer")
+    known = int(rounds["solved_targets"][-1])
+    return f"In {many} {route} has simulated {bought}; {known:,} hit. Learning from them is in its time to solve."
+
+
+def _say_bounds(result: TaskResult, route: str) -> str:
+    """How many answers are certified, and for which targets that holds."""
+    return (
+        f"{percent(result.metrics[route]['certified_fraction'])} of the answers of {route} are certified to hit, with "
+        "90 %. That is void for targets that do not come from where the task draws its own."
+    )
 
 
 def _say_repayment(result: TaskResult, route: str) -> str:

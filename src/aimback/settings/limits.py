@@ -20,28 +20,57 @@ def check_limits(settings: Settings, tasks: Mapping[str, Task]) -> None:
         UserError: names the route, and what to choose instead.
     """
     for name, task in tasks.items():
-        if not task.has_simulator and (through := [*settings.optimise, *settings.refine]):
-            raise UserError(f"task.{name}: has no simulator for the route {through[0]}; choose routes=[surrogate]")
-        for route in [*settings.optimise, *settings.refine]:
-            searched = settings.optimise.get(route) or settings.refine[route]
-            needs = not isinstance(searched.solver, CmaEs) or route in settings.refine
-            if needs and isinstance(task, DescribedTask) and task.derivatives == "none":
-                raise UserError(f"task.{name}: has no derivatives for the route {route}; routes=[surrogate,cma_es]")
-        budget = settings.budget.simulations
-        for _, training in (settings.network_of(route, name) for route in settings.train):
-            _check_devices("training", training, settings.hardware)
-        for route, hybrid in settings.amortise.items():
-            _check_devices("hybrid", hybrid, settings.hardware)
-            if hybrid.devices > 1 and (settings.hardware.compile == "on" or isinstance(task, DescribedTask)):
-                raise UserError(
-                    f"hybrid.devices: must be 1 with hardware.compile=on, and where a task ({name}) names a simulator "
-                    f"that runs in processes of its own; got {hybrid.devices}"
-                )
-            if budget is not None and (needed := count_amortising(hybrid, task)) > budget:
-                raise UserError(
-                    f"budget.simulations: the route {route} takes about {needed:,} on {name} to train, {budget:,} are "
-                    "allowed; leave it out, e.g. routes=[surrogate,direct], or lower hybrid.targets and max_epochs"
-                )
+        _check_descents(settings, name, task)
+        _check_trainings(settings, name)
+        _check_inversions(settings, name, task)
+        _check_hybrids(settings, name, task)
+
+
+def _check_descents(settings: Settings, name: str, task: Task) -> None:
+    through = [*settings.optimise, *settings.refine]
+    if through and not task.has_simulator:
+        raise UserError(f"task.{name}: has no simulator for the route {through[0]}; choose routes=[surrogate]")
+    for route in through:
+        searched = settings.optimise.get(route) or settings.refine[route]
+        needs = not isinstance(searched.solver, CmaEs) or route in settings.refine
+        if needs and isinstance(task, DescribedTask) and task.derivatives == "none":
+            raise UserError(f"task.{name}: has no derivatives for the route {route}; routes=[surrogate,cma_es]")
+
+
+def _check_trainings(settings: Settings, name: str) -> None:
+    for route in settings.train:
+        _, training = settings.network_of(route, name)
+        _check_devices("training", training, settings.hardware)
+
+
+def _check_inversions(settings: Settings, name: str, task: Task) -> None:
+    budget = settings.budget.simulations
+    for route, inversion in settings.invert.items():
+        for key in ("rounds", "calibration"):
+            if getattr(inversion, key) and not task.has_simulator:
+                raise UserError(f"invert.{route}.{key}: task.{name} has no simulator to ask; choose 0")
+        asked = 2 * inversion.calibration  # to draw them, and to simulate their answers
+        if budget is not None and asked and settings.count_examples() + asked > budget:
+            raise UserError(
+                f"budget.simulations: {asked:,} for invert.{route}.calibration do not fit beside the examples in "
+                f"{budget:,}; lower it, or data.examples"
+            )
+
+
+def _check_hybrids(settings: Settings, name: str, task: Task) -> None:
+    budget = settings.budget.simulations
+    for route, hybrid in settings.amortise.items():
+        _check_devices("hybrid", hybrid, settings.hardware)
+        if hybrid.devices > 1 and (settings.hardware.compile == "on" or isinstance(task, DescribedTask)):
+            raise UserError(
+                f"hybrid.devices: must be 1 with hardware.compile=on, and where a task ({name}) names a simulator "
+                f"that runs in processes of its own; got {hybrid.devices}"
+            )
+        if budget is not None and (needed := count_amortising(hybrid, task)) > budget:
+            raise UserError(
+                f"budget.simulations: the route {route} takes about {needed:,} on {name} to train, {budget:,} are "
+                "allowed; leave it out, e.g. routes=[surrogate,direct], or lower hybrid.targets and max_epochs"
+            )
 
 
 def _check_devices(section: str, training: Descent, hardware: Hardware) -> None:

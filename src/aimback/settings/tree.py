@@ -26,6 +26,7 @@ from aimback.core.errors import UserError
 from aimback.core.hardware import Hardware
 from aimback.core.section import Section
 from aimback.data.dataset import LEAST_EXAMPLES
+from aimback.data.targets import PART
 from aimback.runtime.project import locate, locate_untracked
 from aimback.settings.build import build, explain
 from aimback.settings.claims import DiagnoseSettings
@@ -117,11 +118,16 @@ class Inversion(Search):
     Attributes:
         network: the route whose network it is.
         margin: what is left free at each wall of the box, a share of its width.
+        rounds: in which its answers are simulated, the network learns from them, and what it missed is solved anew, see
+            `Revision`; 0 for none.
+        calibration: further targets that tell by how much its believed hits miss, see `Calibration`; 0 for none.
     """
 
     network: str
     starts: Starts
     margin: Annotated[float, Field(ge=0, lt=0.5)]
+    rounds: Annotated[int, Field(ge=0, le=1000)]
+    calibration: Annotated[int, Field(ge=0, le=PART)]
 
 
 class Optimisation(Search):

@@ -53,7 +53,7 @@ def solve_in_rounds(
             if first == 0:
                 raise
             break
-        whole = _enter(whole, solution, open_rows, columns)
+        whole = enter_answers(whole, solution, open_rows, columns)
         arrived = (whole.start_status == StartStatus.ARRIVED).any(-1)
         open_rows = (~arrived).nonzero()[:, 0]
         if progress is not None:
@@ -80,8 +80,8 @@ def _begin(problem: InverseProblem, kept: int) -> Solution:
     )
 
 
-def _enter(whole: Solution, part: Solution, rows: Tensor, columns: slice) -> Solution:
-    """Put what some starts of some targets came to into the solution of all."""
+def enter_answers(whole: Solution, part: Solution, rows: Tensor, columns: slice = slice(None)) -> Solution:
+    """Put what some starts of some targets, in ascending order, came to into the solution of all."""
 
     def put(name: str) -> Tensor:
         filled: Tensor = getattr(whole, name).clone()

@@ -92,6 +92,9 @@ class _Forecast:
         yield "generate", checked + bool(settings.train) * settings.count_examples() + drawn * self.targets
         for network in settings.train:
             yield f"train-{network}", settings.replicas_of(network) * settings.count_examples()
+        for name, inversion in settings.invert.items():
+            further = inversion.calibration
+            yield f"invert-{name}", inversion.rounds * (self.targets + further) + 2 * further
         for name, route in settings.optimise.items():
             yield (
                 f"optimise-{name}",

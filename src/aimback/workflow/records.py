@@ -53,6 +53,8 @@ class Record:
             count, mean = read_by_route(self.folder / "evaluate" / "r_t.csv", R_T_COLUMNS)[route].T[:2]
             r_t = [point for point in _series(count, mean) if math.isfinite(point[1])]
             series |= {"miss": _series(step, miss), "r_T": r_t}
+        if rounds := self.result.rounds.get(route):
+            series["solved_by_round"] = _series(rounds["round"], rounds["solved_targets"])
         return Run(
             state=self.state,
             kind="route",

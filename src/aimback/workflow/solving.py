@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ from aimback.workflow.stage import Job
 
 log = logging.getLogger(__name__)
 
+Answering = Callable[[Targets, InverseProblem, torch.Generator, Progress], Solution]
+
 
 def solve_targets(
     job: Job,
@@ -38,6 +40,7 @@ def solve_targets(
     about: str | None = None,
     propose: Proposals | None = None,
     before: Sequence[Linearised] = (),
+    instead: Answering | None = None,
 ) -> None:
     """Invert `forward` at every valid target and write the solution and the ledger into the route's folder.
 
@@ -47,6 +50,8 @@ def solve_targets(
         about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
         propose: where a refinement begins.
         before: easier maps to descend through first, see `solve_by_continuation`; with any, nothing is compiled.
+        instead: what searches in the place of the solver alone, told the targets of the problem too; for files of one
+            part whose solves are not compiled.
     """
     folder, file = f"routes/{job.route}", job.find("data/targets.npz")
     parts, compiles = count_parts(file), about is not None and not before and forward.limit is None
@@ -78,7 +83,10 @@ def solve_targets(
         for part in range(parts):
             targets, again = load(part)
             problem, generator = pose_for_route(job.task, route, targets, streams, job.device, propose, within)
-            solution = search_part(problem, generator, bar.tell_part())
+            if instead is None:
+                solution = search_part(problem, generator, bar.tell_part())
+            else:
+                solution = instead(targets, problem, generator, bar.tell_part())
             # Who asks twice gets one answer twice.
             solution = solution.of(again.to(solution.steps.device))
             if part:  # the paths of the very first targets are enough

@@ -1,0 +1,140 @@
+"""A surrogate route in rounds: what the network believes is simulated, it learns from that, and answers anew."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from aimback.core.ledger import Counted, Ledger
+from aimback.core.problem import InverseProblem, Solution
+from aimback.data.dataset import Dataset, simulate
+from aimback.data.solution import add_costs
+from aimback.data.targets import Targets
+from aimback.learn.surrogate import Surrogate
+from aimback.settings.posing import search
+from aimback.settings.tree import Inversion
+from aimback.solve.rounds import enter_answers
+from aimback.solve.solver import Progress
+from aimback.tasks.base import Task
+
+
+class Round(NamedTuple):
+    """One row of rounds.csv; targets of a calibration are among those that are counted.
+
+    Attributes:
+        round: its number, from 1.
+        open_targets: those that no answer was known to hit before it.
+        simulations: that it made: of an answer of each open target, or of as many as the budget still allowed.
+        solved_targets: those that an answer was known to hit after it.
+    """
+
+    round: int
+    open_targets: int
+    simulations: int
+    solved_targets: int
+
+
+@dataclass
+class Revision:
+    """A network that is trained anew on what it has made its route believe.
+
+    In each round the answer that the route ranks first is simulated for every open target. A target that it hits is
+    closed and keeps it; the network is trained further, on all examples and those answers, and the open targets are
+    solved through it from the same starts. It ends when no target is open, the budget is spent, or all rounds are made;
+    what the last network answers is not simulated. From new weights each time, cannon_drag with 500 examples was solved
+    to 37 to 46 % after four rounds (three seeds); trained further, to 85 to 91 %.
+
+    Elsewhere the truth never selects an answer. Here the route has bought it: these simulations stand in its ledger.
+
+    Args:
+        task: simulated, and in whose units targets are.
+        route: how it searches.
+        network: of the first answers; later the last one that was trained.
+        dataset: what that one has learned from. Answers become training rows; the validation rows stay.
+        train: a network from a data set, the network to begin with, and the number of the round.
+        ledger: where simulations are counted, as training examples too.
+        limit: the most simulations that may stand there; None for no limit.
+        device, dtype: what the simulator computes on and in.
+
+    Attributes:
+        rounds: those that were made.
+        closed: which targets an answer is known to hit, `(T,)`.
+    """
+
+    task: Task
+    route: Inversion
+    network: Surrogate
+    dataset: Dataset
+    train: Callable[[Dataset, Surrogate, int], Surrogate]
+    ledger: Ledger
+    limit: int | None = None
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float64
+    rounds: list[Round] = field(default_factory=list)
+    closed: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
+
+    def search(
+        self,
+        targets: Targets,
+        problem: InverseProblem,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+    ) -> Solution:
+        """Answer all targets, `problem` being theirs.
+
+        Args:
+            progress: see `solve`; targets that are closed are done and within the tolerance.
+        """
+        open_rows, whole = torch.arange(len(targets)), self._solve(problem, generator, progress)
+        self.closed = torch.zeros(len(targets), dtype=torch.bool)
+        for number in range(1, self.route.rounds + 1):
+            asked, left = open_rows, len(targets) if self.limit is None else self.limit - self.ledger.simulations
+            if left < len(asked):  # no target is preferred
+                asked = asked[torch.randperm(len(asked), generator=generator)[: max(0, left)].sort().values]
+            if len(asked) == 0:
+                break
+            self.closed[asked] = self._ask(targets.of(asked), self.pick(whole)[0][asked])
+            before, open_rows = len(open_rows), (~self.closed).nonzero()[:, 0]
+            closed = len(targets) - len(open_rows)
+            self.rounds.append(Round(number, before, len(asked), closed))
+            if len(open_rows) == 0:
+                break
+            self.network = self.train(self.dataset, self.network, number).to(problem.targets)
+            rows = open_rows.to(problem.targets.device)
+            part = replace(
+                problem,
+                targets=problem.targets[rows],
+                conditions=problem.conditions[rows],
+                starts=problem.starts[open_rows.to(problem.starts.device)],
+            )
+            told = None if progress is None else _tell_beside(progress, closed)
+            whole = enter_answers(whole, self._solve(part, generator, told), rows)
+        return whole
+
+    def pick(self, solution: Solution) -> tuple[Tensor, Tensor]:
+        """The answer to each target that the route ranks first, `(T, n_controls)`, and what it believes to miss by."""
+        best = add_costs(solution, self.task).best()
+        rows = torch.arange(len(best), device=best.device)
+        return solution.controls[rows, best].double().cpu(), solution.believed_miss[rows, best].double().cpu()
+
+    def simulate(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        """Outcomes by the simulator, `(n, n_outcomes)`, entered into the ledger."""
+        self.ledger.simulations += len(controls)
+        return simulate(self.task, controls, conditions, self.device, self.dtype)
+
+    def _solve(self, problem: InverseProblem, generator: torch.Generator, progress: Progress | None) -> Solution:
+        return search(self.route, [Counted(self.network, self.ledger, simulates=False)], problem, generator, progress)
+
+    def _ask(self, targets: Targets, controls: Tensor) -> Tensor:
+        """Simulate answers and take what comes of them into the data set; which of them hit, `(n,)`."""
+        outcomes = self.simulate(controls, targets.conditions)
+        self.ledger.training_examples += len(controls)
+        self.dataset = self.dataset.add(controls, targets.conditions, outcomes)
+        within = self.task.distance.measure(outcomes - targets.targets) <= self.task.tolerance
+        return within & ~self.task.box.is_outside(controls)
+
+
+def _tell_beside(progress: Progress, closed: int) -> Progress:
+    return lambda done, arrived: progress(closed + done, closed + arrived)

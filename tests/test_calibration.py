@@ -1,0 +1,127 @@
+"""Bounds of the misses of believed hits: as many keep them as is said, and those of validation examples do not."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from problems import seeded
+from test_revision import configure, run
+from torch import Tensor
+
+from aimback.core.errors import UserError
+from aimback.core.ledger import Ledger
+from aimback.core.randomness import make_generator
+from aimback.data.dataset import load_dataset
+from aimback.data.solution import load_solution
+from aimback.data.targets import draw_targets
+from aimback.learn.calibration import LEAST_ERRORS, STRATA, bound_error, bound_misses, measure_local_error
+from aimback.learn.surrogate import Surrogate
+from aimback.settings.limits import check_limits
+from aimback.tasks.cannon_vacuum import CannonVacuum
+
+
+def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Scores, and misses that grow with them and have a heavy tail."""
+    scores, chance = torch.rand(2, count, generator=generator, dtype=torch.float64)
+    return scores, (scores + 0.1) * chance.reciprocal()
+
+
+def test_exchangeable_misses_keep_their_bounds_as_often_as_is_said() -> None:
+    """One in k strata of (n + T) / k answers; with n of them known the law says 90 % and at most 1 / n_stratum more."""
+    kept, generator = [], seeded(1)
+    for _ in range(400):
+        (scores, misses), (others, known) = draw(100, generator), draw(200, generator)
+        bounds = bound_misses(scores, others, known)
+        place = torch.bucketize(scores, torch.linspace(0, 1, STRATA + 1, dtype=torch.float64)[1:-1])
+        kept.append([(misses <= bounds)[place == stratum].double().mean() for stratum in range(STRATA)])
+    # In every stratum, for scores that are drawn evenly: the deviation of 400 means of 20 is 0.4 %.
+    coverage = torch.tensor(kept).nanmean(0)
+    assert bool(((coverage >= 0.89) & (coverage <= 0.9 + 1 / 40 + 0.01)).all()), coverage
+    # Where a route knows that it errs little its bound is a small one.
+    one = bound_misses(torch.tensor([0.01, 0.99], dtype=torch.float64), *draw(2000, generator))
+    assert 4 * one[0] < one[1] < torch.inf
+
+
+def test_where_there_is_too_little_to_go_by_there_is_no_bound() -> None:
+    scores = torch.arange(STRATA, dtype=torch.float64)
+    others = scores.repeat_interleave(LEAST_ERRORS)
+    misses = torch.arange(len(others), dtype=torch.float64)
+    assert bound_misses(scores, others, misses).tolist() == [8.0, 17.0, 26.0, 35.0, 44.0]
+    fewer = torch.arange(len(others)) != 3
+    assert bound_misses(scores, others[fewer], misses[fewer]).tolist() == [torch.inf, 17.0, 26.0, 35.0, 44.0]
+    assert bound_misses(scores, others[:0], misses[:0]).isinf().all()
+    assert bound_misses(scores[:0], others, misses).tolist() == []
+
+
+def test_the_local_error_is_that_of_the_examples_nearby(tmp_path: Path) -> None:
+    """A network that is right for slow shots alone: examples of its own error say so."""
+    folder = run(configure(tmp_path), "generate", "train")
+    task = CannonVacuum()
+    network = Surrogate.load(folder / "routes" / "networks" / "surrogate" / "weights.safetensors", task).double()
+    dataset = load_dataset(folder / "data" / "dataset.npz", task)
+    told = network(dataset.controls, dataset.conditions)
+    far = dataset.controls[:, :1] > 5
+    bent = type(dataset)(dataset.controls, dataset.conditions, told + 0.25 * far, dataset.n_validation)
+    answers = torch.tensor([[1.0, 0.8], [9.0, 0.8]], dtype=torch.float64)
+    local = measure_local_error(task, network, bent, answers, torch.empty(2, 0), like=answers)
+    assert local.tolist() == pytest.approx([0.0, 0.25])
+
+
+def test_answers_keep_bounds_of_their_like_and_not_those_of_examples(tmp_path: Path) -> None:
+    """A search goes where the network believes in a hit: of the answers fewer keep what 90 % of the examples keep."""
+    few = "data.targets=400", "data.validation_fraction=0.5", "data.examples=1000", "training.max_epochs=120"
+    settings = configure(tmp_path, *few, "invert.surrogate.calibration=400", task="robotic_arm")
+    folder = run(settings, "generate", "train", "invert", "evaluate")
+    routes, task = folder / "routes", settings.tasks["robotic_arm"]
+    metrics = json.loads((folder / "evaluate" / "metrics.json").read_text())["surrogate"]
+    with (folder / "evaluate" / "answers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    miss, bound = (np.array([float(row[name] or "nan") for row in rows]) for name in ("miss", "miss_bound"))
+    finite = np.isfinite(bound)
+    assert finite.sum() > 350 and metrics["coverage"] == np.mean((miss <= bound)[finite])
+    assert metrics["certified_fraction"] == np.mean(bound <= task.tolerance)
+    network = Surrogate.load(routes / "networks" / "surrogate" / "weights.safetensors", task).double()
+    dataset = load_dataset(folder / "data" / "dataset.npz", task)
+    errors = task.distance.measure(network(dataset.controls, dataset.conditions) - dataset.outcomes)
+    kept = np.mean((miss <= float(bound_error(errors[dataset.n_training :, None])))[finite])
+    assert kept < 0.8 and metrics["coverage"] > 0.88
+    # Of those that are certified as many hit as is said, and they are not few.
+    certified = bound <= task.tolerance
+    assert np.mean(certified) > 0.1 and np.mean(miss[certified] <= task.tolerance) > 0.9
+    # Drawn, and then simulated again; the answers of the others are what they are without.
+    ledger = json.loads((routes / "surrogate" / "ledger.json").read_text())
+    drawn = Ledger()
+    draw_targets(task, 400, make_generator(0, "robotic_arm", "targets of calibration"), ledger=drawn)
+    assert (ledger["simulations"], ledger["training_examples"]) == (1000 + drawn.simulations + 400, 1000)
+    beside = load_solution(routes / "surrogate" / "solution.npz", task)
+    run(configure(tmp_path, *few, task="robotic_arm"), "invert")
+    alone = load_solution(routes / "surrogate" / "solution.npz", task)
+    for name in ("controls", "believed_miss", "start_status", "steps"):
+        assert torch.equal(getattr(alone, name), getattr(beside, name))
+
+
+def test_with_rounds_all_are_in_the_same_rounds_within_the_budget(tmp_path: Path) -> None:
+    further = "invert.surrogate.calibration=60", "invert.surrogate.rounds=3"
+    run(configure(tmp_path), "generate", "train")
+    folder = run(configure(tmp_path, *further, "budget.simulations=450"), "invert") / "routes" / "surrogate"
+    with (folder / "revision" / "rounds.csv").open() as file:
+        rounds = [{name: int(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert rounds[0]["open_targets"] == 40 + 60
+    ledger = json.loads((folder / "ledger.json").read_text())
+    left = 450 - 200 - 2 * 60
+    assert left == sum(row["simulations"] for row in rounds)
+    # What a round has shown to hit need not be simulated again, and is certified.
+    known = rounds[-1]["solved_targets"]
+    assert 450 - known <= ledger["simulations"] <= 450 and known > 5
+    with np.load(folder / "revision" / "bounds.npz") as file:
+        bounds = file["miss_bound"]
+    assert 0 < (bounds == 0.01).sum() < known
+
+
+def test_what_the_budget_has_no_room_for_is_refused(tmp_path: Path) -> None:
+    settings = configure(tmp_path, "budget.simulations=300", "invert.surrogate.calibration=60")
+    with pytest.raises(UserError, match=r"^budget\.simulations: 120 for invert\.surrogate\.calibration do not fit"):
+        check_limits(settings, settings.tasks)
