@@ -39,6 +39,7 @@ FIELD = {
     "thin_film": ("A stack of thin films, beside the published figures", "spectra_beside_published"),
     "shell": ("A particle of eight shells, beside the published figures", "spectra_beside_published"),
     "fidelity": ("Does a better forward surrogate give a better inverse?", "misses_by_forward_error"),
+    "coverage": ("May a believed hit be trusted?", "kept_by_task"),
     "refitting": ("A surrogate that learns from its own answers", "learned_in_rounds"),
 }
 PAGES = {"RESULTS.md": PARTS, "FIELD.md": FIELD}

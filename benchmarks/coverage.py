@@ -1,0 +1,58 @@
+"""May a believed hit be trusted? How many keep their bounds, beside bounds that validation examples would give."""
+
+import csv
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aimback.data.dataset import load_dataset
+from aimback.learn.calibration import bound_error
+from aimback.learn.surrogate import Surrogate
+from aimback.tasks.base import Task
+from benchmarks.break_even import settings_of
+from benchmarks.sweeps import TASKS, describe, run_sweep, tell_range
+from benchmarks.tables import table
+
+
+def kept_by_task() -> str:
+    """Markdown: a table."""
+    words = ["routes=[surrogate]", "data.targets=2000", "invert.surrogate.calibration=1000"]
+    lines = []
+    with run_sweep(words) as (sweep, rows):
+        for name in TASKS:
+            task, found = settings_of("mlp", name).tasks[name], [row for row in rows if row["task"] == name]
+            naive = [
+                share
+                for place in sweep.glob(f"*/project/outputs/{name}")
+                if not math.isnan(share := _keep(task, place))
+            ]
+            kept = [row["coverage"] for row in found if row["coverage"] is not None]
+            columns = [kept, naive, *([row[key] for row in found] for key in ("certified_fraction", "solved_fraction"))]
+            lines.append(
+                [name, *(tell_range([100 * share for share in column]) if column else "" for column in columns)]
+            )
+    head = ["task", "bounds kept %", "naive bounds kept %", "certified %", "solved %"]
+    return (
+        f"{describe(words)}: median and range over the seeds. A bound is meant to be kept by 90 % of the believed hits; "
+        "a naive one is the 90 % quantile of the network's error on its validation examples, which are drawn, where "
+        "answers are found by looking for a hit. Certified are the targets whose bound is the tolerance at most. Where "
+        "no hit is believed there is no bound.\n\n" + table(head, lines)
+    )
+
+
+def _keep(task: Task, place: Path) -> float:
+    """The share of the believed hits that keep the naive bound; NaN where there are none."""
+    network = Surrogate.load(place / "routes/networks/surrogate/weights.safetensors", task).double()
+    dataset = load_dataset(place / "data/dataset.npz", task)
+    held_out = slice(dataset.n_training, None)
+    told = network(dataset.controls[held_out], dataset.conditions[held_out])
+    bound = bound_error(task.distance.measure(told - dataset.outcomes[held_out])[:, None])
+    misses = _read_believed(place / "evaluate/answers.csv")
+    return float((misses <= bound).double().mean())
+
+
+def _read_believed(path: Path) -> Tensor:
+    with path.open(encoding="utf-8", newline="") as file:
+        return torch.tensor([float(row["miss"]) for row in csv.DictReader(file) if row["miss_bound"]])

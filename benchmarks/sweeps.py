@@ -1,0 +1,40 @@
+"""Default runs of many tasks from several seeds, by `aimback --multirun`."""
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pipeline import ROOT
+from benchmarks.tables import number
+
+_LEFT_OUT = ("heat", "shell")  # whose default runs take an hour
+TASKS = [file.stem for file in sorted((ROOT / "conf/task").glob("*.yaml")) if file.stem not in _LEFT_OUT]
+SEEDS = 3
+_QUIET = ("diagnose=none", "diagnose.replicas=0", "tracking=off")
+
+
+def describe(words: Sequence[str]) -> str:
+    """What is typed for a sweep, but for the list of tasks."""
+    return f"`aimback --multirun {' '.join(words)} 'seed=range({SEEDS})' {' '.join(_QUIET)}`, all tasks but two"
+
+
+@contextlib.contextmanager
+def run_sweep(words: Sequence[str]) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """Run all tasks from all seeds. -> the sweep's folder, a project for each seed, and all metrics."""
+    with tempfile.TemporaryDirectory() as folder:
+        sweep = Path(folder) / "sweep"
+        asked = [*words, *_QUIET, f"task=[{','.join(TASKS)}]", f"seed=range({SEEDS})", f"hydra.sweep.dir={sweep}"]
+        command = [sys.executable, "-m", "aimback.workflow.run", "--multirun", *asked]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        yield sweep, json.loads((sweep / "comparison.json").read_text(encoding="utf-8"))
+
+
+def tell_range(values: Sequence[float]) -> str:
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return number(middle) if high - low < 0.05 else f"{number(middle)} ({number(low)} to {number(high)})"
