@@ -36,6 +36,7 @@ FIELD = {
     "heat": ("Conductivity recovery, beside the published figures", "recovered_beside_published"),
     "heat_surrogate": ("Conductivity recovery by networks", "recovered_by_networks"),
     "thin_film": ("A stack of thin films, beside the published figures", "spectra_beside_published"),
+    "horizon": ("Chaos: a double pendulum by horizon", "solved_by_horizon"),
     "shell": ("A particle of eight shells, beside the published figures", "spectra_beside_published"),
 }
 PAGES = {"RESULTS.md": PARTS, "FIELD.md": FIELD}
