@@ -37,6 +37,7 @@ FIELD = {
     "heat": ("Conductivity recovery, beside the published figures", "recovered_beside_published"),
     "heat_surrogate": ("Conductivity recovery by networks", "recovered_by_networks"),
     "thin_film": ("A stack of thin films, beside the published figures", "spectra_beside_published"),
+    "horizon": ("Chaos: a double pendulum by horizon", "solved_by_horizon"),
     "shell": ("A particle of eight shells, beside the published figures", "spectra_beside_published"),
     "fidelity": ("Does a better forward surrogate give a better inverse?", "misses_by_forward_error"),
     "coverage": ("May a believed hit be trusted?", "kept_by_task"),

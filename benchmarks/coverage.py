@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,24 +23,25 @@ def kept_by_task() -> str:
     lines = []
     with run_sweep(words) as (sweep, rows):
         for name in TASKS:
-            task, found = settings_of("mlp", name).tasks[name], [row for row in rows if row["task"] == name]
-            naive = [
-                share
-                for place in sweep.glob(f"*/project/outputs/{name}")
-                if not math.isnan(share := _keep(task, place))
+            found = [row for row in rows if row["task"] == name]
+            places = sweep.glob(f"*/project/outputs/{name}")
+            columns = [
+                *([row[key] for row in found] for key in ("coverage", "certified_fraction", "solved_fraction")),
+                [_keep(settings_of("mlp", name).tasks[name], place) for place in places],
             ]
-            kept = [row["coverage"] for row in found if row["coverage"] is not None]
-            columns = [kept, naive, *([row[key] for row in found] for key in ("certified_fraction", "solved_fraction"))]
-            lines.append(
-                [name, *(tell_range([100 * share for share in column]) if column else "" for column in columns)]
-            )
-    head = ["task", "bounds kept %", "naive bounds kept %", "certified %", "solved %"]
+            lines.append([name, *map(_tell, columns)])
+    head = ["task", "bounds kept", "certified", "solved", "naive bounds kept"]
     return (
-        f"{describe(words)}: median and range over the seeds. A bound is meant to be kept by 90 % of the believed hits; "
-        "a naive one is the 90 % quantile of the network's error on its validation examples, which are drawn, where "
-        "answers are found by looking for a hit. Certified are the targets whose bound is the tolerance at most. Where "
-        "no hit is believed there is no bound.\n\n" + table(head, lines)
+        f"{describe(words)}: median and range over the seeds, in per cent. A bound is meant to be kept by 90 of 100 "
+        "believed hits; a naive one is the 90 % quantile of the network's error on its validation examples, which are "
+        "drawn, where answers are found by looking for a hit. Certified are the targets whose bound is the tolerance at "
+        "most. Where no hit is believed there is no bound.\n\n" + table(head, lines)
     )
+
+
+def _tell(shares: Sequence[float | None]) -> str:
+    known = [100 * share for share in shares if share is not None and not math.isnan(share)]
+    return tell_range(known) if known else ""
 
 
 def _keep(task: Task, place: Path) -> float:

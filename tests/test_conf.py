@@ -120,7 +120,7 @@ def test_presets_change_what_they_say(compose: Any) -> None:
         ("smoothing.samples=3", "smoothing.samples: must be a multiple of 2"),
         ("smoothing.sigmas=[0.01,0.1]", "smoothing.sigmas: must have the widest first"),
         ("smoothing.sigmas=[2,0.1]", "smoothing.sigmas.0: must be above 0 and at most 1"),
-        ("smoothing.order=second", "smoothing.order: must be 'zeroth' or 'first', got 'second'"),
+        ("smoothing.order=second", "smoothing.order: must be 'zeroth', 'first' or 'switch', got 'second'"),
         ("task.cannon_drag.speed=[3,1]", "task.cannon_drag.speed: the lower bound must be below"),
         ("task.cannon_drag.speed=[1]", "task.cannon_drag.speed"),
         ("task.cannon_drag.speed=[0,nan]", "task.cannon_drag.speed"),

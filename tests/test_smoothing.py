@@ -34,7 +34,7 @@ from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.robotic_arm import RoboticArm
 
 T = torch.float64
-ORDERS: tuple[Order, ...] = ("zeroth", "first")
+ORDERS: tuple[Order, ...] = ("zeroth", "first", "switch")
 LADDER = (0.1, 0.03, 0.01)
 
 
@@ -119,6 +119,23 @@ def test_the_zeroth_order_sees_a_jump_and_the_first_does_not() -> None:
     assert float(slopes[1].abs().max()) == 0
 
 
+def test_the_switch_takes_the_order_that_an_outcome_asks_for() -> None:
+    """Where it is smooth the first; where it jumps among the perturbations the zeroth, and far from there the first."""
+
+    def formula(x: Any, _: Tensor) -> Any:
+        bare = x.value if hasattr(x, "value") else x
+        return torch.cat([torch.sin(5 * x), x + torch.where(bare > 0.5, 1.0, 0.0)], dim=-1)
+
+    controls, none = rows(0.05, 0.45, 0.55, 0.95)
+    zeroth, first, switched = (
+        smooth(Map(formula), line(), 0.1, order).linearise(controls, none)[1] for order in ORDERS
+    )
+    torch.testing.assert_close(switched[:, 0], first[:, 0], rtol=0, atol=0)
+    torch.testing.assert_close(switched[1:3, 1], zeroth[1:3, 1], rtol=0, atol=0)
+    torch.testing.assert_close(switched[::3, 1], first[::3, 1], rtol=0, atol=0)
+    assert bool((first != zeroth)[:, 0].all() and (first != zeroth)[1:3, 1].all())
+
+
 def test_the_first_order_is_the_derivative_of_the_very_map() -> None:
     """The perturbations are the same everywhere, so the mean is a function like any other; walls included."""
     task = CannonDrag()
@@ -183,13 +200,14 @@ def test_the_same_generator_gives_the_same_map() -> None:
 
 def test_every_sample_is_on_the_ledger() -> None:
     """As a simulation; as a gradient where its derivative is asked for."""
-    task, ledgers = BallWithWall(), (Ledger(), Ledger())
+    task, ledgers = BallWithWall(), (Ledger(), Ledger(), Ledger())
     for order, ledger in zip(ORDERS, ledgers, strict=True):
         mean = smooth(Counted(task, ledger, simulates=True), task.box, 0.1, order, 10)
         mean.linearise(*rows(0.2, 0.5, 0.9))
         mean(*rows(0.2))
     assert [(ledger.simulations, ledger.evaluations, ledger.gradients) for ledger in ledgers] == [
         (40, 40, 0),
+        (40, 40, 30),
         (40, 40, 30),
     ]
 
@@ -225,10 +243,13 @@ def test_smoothing_gets_over_the_wall(target: float, start: float, order: Order)
 
 
 def test_smoothing_finds_the_sign_of_the_naive_bounce() -> None:
-    """+1 is what autograd says, and so does the mean of it; differences of samples say -1, the truth."""
+    """+1 is what autograd says, and so does the mean of it; differences and the switch say -1, the truth."""
     task = published_bounce()
     heights = task.box.from_unit(torch.linspace(0.35, 0.65, 200, dtype=T)[:, None])
-    zeroth, first = (smooth(task, task.box, 0.1, order, 64).linearise(heights, heights[:, :0])[1] for order in ORDERS)
+    zeroth, first, switched = (
+        smooth(task, task.box, 0.1, order, 64).linearise(heights, heights[:, :0])[1] for order in ORDERS
+    )
+    torch.testing.assert_close(switched, zeroth, rtol=0, atol=0)
     torch.testing.assert_close(zeroth, torch.full_like(zeroth, -1.0), rtol=0.2, atol=0)
     assert float(zeroth.mean()) == pytest.approx(-1, abs=0.02)
     torch.testing.assert_close(first, torch.ones_like(first))
@@ -246,11 +267,11 @@ def share_solved(task: Task, sigmas: tuple[float, ...], order: Order, starts: in
 
 
 def test_what_the_remedies_are_worth() -> None:
-    """From one start each: of the naive bounce only the zeroth order helps, of the wall either does."""
+    """From one start each: the first order does not help with the naive bounce, all help with the wall."""
     bounce, wall = published_bounce(), BallWithWall()
     assert share_solved(bounce, (), "zeroth") < 0.1
     assert share_solved(bounce, LADDER, "first") < 0.1
-    assert share_solved(bounce, LADDER, "zeroth") > 0.9
+    assert all(share_solved(bounce, LADDER, order) > 0.9 for order in ("zeroth", "switch"))
     assert share_solved(published_bounce(contact="time_of_impact"), (), "zeroth") == 1
     assert share_solved(wall, (), "zeroth") < 0.75
     assert all(share_solved(wall, LADDER, order) > 0.85 for order in ORDERS)
@@ -345,7 +366,7 @@ def test_the_direct_route_takes_the_remedy_that_is_configured(tmp_path: Path) ->
         ({"sigmas": [math.nan]}, r"sigmas\.0\n.* should be a finite number"),
         ({"samples": 3}, r"samples\n.* should be a multiple of 2"),
         ({"samples": 0}, r"samples\n.* should be greater than or equal to 2"),
-        ({"order": "second"}, r"order\n.* should be 'zeroth' or 'first'"),
+        ({"order": "second"}, r"order\n.* should be 'zeroth', 'first' or 'switch'"),
     ],
 )
 def test_values_out_of_range_are_named(change: dict[str, Any], message: str) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from aimback.core.errors import UserError
 from aimback.core.section import Section
 
-Order = Literal["zeroth", "first"]
+Order = Literal["zeroth", "first", "switch"]
 
 
 class Smoothing(Section):
