@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
 from aimback.report.canvas import new_figure
@@ -57,6 +58,8 @@ def _draw_panel(figure: Figure, axes: Axes, panel: Panel) -> None:
         is_log = axis.get("type") == "log"
         if is_log:
             axes.set(**{f"{name}scale": "log"})
+            if name == "x":  # where more are labelled they run into each other
+                axes.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
         if "range" in axis:
             ends = [10.0**end for end in axis["range"]] if is_log else axis["range"]
             axes.set(**{f"{name}lim": ends})
