@@ -27,12 +27,14 @@ def describe(words: Sequence[str]) -> str:
 @contextlib.contextmanager
 def run_sweep(words: Sequence[str]) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
     """Run all tasks from all seeds. -> the sweep's folder, a project for each seed, and all metrics."""
-    with tempfile.TemporaryDirectory() as folder:
-        sweep = Path(folder) / "sweep"
+    place = ROOT / "outputs" / "by_hand"
+    place.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        sweep = Path(folder).relative_to(ROOT) / "sweep"
         asked = [*words, *_QUIET, f"task=[{','.join(TASKS)}]", f"seed=range({SEEDS})", f"hydra.sweep.dir={sweep}"]
         command = [sys.executable, "-m", "aimback.workflow.run", "--multirun", *asked]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        yield sweep, json.loads((sweep / "comparison.json").read_text(encoding="utf-8"))
+        yield ROOT / sweep, json.loads((ROOT / sweep / "comparison.json").read_text(encoding="utf-8"))
 
 
 def tell_range(values: Sequence[float]) -> str:
