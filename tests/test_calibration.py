@@ -54,6 +54,7 @@ def test_where_there_is_too_little_to_go_by_there_is_no_bound() -> None:
     assert bound_misses(scores, others[fewer], misses[fewer]).tolist() == [torch.inf, 17.0, 26.0, 35.0, 44.0]
     assert bound_misses(scores, others[:0], misses[:0]).isinf().all()
     assert bound_misses(scores[:0], others, misses).tolist() == []
+    assert bound_misses(scores[:0], others[:0], misses[:0]).tolist() == []
 
 
 def test_the_local_error_is_that_of_the_examples_nearby(tmp_path: Path) -> None:
@@ -101,6 +102,21 @@ def test_answers_keep_bounds_of_their_like_and_not_those_of_examples(tmp_path: P
     alone = load_solution(routes / "surrogate" / "solution.npz", task)
     for name in ("controls", "believed_miss", "start_status", "steps"):
         assert torch.equal(getattr(alone, name), getattr(beside, name))
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_bounds_are_of_misses_as_they_are_judged(tmp_path: Path, rounds: int) -> None:
+    """In its own steps the naive ball is another one than that which the answers are judged by."""
+    few = (
+        "data.targets=200",
+        "data.examples=500",
+        "invert.surrogate.calibration=200",
+        f"invert.surrogate.rounds={rounds}",
+    )
+    settings = configure(tmp_path, *few, task="bouncing_ball")
+    folder = run(settings, "generate", "train", "invert", "evaluate")
+    metrics = json.loads((folder / "evaluate" / "metrics.json").read_text())["surrogate"]
+    assert metrics["coverage"] > 0.8
 
 
 def test_with_rounds_all_are_in_the_same_rounds_within_the_budget(tmp_path: Path) -> None:

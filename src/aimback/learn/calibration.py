@@ -17,6 +17,7 @@ from torch import Tensor
 
 from aimback.core.problem import InverseProblem, Solution
 from aimback.data.dataset import Dataset
+from aimback.data.exactness import FACTORS, simulate_closely
 from aimback.data.targets import Targets, join
 from aimback.learn.revision import Revision
 from aimback.learn.surrogate import Surrogate
@@ -70,12 +71,22 @@ class Calibration:
         closed = self.revision.closed
         hits = (believed <= task.tolerance) & ~task.box.is_outside(answers) & ~closed
         mine, others = hits[:many], hits[many:]
-        outcomes = self.revision.simulate(answers[many:][others], further.conditions[others])
-        misses = task.distance.measure(outcomes - further.targets[others]).nan_to_num(nan=torch.inf)
+        misses = self._measure(further, answers[many:], others)
         self.bounds = torch.full((many,), torch.nan, dtype=torch.float64)
-        self.bounds[closed[:many]] = task.tolerance  # so the simulator has said
+        shown = closed[:many]
+        self.bounds[shown] = task.tolerance  # so the simulator has said, if only in its own steps
+        if task.finer(FACTORS[0]) is not None:
+            self.bounds[shown] = self._measure(targets, answers[:many], shown).clamp(min=task.tolerance)
         self.bounds[mine] = bound_misses(scores[:many][mine], scores[many:][others], misses)
         return solution.of(torch.arange(many))
+
+    def _measure(self, targets: Targets, answers: Tensor, rows: Tensor) -> Tensor:
+        """What some answers miss by, as they will be judged: in as many steps as it takes; infinite where they fail."""
+        revision, wanted = self.revision, targets.of(rows.nonzero()[:, 0])
+        truth = simulate_closely(
+            revision.task, answers[rows], wanted.conditions, wanted.targets, revision.device, revision.ledger
+        )
+        return truth.miss.nan_to_num(nan=torch.inf)
 
 
 def bound_error(errors: Tensor) -> Tensor:
@@ -95,6 +106,8 @@ def bound_misses(scores: Tensor, others: Tensor, misses: Tensor) -> Tensor:
     """
     bounds = torch.full_like(scores, torch.inf)
     every = torch.cat([scores, others]).sort().values
+    if len(every) == 0:  # no hit is believed, of either kind
+        return bounds
     edges = every[[max(0, len(every) * stratum // STRATA - 1) for stratum in range(1, STRATA)]]
     place, place_of_others = torch.bucketize(scores, edges), torch.bucketize(others, edges)
     for stratum in range(STRATA):
