@@ -91,6 +91,16 @@ def test_it_comes_as_near_as_can_be_to_what_cannot_be_reached() -> None:
 
 
 @needs_botorch
+@pytest.mark.slow
+def test_outcomes_too_far_apart_for_a_process_do_not_end_the_search() -> None:
+    """They grow by 26 orders of magnitude, and the target lies below all of them."""
+    problem = replace(ask_vacuum(0.7), box=Box([Axis("x", "", 0, 1), Axis("y", "", 0, 1)]))
+    solution = solve(lambda controls, _: torch.exp(60 * controls[..., :1]), problem, Bayesian(max_steps=4), seeded())
+    assert solution.start_status.tolist() == [[StartStatus.STEP_LIMIT]]
+    assert solution.steps.tolist() == [[4]]
+
+
+@needs_botorch
 @pytest.mark.parametrize(("poison", "status"), [(math.nan, StartStatus.NOT_FINITE), (math.inf, StartStatus.NO_EVENT)])
 def test_a_start_that_sees_failures_alone_says_so(poison: float, status: StartStatus) -> None:
     solution = solve(Poisoned(TASK, poison, -1.0), ask_vacuum(1.0), Bayesian(), seeded())

@@ -21,14 +21,12 @@ _RESTARTS, _CANDIDATES = 4, 128  # where the acquisition is ascended from, and o
 class Bayesian(DerivativeFree):
     """Bayesian optimisation of the miss, by a Gaussian process of the outcomes (extra `bayesian`, BoTorch).
 
-    The first round looks at the start and at a Latin hypercube around it. Every further one fits a process to each
-    outcome, of all that this start has seen, and looks at the points whose expected improvement of the miss is greatest
-    together (qLogEI, Ament et al. 2023, arXiv:2310.20708). A process of the outcomes, not of the miss, is smooth where
-    the miss has its kink, at the target (composite functions, Astudillo and Frazier 2019, arXiv:1906.01537).
+    The first round looks at the start and at a Latin hypercube. Every further one fits a process to each outcome of all
+    that this start has seen, smooth where the miss has its kink (Astudillo and Frazier 2019, arXiv:1906.01537), and
+    looks where the expected improvement of the miss is greatest together (qLogEI, Ament et al. 2023, arXiv:2310.20708).
 
-    Starts are independent, and so are targets: each pays for its own simulations, and none learns from another's. It is
-    meant for one start a target. A round costs about a second a start of its own, and the cube of the points so far:
-    choose `cma_es` or a surrogate where a simulation takes less. A start is done once it is within the tolerance.
+    A start is done within the tolerance. It learns nothing from other starts or targets, so one start a target is best.
+    A round takes about a second a start, and grows with the cube of the points: choose `cma_es` for quick simulators.
 
     Args:
         max_steps: rounds.
@@ -76,7 +74,16 @@ class _Optimisation:
         self._outcomes = torch.empty(0, len(distance.tolerances), dtype=torch.float64)
 
     def ask(self) -> Tensor:
-        return self._choose() if len(self._seen) else self._first
+        if len(self._seen) == 0:
+            return self._first
+        seeds = torch.randint(2**31, (2,), generator=self._random).tolist()
+        # BoTorch draws from the global stream too, which is left where it was, and warns of what it then mends.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"), torch.enable_grad():
+            torch.default_generator.manual_seed(seeds[0])
+            chosen = self._choose(seeds[1])
+        if chosen is None:
+            chosen = draw_evenly(1, self._solver.batch, self._seen.shape[1], self._random)[0]
+        return chosen
 
     def tell(self, unit: Tensor, residual: Tensor, loss: Tensor) -> None:
         failed = torch.isinf(loss)
@@ -91,33 +98,30 @@ class _Optimisation:
     def should_stop(self) -> bool:
         return len(self._seen) == 0 or bool((_measure(self._outcomes) <= 1).any())
 
-    @torch.enable_grad()
-    def _choose(self) -> Tensor:
-        """The points that improve most on the best miss together, `(batch, n_controls)`."""
-        seed, samples = torch.randint(2**31, (2,), generator=self._random).tolist()
-        # BoTorch draws candidates from the global stream, which is left where it was, and warns of what it then mends.
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
-            from botorch.acquisition.logei import qLogExpectedImprovement
-            from botorch.acquisition.objective import GenericMCObjective
-            from botorch.fit import fit_gpytorch_mll
-            from botorch.models import SingleTaskGP
-            from botorch.optim import optimize_acqf
-            from botorch.sampling import SobolQMCNormalSampler
-            from gpytorch.mlls import ExactMarginalLogLikelihood
+    def _choose(self, seed: int) -> Tensor | None:
+        """The points that improve most together, `(batch, n_controls)`; None: outcomes too far apart for a process."""
+        from botorch import fit_gpytorch_mll
+        from botorch.acquisition import GenericMCObjective, qLogExpectedImprovement
+        from botorch.exceptions import ModelFittingError
+        from botorch.models import SingleTaskGP
+        from botorch.optim import optimize_acqf
+        from botorch.sampling import SobolQMCNormalSampler
+        from gpytorch.mlls import ExactMarginalLogLikelihood
 
-            torch.default_generator.manual_seed(seed)
-            variance = torch.full_like(self._outcomes, self._solver.noise**2)
-            process = SingleTaskGP(self._seen, self._outcomes, variance)
+        process = SingleTaskGP(self._seen, self._outcomes, torch.full_like(self._outcomes, self._solver.noise**2))
+        gain = qLogExpectedImprovement(
+            process,
+            best_f=-_measure(self._outcomes).min(),
+            sampler=SobolQMCNormalSampler(torch.Size([_SAMPLES]), seed=seed),
+            objective=GenericMCObjective(lambda outcomes, **_: -_measure(outcomes)),
+        )
+        bounds = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, self._seen.shape[-1])
+        try:
             fit_gpytorch_mll(ExactMarginalLogLikelihood(process.likelihood, process))
-            gain = qLogExpectedImprovement(
-                process,
-                best_f=-_measure(self._outcomes).min(),
-                sampler=SobolQMCNormalSampler(torch.Size([_SAMPLES]), seed=samples),
-                objective=GenericMCObjective(lambda outcomes, **_: -_measure(outcomes)),
-            )
-            bounds = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, self._seen.shape[-1])
-            found: Tensor = optimize_acqf(gain, bounds, self._solver.batch, _RESTARTS, _CANDIDATES)[0].detach()
-        return found
+            found: Tensor = optimize_acqf(gain, bounds, self._solver.batch, _RESTARTS, _CANDIDATES)[0]
+        except (ModelFittingError, RuntimeError):  # NaN, or a matrix without a Cholesky factor
+            return None
+        return found.detach()
 
 
 def _measure(outcomes: Tensor) -> Tensor:
