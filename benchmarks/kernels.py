@@ -23,6 +23,7 @@ from benchmarks.tables import number, table
 
 _CARDS = {"sm_80": "A100", "sm_90": "H100"}
 _LONGEST = "trebuchet"  # a minute each: with the default solver only
+_NO_STEPS = {"bayesian", "cma_es"}
 _DEFAULT = "levenberg_marquardt"
 
 
@@ -30,7 +31,7 @@ def kernels_by_task() -> str:
     """Markdown: a table."""
     files = sorted((ROOT / "conf" / "task").glob("*.yaml"))
     tasks = {file.stem: build(yaml.safe_load(file.read_text())[file.stem], Task, file.stem) for file in files}
-    names = [file.stem for file in sorted((ROOT / "conf" / "solver").glob("*.yaml")) if file.stem != "cma_es"]
+    names = [file.stem for file in sorted((ROOT / "conf" / "solver").glob("*.yaml")) if file.stem not in _NO_STEPS]
     solvers = {name: cast("Stepper", read_defaults(f"solver={name}").solver) for name in names}
     rows = []
     for task_name, task in tasks.items():

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aimback.core import extras
 from aimback.core.errors import UserError
-from aimback.simulators import extras
 from aimback.simulators.fmu import FmuFile
 from aimback.simulators.pool import Pool, Result
 from aimback.simulators.tesseract import TesseractFile

@@ -425,13 +425,13 @@ def test_a_machine_without_the_project_s_folder_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_an_engine_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch, executor: Cluster, says: str) -> None:
-    monkeypatch.setattr("aimback.simulators.extras.find_spec", lambda _: None)
+    monkeypatch.setattr("aimback.core.extras.find_spec", lambda _: None)
     with pytest.raises(UserError, match=re.escape(says)):
         executor.check()
 
 
 def test_without_slurm_s_commands_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aimback.simulators.extras.find_spec", lambda _: "there")
+    monkeypatch.setattr("aimback.core.extras.find_spec", lambda _: "there")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="^executor: there is no sbatch here"):
         SLURM.check()

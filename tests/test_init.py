@@ -310,7 +310,7 @@ def test_groups_come_out_of_the_package(lab: Lab) -> None:
 
 
 def test_help_and_completion_know_the_groups_of_the_package(lab: Lab) -> None:
-    assert "solver: adam, cma_es" in lab.aimback("--help").ok().printed
+    assert "solver: adam, bayesian, cma_es" in lab.aimback("--help").ok().printed
     typed = {"COMP_LINE": "aimback solver=ad", "COMP_POINT": "17"}
     done = lab.run("aimback.workflow.run", "-sc", "query=bash", env=typed).ok()
     assert done.printed.split() == ["solver=adam"]
@@ -321,7 +321,7 @@ def test_help_and_completion_know_the_groups_of_the_package(lab: Lab) -> None:
     [
         ("hydra.searchpath=[pkg://evil]", "hydra.searchpath: stands in conf/config.yaml alone"),
         ("hydra.searchpath=[file:///tmp]", "hydra.searchpath: stands in conf/config.yaml alone"),
-        ("solver=adm", "did you mean adam? Choose one of adam, cma_es, "),
+        ("solver=adm", "did you mean adam? Choose one of adam, bayesian, cma_es, "),
         ("task=nosuch", "choose one of ball_ground_wall, ball_with_wall, "),
         ("traning.max_epochs=1", "did you mean training.max_epochs?"),
     ],

@@ -275,7 +275,7 @@ def test_any_other_command_line_goes_to_hydra() -> None:
             "task=[cannon_drag,cannon_drg]",
             "task=cannon_drg: there is no such choice; did you mean cannon_drag? Choose ",
         ),
-        ("solver=adm", "solver=adm: there is no such choice; did you mean adam? Choose one of adam, cma_es, "),
+        ("solver=adm", "solver=adm: there is no such choice; did you mean adam? Choose one of adam, bayesian, "),
         ("preset=neural_adjoin", "there is no such choice; did you mean neural_adjoint? Choose one of "),
         ("hardware=quantum", "hardware=quantum: there is no such choice; choose one of auto, cpu, gpu\n"),
         ("tsk=cannon_drag", "tsk: unknown key; did you mean task?\n"),

@@ -47,6 +47,8 @@ AT_THE_RIM = {
     "ray": ["src/aimback/simulators/ray_cluster.py"],
     "fmpy": ["src/aimback/simulators/fmu.py"],
     "cmaes": ["src/aimback/solve/cma_es.py"],
+    "botorch": ["src/aimback/solve/bayesian.py"],
+    "gpytorch": ["src/aimback/solve/bayesian.py"],
 }
 
 

@@ -11,7 +11,7 @@ from aimback.core.problem import Linearised
 from aimback.data.dataset import simulate
 from aimback.data.targets import Targets
 from aimback.diagnose.case import Case
-from aimback.solve.cma_es import CmaEs
+from aimback.solve.derivative_free import DerivativeFree
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.multistart import HISTORY_ROWS
 from aimback.solve.point import Point
@@ -142,7 +142,7 @@ def choose_size(steps: Tensor, limit: int) -> Tensor:
 def _count_steps(case: Case, forward: Linearised, targets: Targets, solver: Solver, starts: Tensor) -> Tensor:
     solution = case.solve(forward, targets, solver, "descents", starts)
     path, last = solution.history.controls.cpu(), solution.steps.cpu()
-    if isinstance(solver, CmaEs):  # its paths begin after the first generation
+    if isinstance(solver, DerivativeFree):  # its paths begin after the first round
         path = torch.cat([starts.to(path)[None], path])
     step = torch.arange(len(path))[:, None, None].expand(-1, *last.shape)
     moving = step <= last

@@ -15,7 +15,7 @@ from aimback.diagnose.comparison import (
     limit_steps,
 )
 from aimback.diagnose.statistics import figure, sureness
-from aimback.solve.cma_es import CmaEs
+from aimback.solve.derivative_free import DerivativeFree
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.solver import Solver
 
@@ -26,8 +26,8 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     """Descents on the true loss from the hybrid route's proposals, against those from starts all over the box."""
     limit = case.settings.max_steps
     hybrid = case.solutions.get("hybrid")
-    # A hybrid solution's paths begin at its proposals, one a target; those of cma_es begin a generation later.
-    if hybrid is None or isinstance(case.solver, CmaEs):
+    # A hybrid solution's paths begin at its proposals, one a target; those of a derivative-free solver a round later.
+    if hybrid is None or isinstance(case.solver, DerivativeFree):
         return _claim(Estimate(None, None, None, (None,)), "There are no proposals to start from.", limit, {}), {}
     proposals = hybrid.history.controls[0, :, :1].to(torch.float64)
     rows = choose_rows(case)

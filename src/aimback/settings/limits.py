@@ -8,17 +8,21 @@ from aimback.core.errors import UserError
 from aimback.core.hardware import Hardware
 from aimback.settings.learning import Descent, HybridSettings
 from aimback.settings.tree import Settings
-from aimback.solve.cma_es import CmaEs
+from aimback.solve.derivative_free import DerivativeFree
 from aimback.tasks.base import Task
 from aimback.tasks.described import DescribedTask
 
 
 def check_limits(settings: Settings, tasks: Mapping[str, Task]) -> None:
-    """Compare what the routes need on tasks with what the budget and the simulators offer, before the first stage.
+    """Compare what the routes need on tasks with what the budget, the simulators and the installation offer, before
+    the first stage.
 
     Raises:
         UserError: names the route, and what to choose instead.
     """
+    for searched in (settings.invert, settings.optimise, settings.refine):
+        for route in searched.values():
+            route.solver.check()
     for name, task in tasks.items():
         _check_descents(settings, name, task)
         _check_trainings(settings, name)
@@ -32,7 +36,7 @@ def _check_descents(settings: Settings, name: str, task: Task) -> None:
         raise UserError(f"task.{name}: has no simulator for the route {through[0]}; choose routes=[surrogate]")
     for route in through:
         searched = settings.optimise.get(route) or settings.refine[route]
-        needs = not isinstance(searched.solver, CmaEs) or route in settings.refine
+        needs = not isinstance(searched.solver, DerivativeFree) or route in settings.refine
         if needs and isinstance(task, DescribedTask) and task.derivatives == "none":
             raise UserError(f"task.{name}: has no derivatives for the route {route}; routes=[surrogate,cma_es]")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from aimback.core.checks import check_whole, quote
 from aimback.core.errors import UserError
+from aimback.core.extras import check_installed
 from aimback.runtime.project import ROOT
 from aimback.simulators.executor import Cluster, Crew, run_shard
-from aimback.simulators.extras import check_installed
 from aimback.simulators.pool import Result
 from aimback.simulators.reasons import describe_error
 

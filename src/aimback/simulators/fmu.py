@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from aimback.core.errors import UserError
+from aimback.core.extras import check_installed
 from aimback.core.files import sha256
-from aimback.simulators.extras import check_installed
 
 
 @dataclass(frozen=True)

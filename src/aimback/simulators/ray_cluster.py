@@ -6,8 +6,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from aimback.core.errors import UserError
+from aimback.core.extras import check_installed
 from aimback.simulators.executor import ATTEMPTS, Cluster, Crew, run_shard
-from aimback.simulators.extras import check_installed
 from aimback.simulators.pool import Result
 from aimback.simulators.reasons import describe_error
 

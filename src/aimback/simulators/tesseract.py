@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aimback.core.errors import UserError
-from aimback.simulators.extras import check_installed
+from aimback.core.extras import check_installed
 
 
 @dataclass(frozen=True)

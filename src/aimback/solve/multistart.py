@@ -9,7 +9,7 @@ from torch import Tensor
 from aimback.core.errors import OverBudgetError, is_out_of_memory
 from aimback.core.ledger import Counted
 from aimback.core.problem import History, InverseProblem, Linearised, Solution, StartStatus
-from aimback.solve.cma_es import CmaEs, evolve
+from aimback.solve.derivative_free import DerivativeFree, search_values
 from aimback.solve.point import compute_miss
 from aimback.solve.program import Buffers, Program
 from aimback.solve.solver import Progress, Solver, Stepper
@@ -61,8 +61,8 @@ def solve(
     if compiler is not None:
         iteration, program = make_program(forward, problem, solver, compiler)
         return _run_program(program, iteration, starts, kept, progress)
-    if isinstance(solver, CmaEs):
-        return evolve(forward, problem, solver, starts, kept, generator, progress)
+    if isinstance(solver, DerivativeFree):
+        return search_values(forward, problem, solver, starts, kept, generator, progress)
     iteration = Iteration(forward, problem, cast("Stepper", solver))  # an isinstance check of a protocol is slow
     derivatives = problem.targets.shape[1] * len(problem.box)
     size = max(1, min(_ROWS, _DERIVATIVES // derivatives) // each)
@@ -102,8 +102,8 @@ def make_program(
     Raises:
         NotCompilable: see `solve`.
     """
-    if isinstance(solver, CmaEs):
-        raise NotCompilable("cma_es is a library's own code")
+    if isinstance(solver, DerivativeFree):
+        raise NotCompilable(f"{type(solver).__module__.rpartition('.')[2]} is a library's own code")
     if problem.box.constraints is not None:
         raise NotCompilable("constraints among controls are kept by the interpreter")
     if (numbers := problem.targets.shape[1] * len(problem.box)) > _MOST_WRITTEN_OUT:

@@ -62,3 +62,6 @@ class Solver:
         check_whole(1, MOST_STEPS, max_steps=self.max_steps)
         if not 0 < self.precision < 1:
             raise UserError(f"precision: must lie between 0 and 1, got {self.precision:g}")
+
+    def check(self) -> None:
+        """Raises `UserError` that says what to install where something is missing."""

@@ -19,7 +19,7 @@ from aimback.report.views import SURFACE_POINTS
 from aimback.settings.limits import count_amortising
 from aimback.settings.posing import pose_for_route
 from aimback.settings.tree import Optimisation, Settings
-from aimback.solve.cma_es import CmaEs
+from aimback.solve.derivative_free import DerivativeFree
 from aimback.solve.multistart import HISTORY_ROWS
 from aimback.solve.smoothed import smooth
 from aimback.solve.solver import Solver
@@ -141,9 +141,8 @@ class _Forecast:
         """How a start ends: as it did when it was tried, or as is typical."""
         if name in self.pilots and (not self.direct or type(solver) is type(self.settings.optimise[name].solver)):
             return self.pilots[name]
-        if isinstance(solver, CmaEs):
-            population = solver.population or 4 + int(3 * torch.tensor(float(len(self.task.box))).log())
-            return Pilot(solver.max_steps * population, solver.max_steps)
+        if isinstance(solver, DerivativeFree):
+            return Pilot(solver.count_evaluations(len(self.task.box)), solver.max_steps)
         steps = min(_TYPICAL, solver.max_steps)
         return Pilot(steps * self.each, solver.max_steps)
 

@@ -22,6 +22,7 @@ from aimback.runtime.exits import report_errors
 from aimback.runtime.project import CONF
 from aimback.settings.tree import Settings, read_settings
 from aimback.simulators.apart import run_apart
+from aimback.solve.derivative_free import DerivativeFree
 from aimback.tasks.base import Task
 from aimback.tasks.described import DescribedTask
 from aimback.workflow.compose import fill_in_known
@@ -152,7 +153,7 @@ def advise(settings: Settings, name: str, examined: Examined) -> Iterator[str]:
     if found.wrong > 0.5:
         yield f"its Jacobian is wrong at {percent(found.wrong)} of the points: correct it, or derivatives: auto"
     none = isinstance(task, DescribedTask) and task.description.derivatives == "none"
-    needing = [route for route, how in settings.optimise.items() if none and type(how.solver).__name__ != "CmaEs"]
+    needing = [route for route, how in settings.optimise.items() if none and not isinstance(how.solver, DerivativeFree)]
     needing += list(settings.refine) if none else []
     if needing:
         yield f"it has no derivatives, which the routes {', '.join(needing)} need: routes=[surrogate,cma_es]"

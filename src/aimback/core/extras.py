@@ -1,4 +1,4 @@
-"""Libraries that only some simulators need, and that only some installations have."""
+"""Libraries that only some simulators and solvers need, and that only some installations have."""
 
 from importlib.util import find_spec
 
