@@ -40,7 +40,12 @@ def queued(original: Queue, pristine: Path, tmp_path_factory: pytest.TempPathFac
 
 def again(queue: Queue, state: Path) -> Queue:
     """The project as it was; in the same place, because DVC notes where that is."""
-    shutil.rmtree(queue.root)
+
+    def is_gone() -> bool:  # at once, but where a process that the test before has killed is not yet gone itself
+        shutil.rmtree(queue.root, ignore_errors=True)
+        return not queue.root.exists()
+
+    queue.wait(is_gone)
     shutil.copytree(state, queue.root)
     return queue
 
