@@ -29,6 +29,8 @@ def main(job: Job) -> None:
         ledger = Ledger(simulations=examples, training_examples=examples)
     else:
         ledger = Ledger(training_examples=len(dataset))
+    for left in ("weights.safetensors", "bounds.npz"):  # by a run with other settings, into the same folder
+        (job.outputs / folder / left).unlink(missing_ok=True)
     forward, rounds = Counted(surrogate, ledger, simulates=False), []
     if not (route.rounds or route.calibration):
         about = None if surrogate.wide else f"{identify(task)} {sha256(weights)}"

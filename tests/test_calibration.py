@@ -104,19 +104,18 @@ def test_answers_keep_bounds_of_their_like_and_not_those_of_examples(tmp_path: P
         assert torch.equal(getattr(alone, name), getattr(beside, name))
 
 
-@pytest.mark.parametrize("rounds", [0, 2])
-def test_bounds_are_of_misses_as_they_are_judged(tmp_path: Path, rounds: int) -> None:
-    """In its own steps the naive ball is another one than that which the answers are judged by."""
-    few = (
-        "data.targets=200",
-        "data.examples=500",
-        "invert.surrogate.calibration=200",
-        f"invert.surrogate.rounds={rounds}",
-    )
-    settings = configure(tmp_path, *few, task="bouncing_ball")
-    folder = run(settings, "generate", "train", "invert", "evaluate")
+@pytest.mark.parametrize(("rounds", "least"), [(0, 0.8), (3, 1.0)])
+def test_bounds_are_of_misses_as_they_are_judged(tmp_path: Path, rounds: int, least: float) -> None:
+    """In its own steps the naive ball is another one than that which the answers are judged by.
+
+    What a round has shown to hit, here all of them, is looked at again in as many steps, and so known exactly.
+    """
+    few = "data.targets=200", "data.examples=500", "invert.surrogate.calibration=200"
+    # Less than a step of the ball's fall, so that what hits in its own steps may miss in truth.
+    close = "task.bouncing_ball.tolerance=0.001", f"invert.surrogate.rounds={rounds}"
+    folder = run(configure(tmp_path, *few, *close, task="bouncing_ball"), "generate", "train", "invert", "evaluate")
     metrics = json.loads((folder / "evaluate" / "metrics.json").read_text())["surrogate"]
-    assert metrics["coverage"] > 0.8
+    assert metrics["coverage"] >= least
 
 
 def test_with_rounds_all_are_in_the_same_rounds_within_the_budget(tmp_path: Path) -> None:

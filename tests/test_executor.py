@@ -371,7 +371,8 @@ def lose_all(engine: OfSlurm) -> None:
 @pytest.mark.parametrize("fault", [drain, requeue, restart, lose_all])
 def test_whatever_slurm_does_to_its_jobs(of_slurm: OfSlurm, tmp_path: Path, fault: Callable[[OfSlurm], None]) -> None:
     import dask
-    import distributed  # noqa: F401 - its own settings first, which the block below would take away with it
+
+    pytest.importorskip("distributed")  # its defaults are loaded here, or would be gone when the block below ends
 
     with (
         connect(of_slurm) as cluster,

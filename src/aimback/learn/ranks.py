@@ -64,6 +64,7 @@ class Joint(DDPStrategy):
         cast("DistributedDataParallel", self.model).register_comm_hook(None, _add_apart)
 
 
+# torch.distributed exports GradBucket without telling type checkers.
 def _add_apart(_: None, bucket: distributed.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
     """Add up the gradients of a bucket, each by itself.
 

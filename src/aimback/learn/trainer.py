@@ -199,7 +199,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated")
             # It advises worker processes, for examples that already lie in memory.
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
-            # What torch 2.6 knows by no other name.
+            # torch 2.13 has another name for it, which torch 2.6 does not know.
             warnings.filterwarnings("ignore", message=".broadcast_buffers. is deprecated")
             yield
     finally:

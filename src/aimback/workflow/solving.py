@@ -29,7 +29,7 @@ from aimback.workflow.stage import Job
 
 log = logging.getLogger(__name__)
 
-Answering = Callable[[Targets, InverseProblem, torch.Generator, Progress], Solution]
+Answerer = Callable[[Targets, InverseProblem, torch.Generator, Progress], Solution]
 
 
 def solve_targets(
@@ -40,7 +40,7 @@ def solve_targets(
     about: str | None = None,
     propose: Proposals | None = None,
     before: Sequence[Linearised] = (),
-    instead: Answering | None = None,
+    instead: Answerer | None = None,
 ) -> None:
     """Invert `forward` at every valid target and write the solution and the ledger into the route's folder.
 
