@@ -21,7 +21,7 @@ from benchmarks.break_even import settings_of
 from benchmarks.rounds import one_core
 from benchmarks.tables import number, table
 
-# All but heat and shell, which would take longer than all of these.
+# All but heat and shell, which are too dear.
 _TASKS = (
     *("cannon_vacuum", "cannon_drag", "sine_wave", "robotic_arm", "ballistics", "trebuchet", "ball_with_wall"),
     *("bouncing_ball", "two_balls", "ball_ground_wall", "franka", "thin_film"),

@@ -152,7 +152,7 @@ class Store:
             # MLflow lets through what the library of an object store raises, which need not be installed.
             if type(error).__module__.partition(".")[0] not in _EXTRAS:
                 raise
-            # What is given to nobody who waits.
+            # Waiting brings no credentials.
             failure = UserError if type(error).__name__ == "NoCredentialsError" else StoreFailure
             raise failure(self.complaint(_first_sentence(error))) from error
 
