@@ -29,6 +29,7 @@ _ARITHMETIC = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 # All that a compiler gets of the environment: CXX may choose it, and nothing chooses its flags or what it includes.
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 _SHARE = 64  # rows that are worth a thread
+_ARGUMENTS = [ctypes.c_void_p] * len(fields(Buffers)) + [ctypes.c_int64] * 5
 _LONG = 10_000  # lines: at -O3 GCC takes minutes over more of them, or gives up
 
 
@@ -69,15 +70,17 @@ def _bind(solve: Callable[..., None], buffers: Buffers) -> Callable[[], None]:
     """Have threads share the rows; no row's bits depend on which others it travels with, as long as none of them
     asks for the sine of an astronomical angle: that takes all its neighbours the long way round."""
     threads = max(1, min(torch.get_num_threads(), len(buffers.steps) // _SHARE))
-    arguments = buffers.list_arguments()
+    # In C's types already: a small solve would notice their conversion.
+    arguments = [kind(value) for kind, value in zip(_ARGUMENTS, buffers.list_arguments(), strict=True)]
+    share_rows = functools.partial(solve, *arguments)
 
     def run() -> None:
         buffers.tally.zero_()
         if threads == 1:
-            solve(*arguments)
+            share_rows()
             return
         with ThreadPoolExecutor(threads) as pool:
-            for share in [pool.submit(solve, *arguments) for _ in range(threads)]:
+            for share in [pool.submit(share_rows) for _ in range(threads)]:
                 share.result()
 
     return run
@@ -132,5 +135,5 @@ def _load(path: Path) -> Callable[..., None]:
     """
     function = ctypes.CDLL(str(path)).solve
     function.restype = None
-    function.argtypes = [ctypes.c_void_p] * len(fields(Buffers)) + [ctypes.c_int64] * 5
+    function.argtypes = _ARGUMENTS
     return function

@@ -1,6 +1,5 @@
 """A solve made ready once, for many calls of few targets each."""
 
-import math
 import threading
 from typing import Any, NamedTuple
 
@@ -41,16 +40,18 @@ class _Room:
         like = iteration.problem.targets
         widths = like.shape[1], iteration.problem.conditions.shape[1], shape[1] * len(iteration.problem.box)
         ends = np.cumsum([shape[0] * width for width in widths])
-        # What is read is in one piece, so that its sum tells whether all of it is finite.
+        # What is read is in one piece, so that one look tells whether all of it is finite.
         flat = torch.zeros(int(ends[-1]), dtype=like.dtype)
         asked = [
             part.unflatten(0, (shape[0], width))
             for part, width in zip(flat.tensor_split(ends[:-1].tolist()), widths, strict=True)
         ]
-        starts = asked[2].unflatten(1, (shape[1], -1))
-        buffers = Buffers.allocate(asked[0], asked[1], starts, iteration.solver.max_steps, 0)
-        self.flat = flat
-        self.targets, self.conditions, self.starts = asked[0].numpy(), asked[1].numpy(), starts.numpy()
+        self.unit = asked[2].unflatten(1, (shape[1], -1))
+        buffers = Buffers.allocate(asked[0], asked[1], self.unit, iteration.solver.max_steps, 0)
+        self.flat = flat.numpy()
+        self.targets, self.conditions, self.starts = asked[0].numpy(), asked[1].numpy(), self.unit.numpy()
+        self.found = torch.empty_like(buffers.best)
+        self.controls = self.found.numpy()
         self.best, self.tally = buffers.best, buffers.tally.numpy()
         self.miss, self.reached, self.status = (
             part.numpy() for part in (buffers.miss, buffers.reached, buffers.status)
@@ -105,23 +106,23 @@ class Handle:
         _fill(room.targets, targets, "targets")
         if conditions is not None or room.conditions.size:
             _fill(room.conditions, conditions, "conditions")
-        bad = None if math.isfinite(room.flat.sum().item()) else _blank(room)
-        np.maximum(room.starts, 0, out=room.starts)
-        np.minimum(room.starts, 1, out=room.starts)
+        bad = None if np.isfinite(room.flat).all() else _blank(room)
+        room.unit.clamp_(0, 1)
         room.run()
         iteration, each = self._iteration, array.shape[1]
         if isinstance(iteration.forward, Counted):
             iteration.forward.count(int(room.tally[1]), gradients=True)
         # As `Box.from_unit`: torch interpolates from the nearer end, so exactly at both.
-        controls = torch.lerp(*self._bounds, room.best).numpy()
-        miss = room.miss * iteration.problem.distance.span
+        torch.lerp(*self._bounds, room.best, out=room.found)
         room.status[room.reached >= 0] = StartStatus.ARRIVED
-        code = room.status
-        if each > 1:
+        controls, miss, code = room.controls, room.miss * iteration.problem.distance.span, room.status
+        if each == 1:
+            controls = controls.copy()
+        else:
             # A miss is never NaN: it is infinite until there is a better one.
             rows = np.arange(0, len(miss), each) + miss.reshape(-1, each).argmin(1)
             controls, miss, code = controls[rows], miss[rows], code[rows]
-        status = _CODES[code]
+        status = _CODES.take(code)
         if bad is not None:
             controls[bad], miss[bad], status[bad] = np.nan, np.nan, Status.INVALID_INPUT
         return Believed(controls, miss, status)
@@ -139,7 +140,7 @@ def _fill(place: npt.NDArray[Any], values: Any, name: str) -> None:
     if array.shape != place.shape and (place.shape[1] != 1 or array.shape != place.shape[:1]):
         raise UserError(f"{name}: must be of the shape {place.shape}, got {array.shape}")
     try:
-        place[...] = array.reshape(place.shape)
+        place[...] = array if array.ndim == place.ndim else array[:, None]
     except (TypeError, ValueError):
         raise UserError(f"{name}: must be numbers, got {quote(values)}") from None
 
