@@ -32,10 +32,11 @@ def kept_by_task() -> str:
             lines.append([name, *map(_tell, columns)])
     head = ["task", "bounds kept", "certified", "solved", "naive bounds kept"]
     return (
-        f"{describe(words)}: median and range over the seeds, in per cent. A bound is meant to be kept by 90 of 100 "
-        "believed hits; a naive one is the 90 % quantile of the network's error on its validation examples, which are "
-        "drawn, where answers are found by looking for a hit. Certified are the targets whose bound is at most the "
-        "tolerance. Where no hit is believed there is no bound.\n\n" + table(head, lines)
+        f"{describe(words)}: median and range over the seeds, in per cent. A bound is meant to be kept by at least "
+        "90 of 100 believed hits, with as much confidence; a naive one is the 90 % quantile of the network's error on "
+        "its validation examples, which are drawn, where answers are found by looking for a hit. Certified are the "
+        "targets whose bound is at most the tolerance. Where no hit is believed there is no bound.\n\n"
+        + table(head, lines)
     )
 
 

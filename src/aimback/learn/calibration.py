@@ -1,11 +1,12 @@
 """How far a hit may miss that a route believes in: a bound from further targets, solved together with the others.
 
-The bounds are conformal ones (Vovk, Gammerman, Shafer 2005; Angelopoulos, Bates 2021, "A Gentle Introduction to
-Conformal Prediction"): of n + 1 exchangeable misses the last one is at most the ceil(0.9 (n + 1))-th smallest of the
-others with a probability of at least 90 %, whatever the network is. Validation examples are no such others: a search
-seeks the places where a network believes in a hit, and these are where it errs more than at random. So further targets
-are drawn as the task's own are, and solved in the same searches and rounds. Targets that come from elsewhere, such as a
-user's file, are not exchangeable with them, and the bounds are void.
+The bounds are tolerance limits (Wilks 1941, https://doi.org/10.1214/aoms/1177731788): of n misses of one kind the
+k-th smallest is kept by at least 90 % of all others with a confidence of P(Binomial(n, 0.9) < k), which is to be 90 %
+too. The conformal bound (Vovk, Gammerman, Shafer 2005) would have its 90 % only in the mean over calibrations: of
+single ones half have less. Validation examples are not of that kind: a search seeks the places where a network
+believes in a hit, and these are where it errs more than at random. So further targets are drawn as the task's own
+are, and solved in the same searches and rounds. Targets that come from elsewhere, such as a user's file, are not of
+their kind, and the bounds are void.
 """
 
 import math
@@ -24,8 +25,7 @@ from aimback.learn.surrogate import Surrogate
 from aimback.solve.solver import Progress
 from aimback.tasks.base import Task
 
-COVERAGE = 0.9
-LEAST_ERRORS = 9  # of fewer ones no rank is high enough for that coverage
+COVERAGE = CONFIDENCE = 0.9
 STRATA = 5
 _NEAREST = 10
 _ROWS = 512  # that are compared with all examples at once
@@ -90,16 +90,27 @@ class Calibration:
 
 
 def bound_error(errors: Tensor) -> Tensor:
-    """The bound that 90 % of new errors keep, of each column of `(n, columns)` held-out ones, n at least 9."""
+    """The bound that 90 % of new errors keep in the mean, of each column of `(n, columns)` held-out ones, n from 9 on:
+    the conformal one."""
     rank = math.ceil(COVERAGE * (len(errors) + 1))
     return errors.abs().sort(dim=0).values[rank - 1]
+
+
+def bound_miss(misses: Tensor) -> Tensor:
+    """The limit that at least 90 % of new misses keep, with as much confidence; infinite where there are too few."""
+    below = torch.arange(len(misses), dtype=torch.float64)
+    chance = (
+        torch.distributions.Binomial(len(misses), torch.tensor(COVERAGE, dtype=torch.float64)).log_prob(below).exp()
+    )
+    enough = misses.sort().values[chance.cumsum(0) >= CONFIDENCE]
+    return enough[0] if len(enough) else misses.new_tensor(torch.inf)
 
 
 def bound_misses(scores: Tensor, others: Tensor, misses: Tensor) -> Tensor:
     """The bound of the miss of each answer, `(T,)`: that of its stratum, infinite where that has too few other answers.
 
     The strata hold equally many answers, of both kinds, by their scores: which are in one does not depend on a miss, so
-    the bound holds in each of them (Mondrian conformal prediction, Vovk et al. 2005, section 4.5).
+    the bound holds in each of them.
 
     Args:
         scores, others: what a route knows of its answers, `(T,)`, and of others, `(n,)`, with these `misses`, `(n,)`.
@@ -111,9 +122,7 @@ def bound_misses(scores: Tensor, others: Tensor, misses: Tensor) -> Tensor:
     edges = every[[max(0, len(every) * stratum // STRATA - 1) for stratum in range(1, STRATA)]]
     place, place_of_others = torch.bucketize(scores, edges), torch.bucketize(others, edges)
     for stratum in range(STRATA):
-        known = misses[place_of_others == stratum]
-        if len(known) >= LEAST_ERRORS:
-            bounds[place == stratum] = bound_error(known[:, None])
+        bounds[place == stratum] = bound_miss(misses[place_of_others == stratum])
     return bounds
 
 
