@@ -18,6 +18,7 @@ from aimback.diagnose.statistics import figure
 from aimback.learn.surrogate_training import train_surrogates
 from aimback.settings.tree import Settings
 from benchmarks.break_even import settings_of
+from benchmarks.figures import plot_misses
 from benchmarks.rounds import one_core
 from benchmarks.tables import number, table
 
@@ -33,6 +34,7 @@ _TARGETS = 500
 def misses_by_forward_error() -> str:
     """Markdown: two tables, and what they are of."""
     verdicts, rows = [], []
+    points: dict[str, list[tuple[float, float]]] = {}
     with one_core(), tempfile.TemporaryDirectory() as folder:
         for name in _TASKS:
             claim, tolerance = _examine(name, Path(folder))
@@ -49,7 +51,9 @@ def misses_by_forward_error() -> str:
                     told[f"{part}_{size}"] for part in ("forward_error", "cosine", "cosine_random", "miss")
                 )
                 assert error is not None and found is not None and anywhere is not None and miss is not None
-                angles = [f"{1 - cosine:.1e}" for cosine in (found, anywhere)]
+                points.setdefault(name, []).append((error, miss / tolerance))
+                known = told["cosine_correlation"] is not None
+                angles = [f"{1 - cosine:.1e}" if known else "" for cosine in (found, anywhere)]
                 rows.append([name, number(size), f"{error:.2%}", *angles, f"{miss / tolerance:.2g}"])
     settings = settings_of("mlp")
     seeds = 1 + settings.diagnose.replicas
@@ -69,6 +73,7 @@ def misses_by_forward_error() -> str:
             "Medians over the seeds: forward error over the spread of the outcomes; of the angle between the gradients "
             "of network and simulator, at the answers and at the validation rows; the miss in tolerances.",
             table(["task", "examples", *head[2:], "miss"], rows),
+            plot_misses("fidelity.png", points),
         ]
     )
 

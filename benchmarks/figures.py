@@ -59,3 +59,42 @@ def plot_break_even(name: str, panels: Sequence[str], costs: Mapping[str, Sequen
             axes.set(xscale="log", yscale="log", xlabel="targets", ylabel="seconds in all", title=title)
             axes.legend(fontsize=9)
     return f"![Seconds against the number of targets, by route](figures/{name})"
+
+
+def plot_misses(name: str, points: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Misses against forward errors, a line a task; returns what shows it in Markdown.
+
+    Args:
+        points: by task, for each number of examples the forward error and the miss in tolerances.
+    """
+    FOLDER.mkdir(exist_ok=True)
+    with new_figure(FOLDER / name, (9, 5)) as figure:
+        axes = figure.add_subplot()
+        for place, (task, pairs) in enumerate(points.items()):
+            ink, mark = _INKS[place % len(_INKS)], _MARKS[place % len(_MARKS)]
+            axes.plot(*zip(*pairs, strict=True), marker=mark, color=ink, ls=_LINES[place // len(_INKS)], label=task)
+        axes.axhline(1, color="grey", lw=1)
+        axes.set(xscale="log", yscale="log", xlabel="forward error over the spread of the outcomes")
+        axes.set_ylabel("median true miss, in tolerances")
+        axes.set_title("from the right: more and more examples", loc="left")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    return f"![True miss against forward error, by task](figures/{name})"
+
+
+def plot_coverage(name: str, kept: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """How many believed hits keep their bounds, a mark a seed; returns what shows it in Markdown.
+
+    Args:
+        kept: by kind of bound, by task, per cent for each seed.
+    """
+    FOLDER.mkdir(exist_ok=True)
+    with new_figure(FOLDER / name, (9, 5)) as figure:
+        axes = figure.add_subplot()
+        for place, (kind, shares) in enumerate(kept.items()):
+            marks = [(share, task) for task, seeds in shares.items() for share in seeds]
+            axes.plot(*zip(*marks, strict=True), _MARKS[place], color=_INKS[place], alpha=0.7, label=kind)
+        axes.axvline(90, color="grey", lw=1)
+        axes.set_xlabel("believed hits that keep their bounds, per cent")
+        axes.invert_yaxis()
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    return f"![Share of believed hits that keep their bounds, by task](figures/{name})"
