@@ -26,6 +26,7 @@ from aimback.learn.perceptron import differentiate
 from aimback.learn.surrogate import Surrogate
 from aimback.learn.surrogate_training import Trained, train_surrogates
 from aimback.library.contest import compare
+from aimback.report.result import list_routes
 from aimback.settings.learning import check_together
 from aimback.settings.limits import check_limits
 from aimback.tasks.base import Task
@@ -283,6 +284,8 @@ def test_the_stages_learn_from_jacobians_count_them_and_go_on_in_rounds(tmp_path
     for name in ("simulations", "training_examples"):
         assert ledgers[0][name] == ledgers[1][name] == 200
     assert [ledger["gradients"] - ledger["evaluations"] for ledger in ledgers] == [0, 200]
+    learns = [list_routes(settings)["surrogate"].learns_jacobians for settings in (plain, asked)]
+    assert learns == [False, True]
     errors = [
         json.loads((folder / "routes" / "networks" / "surrogate" / "metrics.json").read_text())["validation_mse"]
         for folder in folders
