@@ -337,14 +337,17 @@ def test_differences_take_a_simulation_more_a_control_and_the_budget_knows() -> 
     assert plain.replicas_of("surrogate", "cannon_vacuum") == 2
 
 
-def test_a_notebook_compares_such_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("derivatives", "each"), [("dual", 1), ("finite_differences", 2)])
+def test_a_notebook_compares_such_a_route(derivatives: str, each: int) -> None:
     def square(x: Any) -> Any:
         return x * x
 
     settings = ["data.examples=100", "data.targets=5", "training.max_epochs=3", ASKED]
-    found = compare(square, {"x": (1, 3)}, routes=("surrogate",), tolerance=0.1, settings=settings)
+    how: dict[str, Any] = {"routes": ("surrogate",), "tolerance": 0.1, "derivatives": derivatives}
+    found = compare(square, {"x": (1, 3)}, settings=settings, **how)
     ledger = found["surrogate"].ledger
     assert ledger.gradients - ledger.evaluations == 100
+    assert ledger.simulations == ledger.training_examples == 100 * each
 
 
 # ---- what is refused
