@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
-from conftest import Repository
+import yaml
+from conftest import ROOT, Repository
 from plans import plan, plan_network, plan_training
 from problems import Affine, seeded
 from pydantic import ValidationError
@@ -32,6 +34,7 @@ from aimback.settings.limits import check_limits
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.robotic_arm import RoboticArm
+from aimback.workflow import compose
 
 T = torch.float64
 WEIGHT = 0.7
@@ -387,6 +390,19 @@ def test_a_simulator_without_derivatives_and_measurements_are_refused_before_wor
 
 
 # ---- for real
+
+
+def test_params_yaml_names_the_tasks_whose_examples_have_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose, "PARAMS", tmp_path / "params.yaml")
+    for chosen, named in (
+        ([], []),
+        ([ASKED], ["cannon_vacuum", "cannon_drag"]),
+        (["+train.surrogate.by_task.cannon_drag.training.jacobian_weight=1"], ["cannon_drag"]),
+    ):
+        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = hydra.compose("config", chosen)
+        assert [compose.write_params(cfg) for _ in range(2)] == [True, False]
+        assert yaml.safe_load((tmp_path / "params.yaml").read_text())["jacobians"] == named
 
 
 @pytest.mark.slow
