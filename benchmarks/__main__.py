@@ -42,6 +42,7 @@ FIELD = {
     "fidelity": ("Does a better forward surrogate give a better inverse?", "misses_by_forward_error"),
     "coverage": ("May a believed hit be trusted?", "kept_by_task"),
     "refitting": ("A surrogate that learns from its own answers", "learned_in_rounds"),
+    "jacobians": ("A surrogate that learns from Jacobians too", "learned_with_and_without"),
     "frugality": ("Simulations until solved, with and without derivatives", "counted_until_solved"),
 }
 PAGES = {"RESULTS.md": PARTS, "FIELD.md": FIELD}

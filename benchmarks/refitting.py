@@ -52,13 +52,16 @@ class Trial:
 
     def learn(self, examples: int, times: int = 1) -> tuple[Dataset, Surrogate]:
         """A data set drawn at random, and its network, trained further on the same data so many times in all."""
-        stream = make_generator(self.settings.seed, self.name, f"dataset of {examples}")
-        fraction = self.settings.data.validation_fraction
-        dataset = simulate_dataset(self.settings.tasks[self.name], examples, fraction, stream)
+        dataset = self.draw(examples)
         network = self.train(dataset, None, 0)
         for number in range(1, times):
             network = self.train(dataset, network, number)
         return dataset, network
+
+    def draw(self, examples: int) -> Dataset:
+        stream, settings = make_generator(self.settings.seed, self.name, f"dataset of {examples}"), self.settings
+        fraction, jacobians = settings.data.validation_fraction, settings.learns_jacobians(self.name)
+        return simulate_dataset(settings.tasks[self.name], examples, fraction, stream, jacobians=jacobians)
 
     def train(self, dataset: Dataset, begin: Surrogate | None, number: int) -> Surrogate:
         task, seed = self.settings.tasks[self.name], derive_seed(self.settings.seed, self.name, f"training {number}")
@@ -85,7 +88,7 @@ def learned_in_rounds() -> str:
         reached: dict[int, list[list[Reached]]] = {rounds: [] for rounds in (0, *_ROUNDS)}
         for seed in _SEEDS:
             with tempfile.TemporaryDirectory() as folder:
-                trial = Trial(_read_settings(name, seed), name, Path(folder))
+                trial = Trial(read_trial_settings(name, seed), name, Path(folder))
                 targets = draw_targets(trial.settings.tasks[name], _TARGETS, make_generator(seed, name, "targets"))
                 first = trial.learn(_EXAMPLES)
                 reached[0].append([trial.reach(targets, *first)])
@@ -117,6 +120,7 @@ def learned_in_rounds() -> str:
     )
 
 
-def _read_settings(name: str, seed: int) -> Settings:
+def read_trial_settings(name: str, seed: int, *changes: str) -> Settings:
+    overrides = [f"task=[{name}]", "routes=[surrogate]", f"seed={seed}", *changes]
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        return read_settings(compose("config", overrides=[f"task=[{name}]", "routes=[surrogate]", f"seed={seed}"]))
+        return read_settings(compose("config", overrides=overrides))

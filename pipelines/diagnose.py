@@ -31,7 +31,7 @@ def main(job: Job) -> None:
         if "surrogate" in compared and "direct" in compared:
             targets = load_targets(job.find("data/targets.npz"), task).only_valid()
             name = job.settings.invert[compared["surrogate"]].network
-            network, replicas = f"routes/networks/{name}", range(1, job.settings.replicas_of(name) + 1)
+            network, replicas = f"routes/networks/{name}", range(1, job.settings.replicas_of(name, job.name) + 1)
             weights = [f"{network}/weights", *(f"{network}/replicas/{number}" for number in replicas)]
             case = Case(
                 task=task,
@@ -49,6 +49,7 @@ def main(job: Job) -> None:
                 settings=settings,
                 device=device,
                 train=partial(_train, job, name),
+                jacobians=job.settings.network_of(name, job.name)[1].learns_jacobians,
             )
             with progress_bar(f"{job.name}: deciding claims", len(list_examinations(settings))) as bar:
                 claims, left_out = examine_all(case, bar.advance, job.settings.budget.simulations)

@@ -29,8 +29,8 @@ def main(job: Job) -> None:
             dataset = measured.make_dataset(data.validation_fraction, job.generator("dataset"))
             save_dataset(folder / "dataset.npz", dataset, task)
     elif settings.train:
-        examples = job.settings.count_examples()
-        check_writable(job.outputs, dataset_size(task, examples))
+        examples, jacobians = settings.count_examples(job.name), settings.learns_jacobians(job.name)
+        check_writable(job.outputs, dataset_size(task, examples, jacobians=jacobians))
         if examples < data.examples:
             print(f"{job.name}: {examples:,} of the {data.examples:,} data.examples are simulated: budget.simulations")
         with progress_bar(f"{job.name}: simulating", examples) as bar, job.meter("data/dataset.npz"):
@@ -42,6 +42,7 @@ def main(job: Job) -> None:
                 device,
                 dtype,
                 progress=bar.advance,
+                jacobians=jacobians,
             )
         save_dataset(folder / "dataset.npz", dataset, task)
         _name_failures(job)

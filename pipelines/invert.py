@@ -23,10 +23,11 @@ def main(job: Job) -> None:
     task, route, folder = job.task, job.settings.invert[job.route], f"routes/{job.route}/revision"
     weights = job.find(f"routes/networks/{route.network}/weights.safetensors")
     surrogate = Surrogate.load(weights, task, job.device, route.torch_dtype)
-    dataset = load_dataset(job.find("data/dataset.npz"), task)
-    examples = len(dataset) + dataset.n_left_out
+    jacobians = job.settings.network_of(route.network, job.name)[1].learns_jacobians
+    dataset = load_dataset(job.find("data/dataset.npz"), task, jacobians=jacobians)
     if task.has_simulator:
-        ledger = Ledger(simulations=examples, training_examples=examples)
+        ledger = Ledger()
+        ledger.enter_examples(task, len(dataset) + dataset.n_left_out, jacobians=jacobians)
     else:
         ledger = Ledger(training_examples=len(dataset))
     for left in ("weights.safetensors", "bounds.npz"):  # by a run with other settings, into the same folder

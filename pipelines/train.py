@@ -16,7 +16,8 @@ def main(job: Job) -> None:
     settings, task, hardware = job.settings, job.task, job.settings.hardware
     network, training = settings.network_of(job.route, job.name)
     examples = job.find("data/dataset.npz")
-    dataset = load_dataset(examples, task)
+    jacobians = training.learns_jacobians
+    dataset = load_dataset(examples, task, jacobians=jacobians)
     device = job.device
     with live_training(job, examples) as live:
         # Lightning takes seconds to import; the live logger gets ready meanwhile.
@@ -45,15 +46,16 @@ def main(job: Job) -> None:
         errors = cross_validate(dataset, task, network, training, job.generator("folds"), device.type, job.checkpoints)
         metrics |= summarise_errors(task, errors)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    numbers = range(1, settings.replicas_of(job.route) + 1) if task.has_simulator else ()
+    numbers = range(1, settings.replicas_of(job.route, job.name) + 1) if task.has_simulator else ()
     datasets = [
         simulate_dataset(
             task,
-            settings.count_examples(),
+            settings.count_examples(job.name),
             settings.data.validation_fraction,
             job.generator(f"dataset of replica {number}"),
             device,
             hardware.torch_dtype,
+            jacobians=jacobians,
         )
         for number in numbers
     ]

@@ -251,7 +251,7 @@ SECOND_ORDER = TrainingSettings(**{**read_group("training/default"), **read_grou
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_nine_of_ten_new_measurements_are_within_the_bound(tmp_path: Path, noise: float) -> None:
     generator, task = torch.Generator().manual_seed(5), make_task()
-    dataset = split_examples(*draw_data(300, noise, generator), 0.1, generator, 0)
+    dataset = split_examples(draw_data(300, noise, generator), 0.1, generator, 0)
     errors = cross_validate(dataset, task, SMALL, SECOND_ORDER, generator, "cpu", tmp_path)
     network, _ = train_surrogate(dataset, task, SMALL, SECOND_ORDER, 0, "cpu", tmp_path)
     controls, conditions, outcomes = draw_data(2000, noise, generator)
@@ -277,7 +277,7 @@ def test_rows_of_the_same_place_are_held_out_together(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     controls, conditions, _ = (torch.cat([part, part]) for part in draw_data(20, 0.0, generator))
     noise = torch.randn(20, 1, generator=generator, dtype=T)
-    dataset = split_examples(controls, conditions, torch.cat([noise, noise]), 0.1, generator, 0)
+    dataset = split_examples([controls, conditions, torch.cat([noise, noise])], 0.1, generator, 0)
     training = TrainingSettings(**{**read_group("training/default"), "max_epochs": 1})
     errors = cross_validate(dataset, make_task(), NETWORK, training, generator, "cpu", tmp_path)
     said = errors + dataset.outcomes

@@ -127,7 +127,8 @@ def test_it_is_read(params_yaml: Path) -> None:
 
 # Nothing asks for the others before the settings do, and they check them.
 @pytest.mark.parametrize(
-    "key", [*sorted(SOUND.keys() - {"inputs", "objective", "only"}), "tracking.enabled", "tracking.experiment"]
+    "key",
+    [*sorted(SOUND.keys() - {"inputs", "jacobians", "objective", "only"}), "tracking.enabled", "tracking.experiment"],
 )
 @pytest.mark.parametrize("value", [..., [["a"]], 1.5])
 def test_a_key_that_is_missing_or_of_another_type_is_named(params_yaml: Path, key: str, value: object) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -494,6 +495,11 @@ def test_the_calculator_knows_what_was_measured():
         **dict.fromkeys((0.1, 0.5), 0.5),
         **{1.0: 0.5, 2.0: 1.0, 10.0: 1.0},
     }
+    # A network's own Jacobians cost no simulator; those that it has learned from do.
+    for learns in (False, True):
+        known = {name: replace(route, learns_jacobians=learns) for name, route in found.routes.items()}
+        routes = list_demands([replace(found, routes=known, metrics={**found.metrics, "surrogate": metrics(1, 1, 1)})])
+        assert routes["cannon_vacuum"]["routes"]["surrogate"]["differentiated"] == learns
     untimed = result(surrogate, metrics(1.0, 1e-14, 9000), {})
     assert list_demands([untimed]) == {}
 

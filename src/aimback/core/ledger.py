@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from aimback.core.errors import OverBudgetError
-from aimback.core.problem import Linearised
+from aimback.core.problem import ForwardMap, Linearised
 
 
 @dataclass
@@ -16,7 +16,8 @@ class Ledger:
         simulations: runs of the simulator, be it to make a data set, to solve, or for differences.
         evaluations: of the route's own forward map (simulator or network) inside the solver, and inside a
             training that goes through it.
-        gradients: Jacobians of that map; each came with an evaluation, counted beside it.
+        gradients: Jacobians of that map, and of the simulator where a network learns from them; each came with an
+            evaluation or a simulation, counted beside it.
         training_examples: the part of the simulations that made the data set of a network, or its targets.
     """
 
@@ -24,6 +25,14 @@ class Ledger:
     evaluations: int = 0
     gradients: int = 0
     training_examples: int = 0
+
+    def enter_examples(self, task: ForwardMap, rows: int, *, jacobians: bool) -> None:
+        """Enter rows that were simulated to be learned from."""
+        # As of `Counted.count`.
+        simulations = rows * (getattr(task, "simulations_a_jacobian", 1) if jacobians else 1)
+        self.simulations += simulations
+        self.training_examples += simulations
+        self.gradients += rows * jacobians
 
 
 class Counted:

@@ -66,6 +66,16 @@ def read_arrays(path: Path, declared: Mapping[str, Stored], task: Task, part: in
         return {name: _read(path, archive, _name(name, part), array, sizes) for name, array in declared.items()}
 
 
+def holds(path: Path, name: str) -> bool:
+    """Whether a file has an array of this name.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with _open(path) as archive:
+        return f"{name}.npy" in archive.namelist()
+
+
 def count_parts(path: Path) -> int:
     """How many parts a file has.
 

@@ -1,8 +1,9 @@
 """The simulated examples a surrogate learns from: draw, simulate, split, save, load."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor
 
 from aimback.core.errors import UserError, is_out_of_memory
 from aimback.core.problem import ForwardMap
-from aimback.data.archive import DamagedFileError, Stored, read_arrays, write_arrays
+from aimback.data.archive import DamagedFileError, Stored, holds, read_arrays, write_arrays
 from aimback.tasks.base import Task
 
 LEAST_EXAMPLES = 10
 # Small enough that a full reduction inside a simulator does not depend on the number of threads.
 CHUNK = 32768
+_PARTS = ("controls", "conditions", "outcomes", "jacobians")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class Dataset:
         conditions: `(N, n_conditions)`.
         outcomes: `(N, n_outcomes)`, finite.
         n_validation: the last this many rows are for validation, never for training.
-        n_left_out: examples asked for whose outcome was not finite; they are not among the rows.
+        n_left_out: examples asked for whose outcome, or Jacobian, was not finite; they are not among the rows.
+        jacobians: of the outcomes by the controls, `(N, n_outcomes, n_controls)`, finite; None where nothing learns
+            from them.
     """
 
     controls: Tensor
@@ -35,9 +39,22 @@ class Dataset:
     outcomes: Tensor
     n_validation: int
     n_left_out: int = 0
+    jacobians: Tensor | None = None
+
+    @classmethod
+    def from_parts(cls, parts: Sequence[Tensor], n_validation: int, n_left_out: int = 0) -> "Dataset":
+        """One of these `parts`."""
+        controls, conditions, outcomes, *jacobians = parts
+        return cls(controls, conditions, outcomes, n_validation, n_left_out, *jacobians)
 
     def __len__(self) -> int:
         return len(self.outcomes)
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """What belongs to an example, `(N, ...)` each: controls, conditions, outcome, and Jacobian if there is one."""
+        parts = [self.controls, self.conditions, self.outcomes]
+        return parts if self.jacobians is None else [*parts, self.jacobians]
 
     @property
     def n_training(self) -> int:
@@ -46,20 +63,15 @@ class Dataset:
     def first(self, examples: int) -> "Dataset":
         """The same with only the first so many training rows; every validation row stays."""
         left = self.n_training - examples
-        controls, conditions, outcomes = (
-            torch.cat([part[:examples], part[self.n_training :]])
-            for part in (self.controls, self.conditions, self.outcomes)
-        )
-        return Dataset(controls, conditions, outcomes, self.n_validation, self.n_left_out + left)
+        parts = [torch.cat([part[:examples], part[self.n_training :]]) for part in self.parts]
+        return Dataset.from_parts(parts, self.n_validation, self.n_left_out + left)
 
-    def add(self, controls: Tensor, conditions: Tensor, outcomes: Tensor) -> "Dataset":
-        """The same with further training rows, `(n, ...)` each; those without a finite outcome are left out."""
-        finite, own = torch.isfinite(outcomes).all(-1), (self.controls, self.conditions, self.outcomes)
-        controls, conditions, outcomes = (
-            torch.cat([old[: self.n_training], new[finite], old[self.n_training :]])
-            for old, new in zip(own, (controls, conditions, outcomes), strict=True)
-        )
-        return Dataset(controls, conditions, outcomes, self.n_validation, self.n_left_out + int((~finite).sum()))
+    def add(self, *parts: Tensor) -> "Dataset":
+        """The same with further training rows, whose `parts` these are; those that are not finite are left out."""
+        finite, last = _find_finite(*parts), self.n_training
+        both = zip(self.parts, parts, strict=True)
+        joined = [torch.cat([old[:last], new[finite], old[last:]]) for old, new in both]
+        return Dataset.from_parts(joined, self.n_validation, self.n_left_out + int((~finite).sum()))
 
 
 def simulate(
@@ -71,31 +83,54 @@ def simulate(
     chunk: int = CHUNK,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Outcomes of many controls, chunk by chunk, `(N, n_outcomes)`, float64 on the CPU.
+    """Outcomes of many controls, `(N, n_outcomes)`, see `simulate_in_chunks`."""
+    return simulate_in_chunks(task, controls, conditions, device, dtype, chunk, progress)[0]
+
+
+def simulate_in_chunks(
+    task: Any,
+    controls: Tensor,
+    conditions: Tensor,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+    chunk: int = CHUNK,
+    progress: Callable[[int], None] | None = None,
+    *,
+    jacobians: bool = False,
+) -> list[Tensor]:
+    """Outcomes of many controls, `(N, n_outcomes)`, and with `jacobians` these too, `(N, n_outcomes, n_controls)`.
+
+    Chunk by chunk; float64 on the CPU.
 
     Args:
+        task: a `ForwardMap`, or a `Linearised` one for Jacobians.
         device, dtype: what the simulator computes on and in.
         chunk: rows simulated at once; halved wherever the device has not the memory for them.
         progress: called after every chunk with the number of rows just simulated.
     """
-    outcomes: list[Tensor] = []
+    found: list[list[Tensor]] = []
     first = 0
     chunk = min(chunk, getattr(task, "rows_at_once", None) or chunk)
     with torch.no_grad():
-        while first < len(controls) or not outcomes:
+        while first < len(controls) or not found:
             some, given = (part[first : first + chunk].to(device, dtype) for part in (controls, conditions))
             try:
-                outcome = task(some, given).to("cpu", torch.float64)
+                parts = task.linearise(some, given) if jacobians else [task(some, given)]
+                found.append([part.to("cpu", torch.float64) for part in parts])
             except RuntimeError as error:
                 chunk = len(some) // 2
                 if chunk == 0 or not is_out_of_memory(error):
                     raise
                 continue  # a row alone is the same as in company
-            outcomes.append(outcome)
             first += len(some)
             if progress is not None:
                 progress(len(some))
-    return torch.cat(outcomes)
+    return [torch.cat(part) for part in zip(*found, strict=True)]
+
+
+def _find_finite(*parts: Tensor) -> Tensor:
+    """Which rows of some parts, `(N, ...)` each, hold nothing but finite numbers, `(N,)`."""
+    return torch.stack([part.flatten(1).isfinite().all(1) for part in parts]).all(0)
 
 
 def simulate_dataset(
@@ -107,6 +142,7 @@ def simulate_dataset(
     dtype: torch.dtype = torch.float64,
     chunk: int = CHUNK,
     progress: Callable[[int], None] | None = None,
+    jacobians: bool = False,
 ) -> Dataset:
     """Draw controls and conditions, simulate them, and set some apart for validation.
 
@@ -114,9 +150,10 @@ def simulate_dataset(
         examples: how many to simulate, at least `LEAST_EXAMPLES`.
         validation_fraction: share set apart, in (0, 1); at least one example on either side.
         generator: a CPU generator; the examples are a function of it alone.
+        jacobians: whether the simulator is differentiated too.
 
     Raises:
-        UserError: too few examples asked for, or too few with a finite outcome.
+        UserError: too few examples asked for, too few that are finite, or no derivatives where they are asked for.
     """
     if examples < LEAST_EXAMPLES:
         raise UserError(f"data.examples must be at least {LEAST_EXAMPLES}, got {examples}")
@@ -125,55 +162,53 @@ def simulate_dataset(
     controls = task.draw_controls(examples, generator)
     conditions = task.conditions.sample(examples, generator)
     with task.watch_failures():
-        outcomes = simulate(task, controls, conditions, device, dtype, chunk, progress)
+        found = simulate_in_chunks(task, controls, conditions, device, dtype, chunk, progress, jacobians=jacobians)
 
-    finite = torch.isfinite(outcomes).all(-1)
+    finite = _find_finite(*found)
     kept = int(finite.sum())
     if kept < LEAST_EXAMPLES:
+        what = "outcome and Jacobian" if jacobians else "outcome"
         raise UserError(
-            f"only {kept} of {examples} simulated examples have a finite outcome, at least {LEAST_EXAMPLES} are "
+            f"only {kept} of {examples} simulated examples have a finite {what}, at least {LEAST_EXAMPLES} are "
             "needed; narrow the task's box or raise data.examples"
         )
-    return split_examples(
-        controls[finite], conditions[finite], outcomes[finite], validation_fraction, generator, examples - kept
-    )
+    parts = [part[finite] for part in (controls, conditions, *found)]
+    return split_examples(parts, validation_fraction, generator, examples - kept)
 
 
 def split_examples(
-    controls: Tensor,
-    conditions: Tensor,
-    outcomes: Tensor,
-    validation_fraction: float,
-    generator: torch.Generator,
-    n_left_out: int,
+    parts: Sequence[Tensor], validation_fraction: float, generator: torch.Generator, n_left_out: int
 ) -> Dataset:
-    """Examples in random order, `(N, ...)` each, some set apart for validation, at least one on either side."""
-    order = torch.randperm(len(outcomes), generator=generator)
-    n_validation = min(max(round(validation_fraction * len(outcomes)), 1), len(outcomes) - 1)
-    return Dataset(controls[order], conditions[order], outcomes[order], n_validation, n_left_out)
+    """Examples, see `Dataset.parts`, in random order, some set apart for validation, at least one on either side."""
+    count = len(parts[0])
+    order = torch.randperm(count, generator=generator)
+    n_validation = min(max(round(validation_fraction * count), 1), count - 1)
+    return Dataset.from_parts([part[order] for part in parts], n_validation, n_left_out)
 
 
 def save_dataset(path: Path, dataset: Dataset, task: Task) -> None:
     """Write `path` (.npz), whole or not at all; the same data set gives the same bytes."""
     arrays = {
-        "controls": dataset.controls.numpy(),
-        "conditions": dataset.conditions.numpy(),
-        "outcomes": dataset.outcomes.numpy(),
+        **{name: part.numpy() for name, part in zip(_PARTS, dataset.parts, strict=False)},
         "counts": np.array([dataset.n_validation, dataset.n_left_out], dtype=np.int64),
     }
     write_arrays(path, arrays, task)
 
 
-def dataset_size(task: Task, examples: int) -> int:
+def dataset_size(task: Task, examples: int, *, jacobians: bool) -> int:
     """The bytes of the numbers in a file of so many examples."""
-    return 8 * examples * (len(task.box) + len(task.conditions) + len(task.outcomes))
+    by_outcome = 1 + jacobians * len(task.box)
+    return 8 * examples * (len(task.box) + len(task.conditions) + by_outcome * len(task.outcomes))
 
 
-def load_dataset(path: Path, task: Task) -> Dataset:
+def load_dataset(path: Path, task: Task, *, jacobians: bool = False) -> Dataset:
     """Read a data set of this task.
 
+    Args:
+        jacobians: whether they are read too.
+
     Raises:
-        UserError: the file is missing, truncated, altered, or made for another task.
+        UserError: the file is missing, truncated, altered, made for another task, or without the Jacobians.
     """
     declared = {
         "controls": Stored("float64", ("rows", len(task.box)), finite=True),
@@ -181,10 +216,14 @@ def load_dataset(path: Path, task: Task) -> Dataset:
         "outcomes": Stored("float64", ("rows", len(task.outcomes)), finite=True),
         "counts": Stored("int64", (2,)),
     }
+    if jacobians:
+        if not holds(path, "jacobians"):
+            raise UserError(f"{path}: has no Jacobians; simulate it anew, with training.jacobian_weight above 0")
+        declared["jacobians"] = Stored("float64", ("rows", len(task.outcomes), len(task.box)), finite=True)
     arrays = read_arrays(path, declared, task)
-    controls, conditions, outcomes = (torch.from_numpy(arrays[name]) for name in ("controls", "conditions", "outcomes"))
+    parts = [torch.from_numpy(arrays[name]) for name in _PARTS if name in arrays]
     n_validation, n_left_out = arrays["counts"].tolist()
-    dataset = Dataset(controls, conditions, outcomes, n_validation, n_left_out)
+    dataset = Dataset.from_parts(parts, n_validation, n_left_out)
     if not (0 < n_validation < len(dataset) and n_left_out >= 0):
         raise DamagedFileError(
             path, f"its counts are {n_validation} for validation and {n_left_out} left out of {len(dataset)}"

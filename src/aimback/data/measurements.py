@@ -43,7 +43,7 @@ class Measurements:
     def make_dataset(self, validation_fraction: float, generator: torch.Generator) -> Dataset:
         """All of them in random order, as `simulate_dataset` splits its examples."""
         parts = self.controls, self.conditions, self.outcomes
-        return split_examples(*parts, validation_fraction, generator, len(self.problems))
+        return split_examples(parts, validation_fraction, generator, len(self.problems))
 
     def draw_targets(self, count: int, generator: torch.Generator) -> Targets:
         """Outcomes that were measured, with the conditions under which they were: `count` rows, or all of them.

@@ -33,6 +33,7 @@ class Case:
         device: where to compute.
         train: makes networks of a data set, one for each of some seeds, as the run's own was made; None where no claim
             asks for more of them.
+        jacobians: whether they learn from Jacobians too.
     """
 
     task: Task
@@ -45,6 +46,7 @@ class Case:
     settings: DiagnoseSettings
     device: torch.device
     train: Callable[[Dataset, Sequence[int]], Sequence[Linearised]] | None = None
+    jacobians: bool = False
 
     def few(self) -> Targets:
         """The targets that are looked at closely."""

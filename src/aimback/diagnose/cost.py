@@ -10,7 +10,14 @@ _INSIDE = 0.4  # about so much of a random slice lies in the box
 
 
 def list_claim_costs(
-    task: Task, settings: DiagnoseSettings, targets: int, networks: int, hybrid: bool, found: float, plain: float
+    task: Task,
+    settings: DiagnoseSettings,
+    targets: int,
+    networks: int,
+    hybrid: bool,
+    found: float,
+    plain: float,
+    price: int,
 ) -> Iterator[float]:
     """Claim by claim, about how many simulations it asks for.
 
@@ -19,6 +26,7 @@ def list_claim_costs(
         networks: with the replicas.
         hybrid: whether there are proposals to start from.
         found: simulations of a start by the configured solver; plain: by gradient descent, over all step sizes.
+        price: simulations of an example to learn from.
     """
     each, box = task.simulations_a_jacobian, task.box
     plane, few = min(2, len(box)), min(settings.targets, targets)
@@ -41,4 +49,4 @@ def list_claim_costs(
         yield (few * (plain / 4 + found / 2) + descents * found) * (1 + 1 / each)  # C8
     if settings.examples:
         looks = len(settings.examples) * (1 + settings.replicas) * targets
-        yield max(settings.examples) * (1 + fidelity._HELD_OUT * each) + looks * (1 + each)  # C9
+        yield max(settings.examples) * (price + fidelity._HELD_OUT * each) + looks * (1 + each)  # C9

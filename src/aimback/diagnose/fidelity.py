@@ -25,7 +25,8 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     assert case.train is not None
     task, settings = case.task, case.settings
     sizes = sorted(set(settings.examples))
-    dataset = simulate_dataset(task, sizes[-1], _HELD_OUT, case.generator("fidelity: examples"), case.device)
+    stream = case.generator("fidelity: examples")
+    dataset = simulate_dataset(task, sizes[-1], _HELD_OUT, stream, case.device, jacobians=case.jacobians)
     seeds = torch.randint(2**62, (1 + settings.replicas,), generator=case.generator("fidelity: seeds")).tolist()
     held_out = slice(dataset.n_training, None)
     unit, given = task.box.to_unit(dataset.controls[held_out]), dataset.conditions[held_out]

@@ -52,7 +52,7 @@ def cross_validate(
     count = min(map(len, others))
     n_validation = min(max(round(count * dataset.n_validation / len(dataset)), 1), count - 1)
     datasets = [
-        Dataset(dataset.controls[rows], dataset.conditions[rows], dataset.outcomes[rows], n_validation)
+        Dataset.from_parts([part[rows] for part in dataset.parts], n_validation)
         for rows in (other[:count] for other in others)
     ]
     seeds = torch.randint(2**62, (FOLDS,), generator=generator).tolist()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
+from aimback.autodiff import dual
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text, write_whole
 from aimback.data.identity import check_identity, identify
@@ -162,6 +163,31 @@ class Perceptron(nn.Module):
             if not torch.allclose(network.get_buffer(name).double(), buffer, rtol=1e-6, atol=1e-6):
                 raise UserError(f"{path}: its inputs are standardised otherwise than the task's box asks; {_CURE}")
         return network.to(device=device, dtype=dtype or stored_in).eval().requires_grad_(False)
+
+
+def differentiate(layers: nn.Sequential, inputs: Tensor, controls: int) -> tuple[Tensor, Tensor]:
+    """What layers make of inputs, and its Jacobian by the first of these; torch can differentiate both by the weights.
+
+    Backwards for each outcome, or forwards for all controls at once where these are fewer. On one core a step of a
+    training then takes 2.7 (one outcome) to 10 times (201 outcomes, 8 controls) as long as by outcomes alone; by
+    `torch.func.vmap` of `torch.func.jvp` it takes 6 to 14 times as long.
+
+    Args:
+        inputs: `(n, n_inputs)`; controls: how many of them.
+
+    Returns:
+        The outcome `(n, n_outcomes)` and its Jacobian `(n, n_outcomes, controls)`.
+    """
+    last = layers[-1]
+    assert isinstance(last, nn.Linear)
+    if controls < last.out_features:
+        bent = layers(torch.cat([dual.seed(inputs[:, :controls]), inputs[:, controls:]], dim=-1))  # type: ignore[list-item]
+        return bent.value, bent.tangent.movedim(0, -1)
+    with torch.enable_grad():
+        leaf = inputs.detach().requires_grad_()
+        outcome: Tensor = layers(leaf)
+        rows = [torch.autograd.grad(one.sum(), leaf, create_graph=True)[0] for one in outcome.unbind(-1)]
+    return outcome, torch.stack(rows, dim=-2)[..., :controls]
 
 
 def with_batch_norm(layers: nn.Sequential) -> nn.Sequential:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem, Solution
-from aimback.data.dataset import Dataset, simulate
+from aimback.data.dataset import Dataset, simulate_in_chunks
 from aimback.data.solution import add_costs
 from aimback.data.targets import Targets
 from aimback.learn.surrogate import Surrogate
@@ -90,7 +90,9 @@ class Revision:
         open_rows, whole = torch.arange(len(targets)), self._solve(problem, generator, progress)
         self.closed = torch.zeros(len(targets), dtype=torch.bool)
         for number in range(1, self.route.rounds + 1):
-            asked, left = open_rows, len(targets) if self.limit is None else self.limit - self.ledger.simulations
+            asked, left = open_rows, len(targets)
+            if self.limit is not None:
+                left = (self.limit - self.ledger.simulations) // self._price
             if left < len(asked):  # no target is preferred
                 asked = asked[torch.randperm(len(asked), generator=generator)[: max(0, left)].sort().values]
             if len(asked) == 0:
@@ -98,7 +100,7 @@ class Revision:
             self.closed[asked] = self._ask(targets.of(asked), self.pick(whole)[0][asked])
             before, open_rows = len(open_rows), (~self.closed).nonzero()[:, 0]
             closed = len(targets) - len(open_rows)
-            self.rounds.append(Round(number, before, len(asked), closed))
+            self.rounds.append(Round(number, before, len(asked) * self._price, closed))
             if len(open_rows) == 0:
                 break
             self.network = self.train(self.dataset, self.network, number).to(problem.targets)
@@ -119,19 +121,20 @@ class Revision:
         rows = torch.arange(len(best), device=best.device)
         return solution.controls[rows, best].double().cpu(), solution.believed_miss[rows, best].double().cpu()
 
-    def simulate(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        """Outcomes by the simulator, `(n, n_outcomes)`, entered into the ledger."""
-        self.ledger.simulations += len(controls)
-        return simulate(self.task, controls, conditions, self.device, self.dtype)
+    @property
+    def _price(self) -> int:
+        """The simulations that an answer takes; see `Settings.price_example`."""
+        return 1 if self.dataset.jacobians is None else self.task.simulations_a_jacobian
 
     def _solve(self, problem: InverseProblem, generator: torch.Generator, progress: Progress | None) -> Solution:
         return search(self.route, [Counted(self.network, self.ledger, simulates=False)], problem, generator, progress)
 
     def _ask(self, targets: Targets, controls: Tensor) -> Tensor:
         """Simulate answers and take what comes of them into the data set; which of them hit, `(n,)`."""
-        outcomes = self.simulate(controls, targets.conditions)
-        self.ledger.training_examples += len(controls)
-        self.dataset = self.dataset.add(controls, targets.conditions, outcomes)
+        given, jacobians = targets.conditions, self.dataset.jacobians is not None
+        found = simulate_in_chunks(self.task, controls, given, self.device, self.dtype, jacobians=jacobians)
+        self.ledger.enter_examples(self.task, len(controls), jacobians=jacobians)
+        self.dataset, outcomes = self.dataset.add(controls, given, *found), found[0]
         within = self.task.distance.measure(outcomes - targets.targets) <= self.task.tolerance
         return within & ~self.task.box.is_outside(controls)
 

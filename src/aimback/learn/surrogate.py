@@ -72,6 +72,10 @@ class Surrogate(Perceptron):
         """`(..., n_outcomes)` -> what the layers are trained to give."""
         return (outcomes - self.outcome_mean) / self.outcome_scale
 
+    def standardise_jacobians(self, jacobians: Tensor) -> Tensor:
+        """`(..., n_outcomes, n_controls)` of the simulator -> of what the layers give by what they see."""
+        return jacobians * (self.input_scale[: jacobians.shape[-1]] / self.outcome_scale[:, None])
+
     def forward(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """`(..., n_controls)`, `(..., n_conditions)` -> outcome `(..., n_outcomes)`."""
         (outcome,) = self.in_tiles(lambda some, given: (self._row_wise(some, given),), controls, conditions)

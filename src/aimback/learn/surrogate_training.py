@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -17,7 +17,7 @@ from aimback.data.identity import identify
 from aimback.learn.callbacks import Epoch, Live
 from aimback.learn.examples import VALIDATION_BATCH, Examples
 from aimback.learn.learner import Learner
-from aimback.learn.perceptron import LEAST_BATCH, with_batch_norm, without_batch_norm
+from aimback.learn.perceptron import LEAST_BATCH, differentiate, with_batch_norm, without_batch_norm
 from aimback.learn.second_order import DampedLeastSquares
 from aimback.learn.surrogate import Surrogate
 from aimback.learn.trainer import fit, name_training
@@ -115,9 +115,16 @@ def _train_side_by_side(
     examples = _collect_examples(members, surrogates, training, LEAST_BATCH if normalised else 1, accelerator)
     second_order = training.optimizer == "levenberg_marquardt"
     learner = (SecondOrderLearner if second_order else SurrogateLearner)(
-        surrogates, training, training.max_epochs * examples.steps_an_epoch, examples.steps_an_epoch
+        surrogates,
+        training,
+        training.max_epochs * examples.steps_an_epoch,
+        examples.steps_an_epoch,
+        [
+            _weigh_jacobians(surrogate, dataset, training.jacobian_weight)
+            for (dataset, _), surrogate in zip(members, surrogates, strict=True)
+        ],
     )
-    parts = (part for dataset, _ in members for part in (dataset.controls, dataset.conditions, dataset.outcomes))
+    parts = (part for dataset, _ in members for part in dataset.parts)
     tensors = itertools.chain(parts, (weight.cpu() for weight in weights.values()))
     about = [(dataset.n_validation, seed) for dataset, seed in members]
     settings = [network.model_dump(), training.model_dump()]
@@ -147,7 +154,7 @@ def validation_mse(surrogate: Surrogate, dataset: Dataset) -> float:
 
 
 class SurrogateLearner(Learner):
-    """The mean squared error of standardised outcomes.
+    """The mean squared error of standardised outcomes, and `TrainingSettings.jacobian_weight` times that of Jacobians.
 
     With batch normalisation the training loss is that of batches normalised by themselves, the validation
     loss that of the network as it comes out of the training.
@@ -156,11 +163,17 @@ class SurrogateLearner(Learner):
     settings: TrainingSettings
 
     def __init__(
-        self, surrogates: Sequence[Surrogate], settings: TrainingSettings, total_steps: int, steps_an_epoch: int
+        self,
+        surrogates: Sequence[Surrogate],
+        settings: TrainingSettings,
+        total_steps: int,
+        steps_an_epoch: int,
+        jacobian_weights: Sequence[float],
     ) -> None:
         super().__init__(surrogates, settings, total_steps, "training")
         self.surrogates = list(surrogates)
         self.steps_an_epoch = steps_an_epoch
+        self.jacobian_weights = jacobian_weights
 
     def training_step(self, batches: Sequence[Sequence[Tensor]]) -> Tensor | None:
         batches = self.take_shares(batches)
@@ -168,7 +181,7 @@ class SurrogateLearner(Learner):
 
     def validation_step(self, batches: Sequence[Sequence[Tensor]]) -> None:
         batches = self.take_shares(batches)
-        inputs, outcomes = batches[0]
+        inputs, outcomes, *_ = batches[0]
         self.note_validation(self._losses(batches, "sum") / outcomes.shape[1], len(inputs))
 
     def configure_optimizers(self) -> Any:
@@ -186,10 +199,42 @@ class SurrogateLearner(Learner):
     def _losses(self, batches: Sequence[Sequence[Tensor]], reduction: str = "mean") -> Tensor:
         return torch.stack(
             [
-                F.mse_loss(surrogate.layers(inputs), outcomes, reduction=reduction)
-                for surrogate, (inputs, outcomes) in zip(self.surrogates, batches, strict=True)
+                _lose(surrogate.layers, weight, reduction, *batch)
+                for surrogate, weight, batch in zip(self.surrogates, self.jacobian_weights, batches, strict=True)
             ]
         )
+
+
+def _lose(
+    layers: nn.Sequential,
+    weight: float,
+    reduction: str,
+    inputs: Tensor,
+    outcomes: Tensor,
+    jacobians: Tensor | None = None,
+) -> Tensor:
+    if jacobians is None:
+        return F.mse_loss(layers(inputs), outcomes, reduction=reduction)
+    controls = jacobians.shape[-1]
+    outcome, jacobian = differentiate(layers, inputs, controls)
+    errors = [F.mse_loss(*pair, reduction=reduction) for pair in ((outcome, outcomes), (jacobian, jacobians))]
+    # The mean over controls is meant, in a sum too.
+    return errors[0] + (weight / controls if reduction == "sum" else weight) * errors[1]
+
+
+def _weigh_jacobians(surrogate: Surrogate, dataset: Dataset, weight: float) -> float:
+    """What the mean squared error of standardised Jacobians is multiplied by; 0 where none are learned from.
+
+    Raises:
+        UserError: there are no Jacobians to learn from.
+    """
+    if weight == 0:
+        return 0.0
+    if dataset.jacobians is None:
+        raise UserError("training.jacobian_weight: these examples were simulated without their Jacobians")
+    squares = surrogate.standardise_jacobians(dataset.jacobians[: dataset.n_training]).square()
+    # Row by row first: so the number of threads has no say in the bits.
+    return weight / (squares.mean(0).mean().item() or 1.0)
 
 
 class SecondOrderLearner(SurrogateLearner):
@@ -224,7 +269,7 @@ def _collect_examples(
     least_batch: int,
     device: str,
 ) -> Examples:
-    """Data sets as standardised inputs and outcomes.
+    """Data sets as standardised inputs, outcomes and, where they are learned from, Jacobians.
 
     Raises:
         UserError: no batch is as large as the least that an optimizer step can do with.
@@ -240,7 +285,9 @@ def _collect_examples(
     for (dataset, _), surrogate in zip(members, surrogates, strict=True):
         # Once, and in the data's float64, not once a step.
         inputs = surrogate.standardise_inputs(dataset.controls, dataset.conditions)
-        parts = inputs, surrogate.standardise_outcomes(dataset.outcomes)
+        parts = [inputs, surrogate.standardise_outcomes(dataset.outcomes)]
+        if training.learns_jacobians and dataset.jacobians is not None:
+            parts.append(surrogate.standardise_jacobians(dataset.jacobians))
         sets.append([part.to(surrogate.input_scale.dtype) for part in parts])
     seeds = [seed for _, seed in members]
     return Examples(sets, seeds, n_validation, batch_size, least_batch=least_batch, device=device)

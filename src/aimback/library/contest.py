@@ -124,6 +124,7 @@ def compare(
     if asking := [name for name, route in chosen.invert.items() if route.rounds or route.calibration]:
         raise UserError(f"invert.{asking[0]}: rounds and calibration are for projects, see `aimback init`; choose 0")
     wish = read_wish(f, controls, targets, tolerance, conditions, outcomes, derivatives)
+    chosen = chosen.model_copy(update={"tasks": {wish.name: wish.task}})
     with tempfile.TemporaryDirectory() as folder:  # a training keeps its checkpoints somewhere
         return _Contest(wish, chosen, Path(folder)).decide()
 
@@ -144,7 +145,7 @@ class _Contest:
 
     def decide(self) -> Comparison:
         wish, settings, task = self.wish, self.settings, self.wish.task
-        check_limits(settings, {wish.name: task})
+        check_limits(settings, settings.tasks)
         device, hardware = settings.hardware.device(), settings.hardware
         targets = wish.targets
         if targets is None:
@@ -154,8 +155,9 @@ class _Contest:
         networks = self.train()
         found: dict[str, tuple[Solution, Ledger]] = {}
         for name, inversion in settings.invert.items():
-            examples = settings.count_examples()
-            ledger = Ledger(simulations=examples, training_examples=examples)
+            ledger, training = Ledger(), settings.network_of(inversion.network, wish.name)[1]
+            examples = settings.count_examples(wish.name)
+            ledger.enter_examples(task, examples, jacobians=training.learns_jacobians)
             network = networks[inversion.network].to(device, inversion.torch_dtype)
             forward = Counted(network, ledger, simulates=False)
             found[name] = self.solve(f"invert-{name}", inversion, asked, forward), ledger
@@ -182,12 +184,13 @@ class _Contest:
 
         settings, task, hardware = self.settings, self.wish.task, self.settings.hardware
         data, device, trained = settings.data, hardware.device(), {}
-        examples = settings.count_examples()
+        examples, jacobians = settings.count_examples(self.wish.name), settings.learns_jacobians(self.wish.name)
         with self.meter("generate"):
+            stream, dtype = self.make_stream("dataset"), hardware.torch_dtype
             dataset = simulate_dataset(
-                task, examples, data.validation_fraction, self.make_stream("dataset"), device, hardware.torch_dtype
+                task, examples, data.validation_fraction, stream, device, dtype, jacobians=jacobians
             )
-        self.drawn.simulations += examples
+        self.drawn.enter_examples(task, examples, jacobians=jacobians)
         for route in settings.train:
             network, training = settings.network_of(route, self.wish.name)
             with self.meter(f"train-{route}"):

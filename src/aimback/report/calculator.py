@@ -46,7 +46,7 @@ def _list_demand(result: TaskResult, route: str) -> dict[str, Any]:
         "kind": kind,
         "prepared": prepared,
         "each": (metrics["simulations"] - prepared) / targets,
-        "differentiated": metrics["gradients"] > 0,
+        "differentiated": result.routes[route].learns_jacobians if kind == "surrogate" else metrics["gradients"] > 0,
         "seconds_train": list_seconds(result, route)["seconds_train"],
         "seconds_each": share_seconds(result, route) if kind == "surrogate" else 0.0,
         "solved": [*({**within, 1.0: find_solved_share(result, route)}.values())],

@@ -31,12 +31,14 @@ class Route:
         prepared: the ledger of what the simulator was asked for before the first target, where there is one.
         solving: the meter of what it takes target by target.
         fixed: the meters of what is paid for once, however many targets are asked, by what their seconds are called.
+        learns_jacobians: whether its network learns from Jacobians of the simulator.
     """
 
     kind: str
     solving: str
     fixed: Mapping[str, str]
     prepared: str = ""
+    learns_jacobians: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def list_routes(settings: Settings) -> dict[str, Route]:
     routes = {}
     for name, route in settings.invert.items():
         paid = {"seconds_generate": "generate", "seconds_train": f"train-{route.network}"}
-        routes[name] = Route("surrogate", f"invert-{name}", paid)
+        learns = settings.train[route.network].training.learns_jacobians
+        routes[name] = Route("surrogate", f"invert-{name}", paid, learns_jacobians=learns)
     for name in settings.optimise:
         routes[name] = Route("direct", f"optimise-{name}", {})
     for name, refined in settings.refine.items():

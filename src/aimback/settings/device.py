@@ -42,7 +42,7 @@ def _count_operations(settings: Settings, stage: str, name: str, route: str) -> 
     task, targets = settings.tasks[name], _count_targets(settings)
     if stage == "train":
         network, training = settings.network_of(route, name)
-        examples = settings.count_examples()
+        examples = settings.count_examples(name)
         rows = examples if training.optimizer == "levenberg_marquardt" else min(training.batch_size, examples)
         return rows * _count_weights(network, task)
     if stage == "amortise":
@@ -55,7 +55,7 @@ def _count_operations(settings: Settings, stage: str, name: str, route: str) -> 
     if stage == "optimise":
         return targets * settings.optimise[route].starts.number * _SIMULATION
     if stage == "generate":
-        return max(settings.count_examples(), targets) * _SIMULATION
+        return max(settings.count_examples(name), targets) * _SIMULATION
     return targets * _SIMULATION
 
 

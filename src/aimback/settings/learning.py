@@ -82,11 +82,20 @@ class TrainingSettings(Descent):
             starts from learning_rate, as the reciprocal of its damping, and goes on by what each step brought.
         plateau_factor: what schedule plateau multiplies the learning rate by.
         plateau_patience: epochs without a better training loss that schedule plateau lets pass before.
+        jacobian_weight: what the error of Jacobians weighs beside that of outcomes (Sobolev training, Czarnecki et al.
+            2017, arXiv:1706.04859): the mean squared error of the Jacobian of standardised outcomes by standardised
+            controls, over examples, outcomes and controls, divided by the mean square of what is to be learned. So a
+            constant has an error of 1 in both. Above 0, examples are simulated with their Jacobians; 0 for none.
     """
 
     optimizer: Literal["adam", "adamw", "sgd", "levenberg_marquardt"]
     plateau_factor: _Share
     plateau_patience: _Epochs
+    jacobian_weight: float = Field(ge=0)
+
+    @property
+    def learns_jacobians(self) -> bool:
+        return self.jacobian_weight > 0
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
@@ -97,6 +106,10 @@ class TrainingSettings(Descent):
             )
         if self.optimizer == "levenberg_marquardt" and self.devices > 1:
             raise UserError(f"devices: must be 1 with training.optimizer: levenberg_marquardt, got {self.devices}")
+        if self.optimizer == "levenberg_marquardt" and self.learns_jacobians:
+            raise UserError(
+                f"jacobian_weight: must be 0 with training.optimizer: levenberg_marquardt, got {self.jacobian_weight:g}"
+            )
         return self
 
 
@@ -132,13 +145,18 @@ def check_together(network: NetworkSettings, training: TrainingSettings) -> None
     """Refuse what a network and its training can only have one without the other.
 
     Raises:
-        UserError: batch normalisation, which mixes the examples, with an optimizer that needs each one's Jacobian,
-            or with examples that are shared among devices.
+        UserError: batch normalisation, which mixes the examples, with an optimizer or a loss that needs each one's
+            Jacobian, or with examples that are shared among devices.
     """
     if training.optimizer == "levenberg_marquardt" and network.normalisation != "none":
         raise UserError(
             "surrogate.normalisation: must be none with training.optimizer: levenberg_marquardt, "
             f"got {network.normalisation!r}"
+        )
+    if training.learns_jacobians and network.normalisation != "none":
+        raise UserError(
+            f"training.jacobian_weight: must be 0 with surrogate.normalisation: {network.normalisation}, "
+            f"got {training.jacobian_weight:g}"
         )
     if training.devices > 1 and network.normalisation != "none":
         raise UserError(

@@ -25,7 +25,7 @@ def check_limits(settings: Settings, tasks: Mapping[str, Task]) -> None:
             route.solver.check()
     for name, task in tasks.items():
         _check_descents(settings, name, task)
-        _check_trainings(settings, name)
+        _check_trainings(settings, name, task)
         _check_inversions(settings, name, task)
         _check_hybrids(settings, name, task)
 
@@ -41,10 +41,15 @@ def _check_descents(settings: Settings, name: str, task: Task) -> None:
             raise UserError(f"task.{name}: has no derivatives for the route {route}; routes=[surrogate,cma_es]")
 
 
-def _check_trainings(settings: Settings, name: str) -> None:
+def _check_trainings(settings: Settings, name: str, task: Task) -> None:
     for route in settings.train:
         _, training = settings.network_of(route, name)
         _check_devices("training", training, settings.hardware)
+        lacks = not task.has_simulator or (isinstance(task, DescribedTask) and task.derivatives == "none")
+        if training.learns_jacobians and lacks:
+            raise UserError(
+                f"train.{route}.training.jacobian_weight: task.{name} has no derivatives to learn from; choose 0"
+            )
 
 
 def _check_inversions(settings: Settings, name: str, task: Task) -> None:
@@ -54,7 +59,7 @@ def _check_inversions(settings: Settings, name: str, task: Task) -> None:
             if getattr(inversion, key) and not task.has_simulator:
                 raise UserError(f"invert.{route}.{key}: task.{name} has no simulator to ask; choose 0")
         asked = 2 * inversion.calibration  # to draw them, and to simulate their answers
-        if budget is not None and asked and settings.count_examples() + asked > budget:
+        if budget is not None and asked and settings.price_examples(name) + asked > budget:
             raise UserError(
                 f"budget.simulations: {asked:,} for invert.{route}.calibration do not fit beside the examples in "
                 f"{budget:,}; lower it, or data.examples"

@@ -34,8 +34,9 @@ def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
         # What is drawn, its random order, and what is kept.
         row = 3 * 8 * (len(task.box) + len(task.conditions) + len(task.outcomes))
         targets = min(PART, data.targets) if settings.targets is None else 1
-        yield "data.examples", row * data.examples
-        yield "diagnose.examples", row * max(settings.diagnose.examples, default=0)
+        example = row + settings.learns_jacobians(name) * 3 * 8 * len(task.box) * len(task.outcomes)
+        yield "data.examples", example * data.examples
+        yield "diagnose.examples", example * max(settings.diagnose.examples, default=0)
         for starts in [route.starts for routes in (settings.invert, settings.optimise) for route in routes.values()]:
             # Random strata, their order, places within them, and their sum.
             yield "starts.number", 4 * 8 * len(task.box) * targets * starts.number

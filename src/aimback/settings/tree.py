@@ -172,6 +172,7 @@ class Settings(Section):
         trust: what conf/config.yaml allows to be run beside aimback: packages; commands, files, addresses as a whole.
         tasks: the simulators by name; under `only.task`, that one.
         targets_sha256: of the file of targets, as it was when the pipeline was composed.
+        jacobians: the tasks that `learns_jacobians` tells of, as it was then: so DVC knows, whichever route it is.
     """
 
     trust: list[str]
@@ -201,6 +202,7 @@ class Settings(Section):
     # A path is a text in the config, so it is read less strictly.
     targets: Annotated[Path, Field(strict=False), AfterValidator(locate_untracked)] | None
     targets_sha256: str | None
+    jacobians: list[str]
     objective: Objective
     published: Literal["neural_adjoint"] | None
     inputs: list[Annotated[Path, Field(strict=False), AfterValidator(locate)]]
@@ -250,16 +252,29 @@ class Settings(Section):
         check_together(whole.network, whole.training)
         return whole.network, whole.training
 
-    def count_examples(self) -> int:
-        """How many examples a data set has: as many as are asked for, unless the budget has not so many."""
-        return min(self.data.examples, self.budget.simulations or self.data.examples)
+    def learns_jacobians(self, task: str) -> bool:
+        """Whether a network learns from Jacobians of the simulator, which the data set of the task then has."""
+        return any(self.network_of(route, task)[1].learns_jacobians for route in self.train)
 
-    def replicas_of(self, network: str) -> int:
+    def price_example(self, task: str) -> int:
+        """The simulations that an example of a data set takes: 1, but where its Jacobian comes of differences."""
+        return self.tasks[task].simulations_a_jacobian if self.learns_jacobians(task) else 1
+
+    def count_examples(self, task: str) -> int:
+        """How many examples a data set has: as many as are asked for, unless the budget has not so many."""
+        budget = self.budget.simulations
+        return self.data.examples if budget is None else min(self.data.examples, budget // self.price_example(task))
+
+    def price_examples(self, task: str) -> int:
+        """The simulations that all of them take."""
+        return self.count_examples(task) * self.price_example(task)
+
+    def replicas_of(self, network: str, task: str) -> int:
         """How many further networks are trained beside a route's own: the claims are about the first one."""
         if network != next(iter(self.train)):
             return 0
         budget = self.budget.simulations
-        affordable = self.diagnose.replicas if budget is None else budget // self.count_examples() - 1
+        affordable = self.diagnose.replicas if budget is None else budget // self.price_examples(task) - 1
         return min(self.diagnose.replicas, affordable)
 
     def turns_of(self, stage: str) -> list[str]:

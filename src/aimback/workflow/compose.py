@@ -72,7 +72,10 @@ def write_params(cfg: DictConfig) -> bool:
     if targets is not None:
         for task in settings.tasks.values():
             read_targets(targets, task)
-    write_text(PARAMS, _write_out(settings.tree))
+    text = _write_out({**settings.tree, "jacobians": list(filter(settings.learns_jacobians, settings.tasks))})
+    if PARAMS.is_file() and PARAMS.read_bytes() == text.encode():
+        return False
+    write_text(PARAMS, text)
     return True
 
 

@@ -78,7 +78,7 @@ def _count_starts(starts: Starts) -> int:
 
 class _Forecast:
     def __init__(self, settings: Settings, name: str, pilots: Mapping[str, Pilot]) -> None:
-        self.settings, self.pilots, self.task = settings, pilots, settings.tasks[name]
+        self.settings, self.name, self.pilots, self.task = settings, name, pilots, settings.tasks[name]
         self.each = self.task.simulations_a_jacobian
         # An answer is simulated anew in finer steps at least once.
         self.again = 1 + FACTORS[0] if self.task.finer(FACTORS[0]) is not None else 1
@@ -87,36 +87,39 @@ class _Forecast:
 
     def list_stages(self) -> Iterator[tuple[str, float]]:
         settings = self.settings
-        drawn = settings.targets is None
+        drawn, name = settings.targets is None, self.name
+        examples = settings.price_examples(name)
         checked = TRIED * self.again if self.again > 1 else 0
-        yield "generate", checked + bool(settings.train) * settings.count_examples() + drawn * self.targets
+        yield "generate", checked + bool(settings.train) * examples + drawn * self.targets
         for network in settings.train:
-            yield f"train-{network}", settings.replicas_of(network) * settings.count_examples()
-        for name, inversion in settings.invert.items():
+            yield f"train-{network}", settings.replicas_of(network, name) * examples
+        for route, inversion in settings.invert.items():
             further = inversion.calibration
-            yield f"invert-{name}", inversion.rounds * (self.targets + further) + 2 * further
-        for name, route in settings.optimise.items():
+            asked = inversion.rounds * (self.targets + further) * settings.price_example(name)
+            yield f"invert-{route}", asked + 2 * further
+        for route, direct in settings.optimise.items():
             yield (
-                f"optimise-{name}",
-                self.targets * _count_starts(route.starts) * self.search(name, route.solver).simulations,
+                f"optimise-{route}",
+                self.targets * _count_starts(direct.starts) * self.search(route, direct.solver).simulations,
             )
-        for name, hybrid in settings.amortise.items():
+        for route, hybrid in settings.amortise.items():
             # The proposals alone are judged once more, at the validation targets.
-            yield f"amortise-{name}", count_amortising(hybrid, self.task) + hybrid.validation_targets
-        for name in settings.refine:
+            yield f"amortise-{route}", count_amortising(hybrid, self.task) + hybrid.validation_targets
+        for route in settings.refine:
             # Some proposals are hits as they are, which is one look, others are as far off as any start.
-            yield f"refine-{name}", self.targets * 2 * self.each
-        follow = sum(self.follow(starts, solver, name) for name, starts, solver in self.list_routes())
+            yield f"refine-{route}", self.targets * 2 * self.each
+        follow = sum(self.follow(starts, solver, route) for route, starts, solver in self.list_routes())
         judged = sum(min(CANDIDATES, starts) for _, starts, _ in self.list_routes()) * self.targets * self.again
         yield "evaluate", judged + follow
         surrogate = "surrogate" in settings.compared
         if settings.diagnose.enabled and surrogate and self.direct:
             found = self.search(self.direct, settings.solver).simulations
             plain = self.pilots.get(_PLAIN, Pilot(settings.diagnose.max_steps / 2 * self.each, 0)).simulations
-            networks = 1 + settings.replicas_of(next(iter(settings.train)))
+            networks = 1 + settings.replicas_of(next(iter(settings.train)), name)
             proposes = "hybrid" in settings.compared
+            price = settings.price_example(name)
             costs = list_claim_costs(
-                self.task, settings.diagnose, self.targets, networks, proposes, found=found, plain=plain
+                self.task, settings.diagnose, self.targets, networks, proposes, found=found, plain=plain, price=price
             )
             yield "diagnose", sum(costs)
         shown = min(2, len(self.task.box))

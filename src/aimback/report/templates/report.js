@@ -182,7 +182,7 @@
       const targets = Number(form.targets.value);
       const each = form.derivatives.checked ? 2 : 1 + Number(form.controls.value);
       const routes = Object.entries(demands[form.task.value].routes).map(([name, route]) => {
-        const cost = seconds * (route.kind !== "surrogate" && route.differentiated ? each : 1);
+        const cost = seconds * (route.differentiated ? each : 1);
         const fixed = route.prepared * cost + route.seconds_train;
         const further = route.each * cost + route.seconds_each;
         return { name, total: (many) => fixed + many * further, solved: route.solved[form.tolerance.value] };
