@@ -74,9 +74,6 @@ def learned_with_and_without() -> str:
             "miss is the median over targets, in tolerances, by new simulations. A training with Jacobians took "
             f"{spread(slower, ' x')} as long as one of as many steps without.",
             table(head, rows),
-            "In these few steps `sine_wave` is not learned to the end. In 1000 of them, with 200 targets and N = 2000, "
-            "it came to 65.5 % (61 to 70) with Jacobians, and to 27.5 % (24 to 36) with three times as many plain "
-            "examples.",
             "The last two tasks are there to lose: the distance of `ball_with_wall` jumps, and the naive contact of "
             "`bouncing_ball` gives its Jacobian the wrong sign. Where a Jacobian does not tell how the outcome "
             "changes, a network that has to fit both fits neither; claim C7 says of a simulator whether it tells.",
