@@ -5,7 +5,7 @@ import functools
 import logging
 import operator
 from collections.abc import Collection, Sequence
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from aimback.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T", Tensor, dual.Dual)
 _WIDE = 256
 
 
@@ -178,8 +177,8 @@ def layer_by_layer(layers: nn.Sequential, inputs: Tensor) -> tuple[Tensor, list[
     return value, seen, slopes
 
 
-def _average(parts: Sequence[T]) -> T:
-    """The mean of some; of a single one itself."""
+def _average(parts: Sequence[Any]) -> Any:
+    """The mean of some tensors, or dual numbers; of a single one itself."""
     return functools.reduce(operator.add, parts) / len(parts) if len(parts) > 1 else parts[0]
 
 
