@@ -248,15 +248,16 @@ def test_a_row_does_not_feel_the_rest_of_the_batch(dtype, threads, width):
         torch.set_num_threads(before)
 
 
-def test_a_file_gives_back_the_same_bits_and_the_same_bytes(tmp_path: Path):
-    surrogate = untrained(activation="gelu").float()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_file_gives_back_the_same_bits_and_the_same_bytes(tmp_path: Path, dtype):
+    surrogate = untrained(activation="gelu").to(dtype)
     one, two = tmp_path / "one" / "weights.safetensors", tmp_path / "two" / "weights.safetensors"
     surrogate.save(one, TASK)
     back = Surrogate.load(one, TASK)
     back.save(two, TASK)
     for suffix in (".safetensors", ".sha256"):
         assert one.with_suffix(suffix).read_bytes() == two.with_suffix(suffix).read_bytes()
-    points = [part.float() for part in rows(20)]
+    points = [part.to(dtype) for part in rows(20)]
     assert torch.equal(back(*points), surrogate(*points))
     assert not any(parameter.requires_grad for parameter in back.parameters())
     assert Surrogate.load(one, TASK, dtype=torch.float64)(*rows(2)).dtype == torch.float64

@@ -72,7 +72,7 @@ class Surrogate(Perceptron):
     @classmethod
     def blank(cls, task: Task, architecture: Architecture, tensors: Collection[str]) -> "Surrogate":
         outcome = torch.zeros(len(task.outcomes), dtype=torch.float64)
-        single = cls(*_bounds(task), outcome, outcome, architecture)
+        single = cls(*_bounds(task), outcome, outcome.clone(), architecture)
         others = {name.split(".")[1] for name in tensors if name.startswith("others.")}
         return cls.join([copy.deepcopy(single) for _ in range(1 + len(others))])
 
