@@ -164,11 +164,12 @@ def test_a_solved_target_keeps_its_answer() -> None:
 def test_the_budget_ends_the_rounds() -> None:
     task = Line()
     revision, _, misses = revise(task, 10, limit=EXAMPLES + 10)
-    assert revision.rounds == [Round(1, 7, 7, 0), Round(2, 7, 3, 0)]
+    assert revision.rounds == [Round(1, 7, 7, 0), Round(2, 7, 3, 0)] and revision.cut_short
     assert revision.ledger.simulations == EXAMPLES + task.simulated == EXAMPLES + 10
     assert misses.tolist() == pytest.approx([0.975 * TOLERANCE] * TARGETS)
     nothing, _, _ = revise(Line(), 10, limit=EXAMPLES)
     assert nothing.rounds == []
+    assert not revise(Line(), 10, limit=EXAMPLES + 21)[0].cut_short  # just enough
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])

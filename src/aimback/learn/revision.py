@@ -103,7 +103,7 @@ class Revision:
             if left < len(asked):  # no target is preferred
                 asked = asked[torch.randperm(len(asked), generator=generator)[: max(0, left)].sort().values]
             if len(asked) == 0:
-                self.cut_short = True
+                self.cut_short = len(open_rows) > 0
                 break
             starts = self._choose(whole, problem.conditions)
             self.closed[asked] = self._ask(targets.of(asked), _take(whole, starts)[0][asked])
