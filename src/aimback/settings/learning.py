@@ -38,7 +38,7 @@ class NetworkSettings(Architecture):
             while the network is trained. What comes out of the training has none: each is folded into its
             linear layer.
         members: of the ensemble whose mean it is, each trained from weights of its own on the same data; 1 for a single
-            network.
+            network. Five take five trainings, and in rounds solved clearly more of the hardest of four tasks alone.
     """
 
     normalisation: Literal["none", "batch"]
