@@ -2,7 +2,8 @@
 
 import statistics
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from benchmarks.tables import table
 TASKS = ("cannon_drag", "robotic_arm", "sine_wave", "ballistics")
 _EXAMPLES, _TARGETS = 500, 100
 _ROUNDS = (1, 2, 4)
+_MEMBERS, _EXPLORATION = 5, 1.0
 _SEEDS = range(3)
 
 
@@ -68,10 +70,12 @@ class Trial:
         network, training = self.settings.network_of("surrogate", self.name)
         return train_surrogate(dataset, task, network, training, seed, "cpu", self.folder, begin=begin)[0]
 
-    def reach(self, targets: Targets, dataset: Dataset, network: Surrogate, rounds: int = 0) -> Reached:
+    def reach(
+        self, targets: Targets, dataset: Dataset, network: Surrogate, rounds: int = 0, exploration: float = 0.0
+    ) -> Reached:
         """Every answer is judged in the end, by simulations that are not counted."""
         task, examples = self.settings.tasks[self.name], len(dataset) + dataset.n_left_out
-        route = self.settings.invert["surrogate"].model_copy(update={"rounds": rounds})
+        route = self.settings.invert["surrogate"].model_copy(update={"rounds": rounds, "exploration": exploration})
         stream, ledger = partial(make_generator, self.settings.seed, self.name), Ledger(simulations=examples)
         problem, generator = pose_for_route(task, route, targets, stream, "cpu")
         revision = Revision(task, route, network.to(problem.targets), dataset, self.train, ledger)
@@ -82,10 +86,11 @@ class Trial:
 
 
 def learned_in_rounds() -> str:
-    """Markdown: a table."""
-    rows = []
+    """Markdown: two tables."""
+    rows, beside, last = [], [], []
     for name in TASKS:
         reached: dict[int, list[list[Reached]]] = {rounds: [] for rounds in (0, *_ROUNDS)}
+        ensembles: dict[int, list[list[Reached]]] = {rounds: [] for rounds in reached}
         for seed in _SEEDS:
             with tempfile.TemporaryDirectory() as folder:
                 trial = Trial(read_trial_settings(name, seed), name, Path(folder))
@@ -96,17 +101,24 @@ def learned_in_rounds() -> str:
                     own = trial.reach(targets, *first, rounds)
                     rivals = [trial.learn(own.simulations, times) for times in (1, 1 + rounds)]
                     reached[rounds].append([own, *(trial.reach(targets, *rival) for rival in rivals)])
+                trial = replace(trial, settings=read_trial_settings(name, seed, f"surrogate.members={_MEMBERS}"))
+                first = trial.learn(_EXAMPLES)
+                for rounds, seeds in ensembles.items():
+                    seeds.append([trial.reach(targets, *first, rounds, factor) for factor in (0.0, _EXPLORATION)])
         for rounds, seeds in reached.items():
-            spent = statistics.median(own.simulations for own, *_ in seeds) / _TARGETS
-            cells = [
-                text
-                for found in zip(*seeds, strict=True)
-                for text in (spread([100 * one.solved for one in found], " %"), spread([one.miss for one in found]))
-            ]
-            rows.append([name, str(rounds), f"{spent:.3g}", *cells, *[""] * (6 - len(cells))])
+            spent, *cells = _tell([own for own, *_ in seeds])
+            cells += [text for found in list(zip(*seeds, strict=True))[1:] for text in _tell(found)[1:]]
+            rows.append([name, str(rounds), spent, *cells, *[""] * (6 - len(cells))])
+            found = [[own for own, *_ in seeds], *zip(*ensembles[rounds], strict=True)]
+            beside.append([name, str(rounds), *(text for one in found for text in _tell(one))])
+        last.append([100 * statistics.median(one.solved for one in seeds) for seeds in found])
+    alone, several, exploring = (statistics.mean(shares) for shares in zip(*last, strict=True))
     head = ["task", "rounds", "simulations a target"]
     for what in ("", ", random", ", random, trained as often"):
         head += [f"solved{what}", f"miss{what}"]
+    head_beside = ["task", "rounds"]
+    for what in ("", f", {_MEMBERS} members", f", {_MEMBERS} members, exploring"):
+        head_beside += [f"simulations a target{what}", f"solved{what}", f"miss{what}"]
     return "\n\n".join(
         [
             f"The route `surrogate` with {_EXAMPLES} examples and {_TARGETS} targets, all else as by default; median "
@@ -116,8 +128,18 @@ def learned_in_rounds() -> str:
             "trained as often. The simulations that judge the answers in the end are counted for none. "
             "A miss is the median over targets, in tolerances.",
             table(head, rows),
+            f"The same with an ensemble, `surrogate.members={_MEMBERS}`, all of which are trained in a round. Those "
+            f"of its answers are simulated that it ranks first or, exploring, those of `exploration={_EXPLORATION:g}`. "
+            f"After {_ROUNDS[-1]} rounds one network solves {alone:.0f} % in the mean over the tasks, the ensemble "
+            f"{several:.0f} % and, exploring, {exploring:.0f} %.",
+            table(head_beside, beside),
         ]
     )
+
+
+def _tell(found: Sequence[Reached]) -> list[str]:
+    spent = statistics.median(one.simulations for one in found) / _TARGETS
+    return [f"{spent:.3g}", spread([100 * one.solved for one in found], " %"), spread([one.miss for one in found])]
 
 
 def read_trial_settings(name: str, seed: int, *changes: str) -> Settings:

@@ -24,7 +24,7 @@ from benchmarks.rounds import one_core
 from benchmarks.tables import number, table
 
 _EXAMPLES = 40_000  # as many as the published networks learned from
-_NETWORK = NetworkSettings(hidden_width=256, hidden_layers=3, activation="gelu", normalisation="none")
+_NETWORK = NetworkSettings(hidden_width=256, hidden_layers=3, activation="gelu", normalisation="none", members=1)
 _TRAINING = TrainingSettings(
     optimizer="adam",
     learning_rate=0.003,

@@ -264,24 +264,24 @@ def test_in_single_precision(folder: Path) -> None:
     assert float(same.double().mean()) > 0.97
 
 
-def network(activation: str, width: int = 18) -> Surrogate:
+def network(activation: str, width: int = 18, seed: int = 2) -> Surrogate:
     architecture = Architecture(hidden_width=width, hidden_layers=2, activation=activation)
     nought, one = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     surrogate = Surrogate(nought, one, torch.zeros(2, dtype=torch.float64), one, architecture)
-    surrogate.draw_weights(torch.Generator().manual_seed(2))
+    surrogate.draw_weights(torch.Generator().manual_seed(seed))
     return surrogate.double().eval().requires_grad_(False)
 
 
 @needs_compiler
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_networks(activation: str, folder: Path) -> None:
-    surrogate = network(activation)
+@pytest.mark.parametrize(("activation", "members"), [*((activation, 1) for activation in ACTIVATIONS), ("tanh", 3)])
+def test_networks(activation: str, members: int, folder: Path) -> None:
+    surrogate = Surrogate.join([network(activation, seed=2 + number) for number in range(members)])
     box = Box([make_axis("a", "", [0.0, 1.0]), make_axis("b", "", [0.0, 1.0])])
     points = box.sample(200, torch.Generator().manual_seed(3))
     problem = pose(surrogate(points, points[:, :0]), points[:, :0], box, 1e-3, 1.0, 2, 5)
     solver = LevenbergMarquardt()
     plain, _ = solved(surrogate, problem, solver, None)
-    fast, _ = solved(surrogate, problem, solver, Unoptimised(folder, activation))
+    fast, _ = solved(surrogate, problem, solver, Unoptimised(folder, f"{members} {activation}"))
     arrived = (plain.start_status == StartStatus.ARRIVED) & (fast.start_status == StartStatus.ARRIVED)
     assert float(arrived.double().mean()) > 0.3
     apart = (plain.controls - fast.controls).abs().amax(-1)[arrived]

@@ -74,7 +74,7 @@ from aimback.learn.surrogate import Surrogate
 from aimback.settings.learning import NetworkSettings
 from aimback.tasks.cannon_drag import CannonDrag
 task, generator = CannonDrag(), torch.Generator().manual_seed(0)
-network = NetworkSettings(hidden_width=4, hidden_layers=1, activation="tanh", normalisation="none")
+network = NetworkSettings(hidden_width=4, hidden_layers=1, activation="tanh", normalisation="none", members=1)
 surrogate = Surrogate.for_dataset(simulate_dataset(task, 20, 0.2, generator), task, network, generator).double()
 given = task.box.sample(3, generator), task.conditions.sample(3, generator)
 before = set(sys.modules)
@@ -177,6 +177,28 @@ def test_folded_layers_give_what_the_formula_of_batch_norm_gives(hidden_layers):
     torch.testing.assert_close(plain(inputs), wanted, rtol=1e-12, atol=1e-12)
 
 
+def joined(count: int, **settings) -> Surrogate:
+    return Surrogate.join([untrained(seed=seed, **settings) for seed in range(count)])
+
+
+@pytest.mark.parametrize("hidden_width", [8, _WIDE])
+def test_an_ensemble_is_the_mean_of_its_members(hidden_width):
+    singles = [untrained(seed=seed, hidden_width=hidden_width) for seed in range(3)]
+    ensemble, (controls, conditions) = joined(3, hidden_width=hidden_width), rows(33)
+    outcomes, jacobians = map(torch.stack, zip(*(one.linearise(controls, conditions) for one in singles), strict=True))
+    outcome, jacobian = ensemble.linearise(controls, conditions)
+    torch.testing.assert_close(outcome, sum(outcomes) / 3)
+    torch.testing.assert_close(jacobian, sum(jacobians) / 3)
+    assert torch.equal(outcome, ensemble(controls, conditions))
+    torch.testing.assert_close(jacobian, linearise_by_autograd(ensemble, controls, conditions)[1])
+    spread = ensemble.measure_spread(controls, conditions)
+    torch.testing.assert_close(spread, (sum(outcomes.square()) / 3 - outcome.square()).sqrt())
+    assert torch.equal(spread[7:9], ensemble.measure_spread(controls[7:9], conditions[7:9]))
+    assert not singles[0].measure_spread(controls, conditions).any()
+    for single, wanted in zip(ensemble.split(), singles, strict=True):
+        assert torch.equal(single(controls, conditions), wanted(controls, conditions))
+
+
 @pytest.mark.parametrize("leading", [(), (0,), (5,), (4, 3), (2, 3, 4)])
 def test_any_leading_shape(leading):
     surrogate = untrained()
@@ -226,15 +248,16 @@ def test_a_row_does_not_feel_the_rest_of_the_batch(dtype, threads, width):
         torch.set_num_threads(before)
 
 
-def test_a_file_gives_back_the_same_bits_and_the_same_bytes(tmp_path: Path):
-    surrogate = untrained(activation="gelu").float()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_file_gives_back_the_same_bits_and_the_same_bytes(tmp_path: Path, dtype):
+    surrogate = untrained(activation="gelu").to(dtype)
     one, two = tmp_path / "one" / "weights.safetensors", tmp_path / "two" / "weights.safetensors"
     surrogate.save(one, TASK)
     back = Surrogate.load(one, TASK)
     back.save(two, TASK)
     for suffix in (".safetensors", ".sha256"):
         assert one.with_suffix(suffix).read_bytes() == two.with_suffix(suffix).read_bytes()
-    points = [part.float() for part in rows(20)]
+    points = [part.to(dtype) for part in rows(20)]
     assert torch.equal(back(*points), surrogate(*points))
     assert not any(parameter.requires_grad for parameter in back.parameters())
     assert Surrogate.load(one, TASK, dtype=torch.float64)(*rows(2)).dtype == torch.float64
@@ -254,6 +277,19 @@ def test_every_flipped_bit_and_every_missing_byte_is_noticed(tmp_path: Path):
             Surrogate.load(path, TASK)
         file.write_bytes(sound)
     Surrogate.load(path, TASK)
+
+
+def test_the_file_of_an_ensemble_holds_all_of_it(tmp_path: Path):
+    path, ensemble = tmp_path / "weights.safetensors", joined(11, hidden_width=2, hidden_layers=1)
+    ensemble.save(path, TASK)
+    back = Surrogate.load(path, TASK)
+    assert len(back.members) == 11
+    assert torch.equal(back.measure_spread(*rows(5)), ensemble.measure_spread(*rows(5)))
+    tensors = load_file(path)
+    tensors["others.3.0.weight"] = tensors["others.3.0.weight"][:1].contiguous()
+    resaved(path, lambda own: own.update(tensors))
+    with pytest.raises(UserError, match=r"size mismatch for others\.3\.0\.weight"):
+        Surrogate.load(path, TASK)
 
 
 @pytest.mark.parametrize("gone", [".safetensors", ".sha256"])
@@ -316,6 +352,8 @@ def put(name: str, change):
         (lambda tensors: tensors.pop("layers.0.weight"), "layers.0.weight"),
         (lambda tensors: tensors.pop("outcome_mean"), "Missing key"),
         (lambda tensors: tensors.update({"more": torch.zeros(1)}), "Unexpected key"),
+        (lambda tensors: tensors.update({"others.0.0.weight": torch.zeros(2, 3)}), "Missing key"),
+        (lambda tensors: tensors.update({"others.7.0.weight": torch.zeros(2, 3)}), "Missing key"),
         (lambda tensors: tensors.clear(), "layers.0.weight"),
     ],
 )
@@ -358,6 +396,7 @@ def test_a_description_that_is_none_of_these_weights_is_refused(tmp_path: Path, 
         ("hidden_layers", -1),
         ("activation", "swish"),
         ("normalisation", "layer"),
+        ("members", 0),
         ("learning_rate", 0.1),
     ],
 )

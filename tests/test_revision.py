@@ -5,6 +5,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from aimback.learn import surrogate_training
 from aimback.learn.revision import Revision, Round
 from aimback.learn.surrogate import Surrogate
 from aimback.report.result import list_routes, read_result
+from aimback.settings.limits import check_limits
 from aimback.settings.tree import Inversion, Settings, read_settings
 from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
@@ -64,6 +66,23 @@ class Believing(Off):
         return self
 
 
+class Folded(Line):
+    """|x - 1/2|, which has two answers to every target."""
+
+    def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        return (controls - 0.5).abs()
+
+    def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        return self(controls, conditions), (controls - 0.5).sign()[..., None]
+
+    def measure_spread(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        """As a network whose members disagree above one half."""
+        return (controls > 0.5) * TOLERANCE
+
+    def to(self, like: Tensor) -> "Folded":
+        return self
+
+
 def off(by: float, above: float = -1.0) -> Any:
     return Believing(Line(), by, above)
 
@@ -72,23 +91,32 @@ def halve(dataset: Dataset, begin: Any, number: int) -> Any:
     return off(begin.by / 2)
 
 
+def keep(dataset: Dataset, begin: Any, number: int) -> Any:
+    return begin
+
+
 def revise(
-    task: Task, rounds: int, train: Callable[..., Any] = halve, network: Any = None, limit: int | None = None
+    task: Task,
+    rounds: int,
+    train: Callable[..., Any] = halve,
+    network: Any = None,
+    limit: int | None = None,
+    exploration: float = 0.0,
+    counted: int | None = None,
 ) -> tuple[Revision, Solution, Tensor]:
     """Rounds on seven targets from a network that is off by 3.9 tolerances; and the true misses."""
     data = torch.linspace(0, 1, EXAMPLES, dtype=torch.float64)[:, None]
     dataset = Dataset(data, data[:, :0], data, 5)
     starts = Starts(number=2, drawn_from="box", until_solved=False)
     solver: Any = {"_target_": "aimback.solve.levenberg_marquardt.LevenbergMarquardt"}
-    route = Inversion(
-        network="", solver=solver, dtype="float64", margin=0.0, rounds=rounds, calibration=0, starts=starts
-    )
+    asks = {"rounds": rounds, "exploration": exploration, "calibration": 0}
+    route = Inversion(network="", solver=solver, dtype="float64", margin=0.0, starts=starts, **asks)
     wanted = torch.linspace(0.2, 0.8, TARGETS, dtype=torch.float64)[:, None]
     targets = Targets(wanted, wanted[:, :0], torch.zeros(TARGETS, dtype=torch.int64), ("",) * TARGETS)
     problem, generator = pose_problem(task, targets, starts, lambda purpose: seeded())
     revision = Revision(task, route, network or off(3.9 * TOLERANCE), dataset, train, Ledger(EXAMPLES, 0, 0, EXAMPLES))
     revision.limit = limit
-    solution = revision.search(targets, problem, generator)
+    solution = revision.search(targets, problem, generator, counted=counted)
     answers = solution.controls[torch.arange(TARGETS), solution.best()]
     return revision, solution, (answers - wanted)[:, 0].abs()
 
@@ -136,11 +164,12 @@ def test_a_solved_target_keeps_its_answer() -> None:
 def test_the_budget_ends_the_rounds() -> None:
     task = Line()
     revision, _, misses = revise(task, 10, limit=EXAMPLES + 10)
-    assert revision.rounds == [Round(1, 7, 7, 0), Round(2, 7, 3, 0)]
+    assert revision.rounds == [Round(1, 7, 7, 0), Round(2, 7, 3, 0)] and revision.cut_short
     assert revision.ledger.simulations == EXAMPLES + task.simulated == EXAMPLES + 10
     assert misses.tolist() == pytest.approx([0.975 * TOLERANCE] * TARGETS)
     nothing, _, _ = revise(Line(), 10, limit=EXAMPLES)
     assert nothing.rounds == []
+    assert not revise(Line(), 10, limit=EXAMPLES + 21)[0].cut_short  # just enough
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
@@ -155,25 +184,47 @@ def test_a_failed_simulation_is_paid_for_and_not_learned_from(poison: float, mon
 
 
 def test_the_answer_that_is_simulated_is_the_one_that_the_user_prefers() -> None:
-    """|x - 1/2| has two answers to every target."""
-
-    class Folded(Line):
-        def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
-            return (controls - 0.5).abs()
-
-        def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-            return self(controls, conditions), (controls - 0.5).sign()[..., None]
-
-        def to(self, like: Tensor) -> "Folded":
-            return self
-
     for sign in (1.0, -1.0):
         task = Folded()
         vars(task)["_costs"] = lambda controls, sign=sign: sign * controls[..., 0]
-        revision, _, _ = revise(task, 1, network=Folded(), train=lambda dataset, begin, number: begin)
+        revision, _, _ = revise(task, 1, network=Folded(), train=keep)
         assert revision.rounds == [Round(1, 7, 7, 4)]  # no outcome is above 0.5
         asked = revision.dataset.controls[45:49, 0]
         assert bool((sign * (asked - 0.5) < 0).all())
+
+
+def test_exploring_asks_where_the_members_disagree_and_keeps_what_hits() -> None:
+    """Only above one half is the network right, and only there do its members disagree; it believes in both answers."""
+
+    class Half(Folded):
+        def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
+            return (controls - 0.5).clamp(min=0)
+
+    none, _, _ = revise(Half(), 0, network=Folded())
+    revision, solution, _ = revise(Half(), 1, network=Folded(), train=keep, exploration=1.0)
+    assert revision.rounds == [Round(1, 7, 7, 4)] and none.rounds == []  # no outcome is above 0.5
+    asked = revision.dataset.controls[45:49, 0]
+    assert asked.tolist() == pytest.approx([0.7, 0.8, 0.9, 1.0])
+    assert solution.controls[:4, :, 0].equal(asked[:, None].expand(-1, 2))  # from both starts
+    assert solution.history.controls[-1].equal(solution.controls)
+
+
+@pytest.mark.parametrize(("exploration", "start"), [(0.0, 0), (0.4, 0), (0.6, 1)])
+def test_so_many_times_the_spread_is_weighed_against_the_believed_miss(exploration: float, start: int) -> None:
+    """The second start believes in half a tolerance more, and its members differ by one."""
+    revision, solution, _ = revise(Line(), 0, network=Folded(), exploration=exploration)
+    controls = torch.tensor([[[0.2], [0.8], [0.9]]], dtype=torch.float64)
+    believed = torch.tensor([[0.0, 0.5 * TOLERANCE, torch.nan]], dtype=torch.float64)
+    status = torch.zeros(1, 3, dtype=torch.int8)
+    stopped = replace(solution, controls=controls, believed_miss=believed, start_status=status)
+    assert revision._choose(stopped, torch.empty(1, 0)).tolist() == [start]
+
+
+def test_what_a_calibration_asks_is_not_among_what_rounds_are_told_to_have_done() -> None:
+    task = Line()
+    revision, _, _ = revise(task, 10, counted=3)
+    assert revision.rounds == [Round(1, 3, 3, 0), Round(2, 3, 3, 0), Round(3, 3, 3, 3)]
+    assert task.simulated == 21
 
 
 # ---- the stage
@@ -257,14 +308,18 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.parametrize("members", [1, 3])
 def test_killed_between_and_within_trainings_it_comes_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: int
 ) -> None:
-    settings = configure(tmp_path, "invert.surrogate.rounds=2")
+    words = f"surrogate.members={members}", f"invert.surrogate.exploration={members - 1}"
+    settings = configure(tmp_path, "invert.surrogate.rounds=2", *words)
     monkeypatch.setattr("aimback.learn.callbacks.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     folder = run(settings, "generate", "train", "invert") / "routes" / "surrogate"
     made = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     assert len(made) == 5
+    last = Surrogate.load(folder / "revision" / "weights.safetensors", settings.tasks["cannon_vacuum"])
+    assert len(last.members) == members
     train, begun, epochs = surrogate_training.train_surrogate, 0, []
 
     def train_and_die(*arguments: Any, **named: Any) -> Any:
@@ -288,6 +343,12 @@ def test_killed_between_and_within_trainings_it_comes_to_the_same_bytes(
     run(settings, "invert")
     assert {file: file.read_bytes() for file in made} == made
     assert epochs[-1] == (4, 60) and (4, 19) not in epochs  # the second training went on where it was
+
+
+def test_a_single_network_has_nothing_to_explore_by(tmp_path: Path) -> None:
+    settings = configure(tmp_path, "invert.surrogate.exploration=1")
+    with pytest.raises(UserError, match=r"^invert\.surrogate\.exploration: a single network has no spread"):
+        check_limits(settings, settings.tasks)
 
 
 def test_more_than_one_part_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -669,3 +669,19 @@ def test_networks_killed_side_by_side_resume_to_the_same_bits(tmp_path: Path, ep
     assert seen[0] == epoch
     for one, two in zip(whole, resumed, strict=True):
         assert_equal(one, two)
+
+
+@pytest.mark.parametrize("how", [PLAIN, NORMALISED, SECOND_ORDER])
+def test_each_member_of_an_ensemble_is_a_training_of_its_own(tmp_path: Path, how):
+    """The first has the bits of a single network; a resume, and a training that goes on, give those of the whole."""
+    whole = train(tmp_path / "whole", members=3, **how)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", members=3, live=killed_at(4), **how)
+    assert_equal(whole, train(tmp_path / "killed", members=3, **how))
+    first, *others = whole[0].split()
+    assert_equal((first, whole[1]), train(tmp_path / "single", **how))
+    assert len({float(one.layers[0].weight.sum()) for one in (first, *others)}) == 3
+    further, _ = train(tmp_path / "further", begin=whole[0], members=3, **how)
+    alone, _ = train(tmp_path / "alone", begin=first, **how)
+    points = DATASET.controls.to(first.outcome_mean), DATASET.conditions.to(first.outcome_mean)
+    assert len(further.members) == 3 and torch.equal(further.split()[0](*points), alone(*points))

@@ -128,7 +128,7 @@ import aimback.report.canvas
 torch.set_num_threads(1)
 task, folder = CannonDrag(), Path(sys.argv[1])
 data = simulate_dataset(task, 1000, 0.1, torch.Generator().manual_seed(0))
-shape = NetworkSettings(hidden_width=16, hidden_layers=2, activation="gelu", normalisation="none")
+shape = NetworkSettings(hidden_width=16, hidden_layers=2, activation="gelu", normalisation="none", members=1)
 training = TrainingSettings(
     optimizer="adam",
     learning_rate=0.03,

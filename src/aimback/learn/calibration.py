@@ -63,7 +63,7 @@ class Calibration:
             starts=torch.cat([problem.starts, posed.starts]),
         )
         told = None if progress is None else _tell_at_most(progress, many)
-        solution = self.revision.search(every, whole, generator, told)
+        solution = self.revision.search(every, whole, generator, told, counted=many)
         answers, believed = self.revision.pick(solution)
         scores = measure_local_error(
             task, self.revision.network, self.revision.dataset, answers, every.conditions, like=problem.targets
@@ -133,7 +133,8 @@ def measure_local_error(
 
     The root mean square over the ten nearest examples in the unit cube of controls and conditions. It costs no
     simulation, and tells most of which believed hits miss: the area under its curve was 0.91 to 0.98 on cannon_drag,
-    robotic_arm and sine_wave, that of two further networks' doubt 0.72 to 0.98.
+    robotic_arm and sine_wave, that of two further networks' doubt 0.72 to 0.98. It is so for ensembles too: with five
+    members it was 0.74 to 0.95 on these and ballistics, with 1000 and 4000 examples, that of their spread 0.52 to 0.96.
 
     Args:
         like: what the network computes in, and on.

@@ -3,7 +3,7 @@
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -75,8 +75,8 @@ class Perceptron(nn.Module):
 
     @classmethod
     @abstractmethod
-    def blank(cls, task: Task, architecture: Architecture) -> Self:
-        """One for this task whose tensors are still to be read, but for the scaling of its inputs."""
+    def blank(cls, task: Task, architecture: Architecture, tensors: Collection[str]) -> Self:
+        """One for this task whose tensors, of these names, are still to be read, but for the scaling of its inputs."""
 
     def draw_weights(self, generator: torch.Generator) -> None:
         """Fill weights and biases uniformly within 1 / sqrt(inputs), as `nn.Linear` does by itself."""
@@ -154,7 +154,7 @@ class Perceptron(nn.Module):
         check_identity(path, stored, task, _CURE)
         try:
             stored_in = _dtype(tensors, architecture)
-            network = cls.blank(task, Architecture(**architecture))
+            network = cls.blank(task, Architecture(**architecture), tensors)
             asked = {name: network.get_buffer(name).clone() for name in ("input_centre", "input_scale")}
             network.to(stored_in).load_state_dict(tensors)
         except Exception as error:
@@ -231,7 +231,8 @@ def _dtype(tensors: Mapping[str, Tensor], architecture: Mapping[str, Any]) -> to
     Raises:
         ValueError: they are not.
     """
-    first, depth = tensors["layers.0.weight"], sum(name.endswith(".weight") for name in tensors) - 1
+    first = tensors["layers.0.weight"]
+    depth = sum(name.startswith("layers.") and name.endswith(".weight") for name in tensors) - 1
     width = len(first) if depth else architecture["hidden_width"]
     if (architecture["hidden_layers"], architecture["hidden_width"]) != (depth, width):
         raise ValueError(f"its weights are those of {depth} hidden layers of {width}")

@@ -1,5 +1,6 @@
 """A network that answers at once: which controls give this target?"""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -33,8 +34,7 @@ class Proposer(Perceptron):
         self.box = task.box
 
     @classmethod
-    def blank(cls, task: Task, architecture: Architecture) -> "Proposer":
-        """One for this task whose tensors are still to be read, but for the scaling of its inputs."""
+    def blank(cls, task: Task, architecture: Architecture, tensors: Collection[str]) -> "Proposer":
         return cls(task, architecture)
 
     def forward(self, targets: Tensor, conditions: Tensor) -> Tensor:

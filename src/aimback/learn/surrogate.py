@@ -1,6 +1,11 @@
 """A trained network as a forward map: the simulator's place taken by a multilayer perceptron."""
 
+import copy
+import functools
 import logging
+import operator
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +28,16 @@ class Surrogate(Perceptron):
     outcomes by the mean and standard deviation of the training examples. Both scalings are buffers
     and travel with the weights. The weights are undefined until `draw_weights`, or until `load` reads them.
 
+    It may be an ensemble (Lakshminarayanan, Pritzel, Blundell 2017, without their variances): then its outcome is the
+    mean of its members', each with layers of its own, and so is its Jacobian.
+
     Args:
         lower, upper: bounds of controls, then conditions, `(n_controls + n_conditions,)`.
         outcome_mean, outcome_scale: `(n_outcomes,)`.
         architecture: its hidden layers.
+
+    Attributes:
+        others: the layers of its members after the first; there are none where it is a single network.
     """
 
     outcome_mean: Tensor
@@ -38,6 +49,7 @@ class Surrogate(Perceptron):
         super().__init__(lower, upper, len(outcome_mean), architecture)
         self.register_buffer("outcome_mean", outcome_mean)
         self.register_buffer("outcome_scale", outcome_scale)
+        self.others = nn.ModuleList()
 
     @classmethod
     def for_dataset(
@@ -58,10 +70,30 @@ class Surrogate(Perceptron):
         return surrogate
 
     @classmethod
-    def blank(cls, task: Task, architecture: Architecture) -> "Surrogate":
-        """One for this task whose tensors are still to be read, but for the scaling of its inputs."""
+    def blank(cls, task: Task, architecture: Architecture, tensors: Collection[str]) -> "Surrogate":
         outcome = torch.zeros(len(task.outcomes), dtype=torch.float64)
-        return cls(*_bounds(task), outcome, outcome, architecture)
+        single = cls(*_bounds(task), outcome, outcome.clone(), architecture)
+        others = {name.split(".")[1] for name in tensors if name.startswith("others.")}
+        return cls.join([copy.deepcopy(single) for _ in range(1 + len(others))])
+
+    @classmethod
+    def join(cls, members: Sequence["Surrogate"]) -> "Surrogate":
+        """Make an ensemble of single networks that are standardised alike; the first of them becomes it."""
+        first, *others = members
+        first.others.extend(other.layers for other in others)
+        return first
+
+    def split(self) -> list["Surrogate"]:
+        """Copy each member as a network by itself."""
+        singles = [copy.deepcopy(self) for _ in self.members]
+        for single, layers in zip(singles, copy.deepcopy(self.members), strict=True):
+            single.layers, single.others = layers, nn.ModuleList()
+        return singles
+
+    @property
+    def members(self) -> list[nn.Sequential]:
+        """The layers of each member."""
+        return [self.layers, *self.others]
 
     @property
     def wide(self) -> bool:
@@ -92,6 +124,16 @@ class Surrogate(Perceptron):
         )
         return outcome, jacobian
 
+    def measure_spread(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        """The standard deviation of the members' outcomes, `(..., n_outcomes)`; of a single network it is 0."""
+        (spread,) = self.in_tiles(lambda *parts: (self._spread(*parts),), controls, conditions)
+        return spread
+
+    @torch.no_grad()
+    def _spread(self, controls: Tensor, conditions: Tensor) -> Tensor:
+        inputs = self.standardise_inputs(controls, conditions)
+        return torch.stack([layers(inputs) for layers in self.members]).std(0, correction=0) * self.outcome_scale
+
     def _forwards(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         return dual.linearise(self._row_wise, controls, conditions)
 
@@ -99,20 +141,25 @@ class Surrogate(Perceptron):
     def _backwards(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The same numbers by the chain rule from the last layer to the first, as autograd has them; written out,
         because a row's bits must not depend on its place in the batch, and those of autograd do."""
-        value, _, slopes = layer_by_layer(self.layers, self.standardise_inputs(controls, conditions))
-        weights = [layer.weight for layer in self.layers if isinstance(layer, nn.Linear)]
-        first, *inner, last = weights
-        rows = []
-        for row in last:
-            back = row * slopes[-1]
-            for weight, slope in zip(reversed(inner), reversed(slopes[:-1]), strict=True):
-                back = (back @ weight) * slope
-            rows.append((back[:, None, :] * first.T).sum(-1)[:, : controls.shape[-1]])
+        inputs, values, jacobians = self.standardise_inputs(controls, conditions), [], []
+        for layers in self.members:
+            value, _, slopes = layer_by_layer(layers, inputs)
+            weights = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
+            first, *inner, last = weights
+            rows = []
+            for row in last:
+                back = row * slopes[-1]
+                for weight, slope in zip(reversed(inner), reversed(slopes[:-1]), strict=True):
+                    back = (back @ weight) * slope
+                rows.append((back[:, None, :] * first.T).sum(-1)[:, : controls.shape[-1]])
+            values.append(value)
+            jacobians.append(torch.stack(rows, dim=-2))
         scale = self.outcome_scale[:, None] / self.input_scale[: controls.shape[-1]]
-        return value * self.outcome_scale + self.outcome_mean, torch.stack(rows, dim=-2) * scale
+        return _average(values) * self.outcome_scale + self.outcome_mean, _average(jacobians) * scale
 
     def _row_wise(self, controls: Tensor, conditions: Tensor) -> Tensor:
-        standardised: Tensor = self.layers(self.standardise_inputs(controls, conditions))
+        inputs = self.standardise_inputs(controls, conditions)
+        standardised: Tensor = _average([layers(inputs) for layers in self.members])
         return standardised * self.outcome_scale + self.outcome_mean
 
 
@@ -132,6 +179,11 @@ def layer_by_layer(layers: nn.Sequential, inputs: Tensor) -> tuple[Tensor, list[
             value = bent.value
             slopes.append(bent.tangent[0])
     return value, seen, slopes
+
+
+def _average(parts: Sequence[Any]) -> Any:
+    """The mean of some tensors, or dual numbers; of a single one itself."""
+    return functools.reduce(operator.add, parts) / len(parts) if len(parts) > 1 else parts[0]
 
 
 def _bounds(task: Task) -> tuple[Tensor, Tensor]:

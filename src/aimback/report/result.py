@@ -10,6 +10,7 @@ from typing import Any
 
 from aimback.core.errors import UserError
 from aimback.core.files import sha256
+from aimback.data.dataset import load_dataset
 from aimback.data.exactness import error_note
 from aimback.diagnose.claim import Claim, Estimate
 from aimback.evaluate.tables import AnswerRow, Array, read_answers, read_columns
@@ -186,7 +187,7 @@ def read_result(
         scene=read_scene(answers, task) if task.has_simulator else None,
         misses={name: [row.miss for row in rows if row.route == name and math.isfinite(row.miss)] for name in routes},
         prepared={
-            name: _count_prepared(route, measured[name], results, rounds.get(name, {}))
+            name: _count_prepared(route, measured[name], results, task, learns=name in rounds)
             for name, route in routes.items()
         },
         answers=answers,
@@ -195,10 +196,13 @@ def read_result(
     )
 
 
-def _count_prepared(route: Route, metrics: Mapping[str, Any], results: Path, rounds: Mapping[str, Array]) -> int:
-    if not route.prepared:  # what was learned from in rounds was simulated for the targets
-        return int(metrics["training_examples"] - sum(rounds.get("simulations", ())))
-    return int(_read_json(results / route.prepared)["simulations"])
+def _count_prepared(route: Route, metrics: Mapping[str, Any], results: Path, task: Task, learns: bool) -> int:
+    if route.prepared:
+        return int(_read_json(results / route.prepared)["simulations"])
+    if not learns:
+        return int(metrics["training_examples"])
+    dataset = load_dataset(results / "data" / "dataset.npz", task)  # the others were simulated for the targets
+    return len(dataset) + dataset.n_left_out
 
 
 def _caution(name: str, task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:

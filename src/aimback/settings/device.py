@@ -44,14 +44,14 @@ def _count_operations(settings: Settings, stage: str, name: str, route: str) -> 
         network, training = settings.network_of(route, name)
         examples = settings.count_examples(name)
         rows = examples if training.optimizer == "levenberg_marquardt" else min(training.batch_size, examples)
-        return rows * _count_weights(network, task)
+        return rows * network.members * _count_weights(network, task)
     if stage == "amortise":
         hybrid = settings.amortise[route]
         return hybrid.batch_size * (hybrid.batches_a_simulation * _SIMULATION + _count_weights(hybrid, task))
     if stage == "invert":
         inversion = settings.invert[route]
         network, _ = settings.network_of(inversion.network, name)
-        return targets * inversion.starts.number * _count_weights(network, task)
+        return targets * inversion.starts.number * network.members * _count_weights(network, task)
     if stage == "optimise":
         return targets * settings.optimise[route].starts.number * _SIMULATION
     if stage == "generate":

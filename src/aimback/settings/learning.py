@@ -37,9 +37,12 @@ class NetworkSettings(Architecture):
         normalisation: batch puts a batch normalisation (Ioffe and Szegedy 2015) after each hidden linear layer
             while the network is trained. What comes out of the training has none: each is folded into its
             linear layer.
+        members: of the ensemble whose mean it is, each trained from weights of its own on the same data; 1 for a single
+            network. Five take five trainings, and in rounds solved clearly more of the hardest of four tasks alone.
     """
 
     normalisation: Literal["none", "batch"]
+    members: int = Field(ge=1, le=100)
 
 
 class Descent(Section):

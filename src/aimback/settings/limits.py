@@ -58,6 +58,8 @@ def _check_inversions(settings: Settings, name: str, task: Task) -> None:
         for key in ("rounds", "calibration"):
             if getattr(inversion, key) and not task.has_simulator:
                 raise UserError(f"invert.{route}.{key}: task.{name} has no simulator to ask; choose 0")
+        if inversion.exploration and settings.network_of(inversion.network, name)[0].members == 1:
+            raise UserError(f"invert.{route}.exploration: a single network has no spread; choose 0, or more members")
         asked = 2 * inversion.calibration  # to draw them, and to simulate their answers
         if budget is not None and asked and settings.price_examples(name) + asked > budget:
             raise UserError(

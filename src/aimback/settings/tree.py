@@ -120,6 +120,7 @@ class Inversion(Search):
         margin: what is left free at each wall of the box, a share of its width.
         rounds: in which its answers are simulated, the network learns from them, and what it missed is solved anew, see
             `Revision`; 0 for none.
+        exploration: of which answers those rounds simulate, see `Revision`; 0 for those that are believed best.
         calibration: further targets that tell by how much its believed hits miss, see `Calibration`; 0 for none.
     """
 
@@ -127,6 +128,7 @@ class Inversion(Search):
     starts: Starts
     margin: Annotated[float, Field(ge=0, lt=0.5)]
     rounds: Annotated[int, Field(ge=0, le=1000)]
+    exploration: Annotated[float, Field(ge=0, le=1000)]
     calibration: Annotated[int, Field(ge=0, le=PART)]
 
 

@@ -12,6 +12,7 @@ from aimback.solve.continuation import solve_by_continuation
 from aimback.solve.multistart import HISTORY_ROWS
 from aimback.solve.solver import Progress, Solver
 
+_PARTS = ("controls", "believed_miss", "start_status", "steps", "steps_to_tolerance")
 # Of the tolerance: a start that has come so close is done.
 _CLOSE = 0.1
 
@@ -97,10 +98,17 @@ def enter_answers(whole: Solution, part: Solution, rows: Tensor, columns: slice 
         filled[:, early, columns] = _pad(getattr(part.history, name), looks)[:, : len(early)].to(filled.dtype)
         return filled
 
-    names = ("controls", "believed_miss", "start_status", "steps", "steps_to_tolerance")
     return Solution(
-        **{name: put(name) for name in names}, history=History(put_path("controls"), put_path("believed_miss"))
+        **{name: put(name) for name in _PARTS}, history=History(put_path("controls"), put_path("believed_miss"))
     )
+
+
+def single_out(whole: Solution, rows: Tensor, starts: Tensor) -> Solution:
+    """Let every start of some targets, in ascending order, come to what one of them came to, `(n,)` both."""
+    history, kept = whole.history, rows < whole.history.controls.shape[1]
+    paths = [path[:, rows[kept], starts[kept], None] for path in (history.controls, history.believed_miss)]
+    parts = {name: getattr(whole, name)[rows, starts, None] for name in _PARTS}
+    return enter_answers(whole, Solution(**parts, history=History(*paths)), rows)
 
 
 def _pad(path: Tensor, looks: int) -> Tensor:
