@@ -53,7 +53,8 @@ class Contest:
         enough: the mean squared error below which a target is given no further start.
         turns: how many starts at once it is given, one number a turn.
         nearest: whether it begins at the training examples whose outcomes are nearest, and not anywhere in the box.
-        blurs: of the spectra, which are descended first, see `Smoothing`.
+        blurs: of the spectra, which are descended first, see `Smoothing`; those of one turn after those of another,
+            as what is a trap of one is none of the other.
         corrections: how often the answers of a network are simulated and aimed anew, see `_aim_off`.
         epochs: of the training.
     """
@@ -65,7 +66,7 @@ class Contest:
     enough: float
     turns: Sequence[int]
     nearest: bool = False
-    blurs: Sequence[float] = ()
+    blurs: Sequence[Sequence[float]] = ((),)
     corrections: int = 0
     epochs: int = 200
 
@@ -105,8 +106,8 @@ def set_beside_published(contest: Contest) -> str:
     published = [row for row in read_published() if row.task == contest.name]
     best = min(row.r_1 for row in published)
     corrections = f"aimback, surrogate, {contest.corrections} of its answers simulated", f"{float(left.mean()):.2e}"
-    wide = ", ".join(f"{width:g}" for width in contest.blurs)
-    blurred = f", first through spectra blurred over {wide} wavelengths" if wide else ""
+    wide = ", or ".join(", ".join(f"{width:g}" for width in blurs) for blurs in contest.blurs)
+    blurred = f", first through spectra blurred over {wide} wavelengths, turn by turn" if wide else ""
     rows = [
         [
             "aimback, direct",
@@ -169,13 +170,13 @@ def _answer(
     if examples is not None:
         nearest = torch.cdist(targets, examples.outcomes).topk(sum(contest.turns), largest=False).indices
         ranked = task.box.to_unit(examples.controls[nearest])
-    for together in contest.turns:
+    for turn, together in enumerate(contest.turns):
         if examples is None:
             starts = torch.rand(len(left), together, len(task.box), generator=generator, dtype=torch.float64)
         else:
             starts, ranked = ranked[left, :together], ranked[:, together:]
         problem = InverseProblem(targets[left], none[left], task.box, task.distance, starts)
-        maps = [*(Blurred(forward, width) for width in contest.blurs), forward]
+        maps = [*(Blurred(forward, width) for width in contest.blurs[turn % len(contest.blurs)]), forward]
         controls = solve_by_continuation(maps, problem, contest.solver, generator).controls
         # By the squared error, which is what is measured, and not by the greatest difference.
         found = (forward(controls, none[left, None]) - targets[left, None]).square().mean(-1)
