@@ -121,7 +121,9 @@ def _solve_by_routes(task: DoublePendulum, forward: Linearised) -> tuple[dict[st
         }
         for name, (problem, solver) in ways.items():
             last = network if name == "surrogate" else Counted(forward, ledgers[name], simulates=True)
-            smoothing = [Smoothing(sigmas=[0.1, 0.03], samples=8, order=name) for order in _ORDERS if order == name]
+            smoothing = [
+                Smoothing(sigmas=[0.1, 0.03], samples=8, order=name, blurs=[]) for order in _ORDERS if order == name
+            ]
             maps = [easier for each in smoothing for easier in smooth(last, task.box, each, generator)]
             solution = solve_by_continuation([*maps, last], problem, solver, generator)
             answers = solution.controls[torch.arange(_TARGETS), solution.best()]

@@ -4,7 +4,7 @@ import statistics
 
 import torch
 
-from aimback.solve.gauss_newton import GaussNewton
+from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.tasks.shell import Shell
 from benchmarks.peers.scipy_shell import simulate_by_scipy
 from benchmarks.rounds import in_turns, one_core, spread
@@ -20,10 +20,14 @@ def spectra_beside_published() -> str:
     contest = Contest(
         name="shell",
         task=task,
-        solver=GaussNewton(max_steps=60, precision=1e-16),
+        solver=LevenbergMarquardt(max_steps=30, precision=1e-16),
         targets=50,
-        enough=1e-24,
-        turns=(1, 1, 2, 4, 8, 16),
+        enough=1e-17,
+        turns=(1, 1, 2, 4, 8, 16, 32, 64),
+        nearest=True,
+        blurs=((5,), (20, 10, 5)),
+        corrections=10,
+        epochs=100,
     )
     return f"{set_beside_published(contest)}\n\n{_set_beside_scipy(task)}"
 

@@ -366,12 +366,14 @@ def test_the_direct_route_takes_the_remedy_that_is_configured(tmp_path: Path) ->
         ({"sigmas": [math.nan]}, r"sigmas\.0\n.* should be a finite number"),
         ({"samples": 3}, r"samples\n.* should be a multiple of 2"),
         ({"samples": 0}, r"samples\n.* should be greater than or equal to 2"),
+        ({"blurs": [5, 10]}, r"blurs\n.* must have the widest first"),
+        ({"blurs": [0]}, r"blurs\.0\n.* should be greater than 0"),
         ({"order": "second"}, r"order\n.* should be 'zeroth', 'first' or 'switch'"),
     ],
 )
 def test_values_out_of_range_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        Smoothing(**{"sigmas": [0.1], "samples": 4, "order": "zeroth"} | change)
+        Smoothing(**{"sigmas": [0.1], "samples": 4, "order": "zeroth", "blurs": []} | change)
 
 
 def test_too_few_samples_for_the_controls_are_named() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from aimback.core.problem import History, InverseProblem, Linearised, Solution
+from aimback.solve.blurred import Blurred
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Progress, Solver
 
@@ -35,7 +36,8 @@ def solve_by_continuation(
     precision = max(solver.precision, min(problem.distance.share, 0.5))
     way: list[Solution] = []
     for forward in easier:
-        way.append(solve(forward, problem, replace(solver, precision=precision), generator))
+        targets = forward.blur(problem.targets) if isinstance(forward, Blurred) else problem.targets
+        way.append(solve(forward, replace(problem, targets=targets), replace(solver, precision=precision), generator))
         problem = replace(problem, starts=problem.box.to_unit(way[-1].controls))
     return functools.reduce(_append, [*way, solve(last, problem, solver, generator, progress)])
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from aimback.core.box import Box
 from aimback.core.errors import UserError
 from aimback.core.problem import Linearised
+from aimback.solve.blurred import Blurred
 from aimback.solve.rowwise import total
 from aimback.solve.smoothing_settings import Order, Smoothing
 
@@ -133,9 +134,13 @@ class Smoothed:
         return tuple(part.reshape(*leading, *part.shape[1:]) for part in whole)
 
 
-def smooth(forward: Linearised, box: Box, smoothing: Smoothing, generator: torch.Generator) -> list[Smoothed]:
+def smooth(forward: Linearised, box: Box, smoothing: Smoothing, generator: torch.Generator) -> list[Linearised]:
     """The maps to descend through before `forward` itself, the smoothest first; none where nothing is smoothed."""
-    return [Smoothed(forward, box, sigma, smoothing.samples, smoothing.order, generator) for sigma in smoothing.sigmas]
+    samples, order = smoothing.samples, smoothing.order
+    return [
+        *(Smoothed(forward, box, sigma, samples, order, generator) for sigma in smoothing.sigmas),
+        *(Blurred(forward, width) for width in smoothing.blurs),
+    ]
 
 
 def _match_moments(normal: Tensor) -> Tensor:

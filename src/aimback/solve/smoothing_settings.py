@@ -19,15 +19,18 @@ class Smoothing(Section):
             for each, beginning where the one before has ended, and a last one without any; none: only that one.
         samples: perturbed simulations in place of each one, an even number.
         order: of the derivatives that the gradient is estimated from, see `Smoothed`.
+        blurs: standard deviations of what each outcome is averaged with its neighbours by, in outcomes, the widest
+            first; a descent for each, after those of `sigmas`, see `Blurred`.
     """
 
     sigmas: Sequence[Annotated[float, Field(gt=0, le=1)]]
     samples: Annotated[int, Field(ge=2, le=100_000, multiple_of=2)]
     order: Order
+    blurs: Sequence[Annotated[float, Field(gt=0, le=1000)]]
 
-    @field_validator("sigmas")
+    @field_validator("sigmas", "blurs")
     @classmethod
-    def _check_order(cls, sigmas: Sequence[float]) -> Sequence[float]:
-        if list(sigmas) != sorted(sigmas, reverse=True):
-            raise UserError(f"must have the widest first, got {list(sigmas)}")
-        return sigmas
+    def _check_order(cls, widths: Sequence[float]) -> Sequence[float]:
+        if list(widths) != sorted(widths, reverse=True):
+            raise UserError(f"must have the widest first, got {list(widths)}")
+        return widths

@@ -175,11 +175,11 @@ class Shell(Task):
             beyond = value * torch.stack([ratio, 1 / ratio])[:, None, :]
             place = 2 * number + 1
             here = [part[place].unsqueeze(-3) for part in (psi, psi_slope, chi, chi_slope)]
-            first = beyond * here[3] - slope * here[2]
-            second = slope * here[0] - beyond * here[1]
+            first = torch.addcmul(beyond * here[3], slope, here[2], value=-1)
+            second = torch.addcmul(slope * here[0], beyond, here[1], value=-1)
             if number + 1 < radii.shape[-1]:
                 there = [part[place + 1].unsqueeze(-3) for part in (psi, psi_slope, chi, chi_slope)]
-                value, slope = first * there[0] + second * there[2], first * there[1] + second * there[3]
+                value, slope = (torch.addcmul(first * there[kind], second, there[kind + 2]) for kind in (0, 1))
                 fields.append((value, slope))
         return (first, second), fields
 
@@ -201,23 +201,28 @@ class Shell(Task):
         """The Riccati-Bessel functions x j(x) and x y(x) of `(..., n, points)`: the first, its slope, the second, its
         slope, `(..., n, orders, points)` each."""
         inverse, sine, cosine = 1 / x, torch.sin(x), torch.cos(x)
-        above, here = torch.zeros_like(x), torch.ones_like(x)
-        below = []
-        for degree in range(self._begin, 0, -1):
-            above, here = here, (2 * degree + 1) * inverse * here - above
-            if degree <= self.orders + 1:
-                below.append(here)
-        first = below[::-1]
+        kept = self.orders + 1
+        first = _recur([torch.zeros_like(x), torch.ones_like(x)], inverse, range(self._begin, 0, -1), kept)[::-1]
+        second = _recur([-cosine, -cosine * inverse - sine], inverse, range(1, self.orders), kept)
         # By the two lowest orders, of which never both are near 0.
         lowest = sine, sine * inverse - cosine
         scale = (lowest[0] * first[0] + lowest[1] * first[1]) / (first[0] * first[0] + first[1] * first[1])
-        second = [-cosine, -cosine * inverse - sine]
-        for degree in range(1, self.orders):
-            second.append((2 * degree + 1) * inverse * second[degree] - second[degree - 1])
-        degrees = self._degrees(x)
+        steepness = self._degrees(x) * inverse[..., None, :]
         tables = []
         for table in (torch.stack(first, dim=-2) * scale[..., None, :], torch.stack(second, dim=-2)):
             values = table[..., 1:, :]
-            tables += [values, table[..., :-1, :] - degrees * inverse[..., None, :] * values]
+            tables += [values, torch.addcmul(table[..., :-1, :], steepness, values, value=-1)]
         psi, psi_slope, chi, chi_slope = tables
         return psi, psi_slope, chi, chi_slope
+
+
+def _recur(rows: list[Tensor], inverse: Tensor, degrees: Sequence[int], kept: int) -> list[Tensor]:
+    """The last rows that follow two, each being `(2 degree + 1) / x` times the one before less the one before that.
+
+    With the signs + + - - + + and so on each takes one operation.
+    """
+    for place, degree in enumerate(degrees):
+        rows.append(torch.addcmul(rows[-2], inverse, rows[-1], value=(2 * degree + 1) * (1 if place % 2 else -1)))
+        del rows[:-kept]
+    count = len(degrees) + 2
+    return [-row if place // 2 % 2 else row for place, row in zip(range(count - kept, count), rows, strict=True)]
