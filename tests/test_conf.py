@@ -96,6 +96,14 @@ def test_presets_change_what_they_say(compose: Any) -> None:
     assert compose("preset=article", "data.examples=77").data.examples == 77
 
 
+def test_fewer_targets_are_drawn_of_a_task_of_many_controls_unless_a_number_is_asked_for(compose: Any) -> None:
+    counts = {}
+    for overrides in ((), ("data.targets=500",)):
+        settings = compose("task=[cannon_drag,heat]", *overrides)
+        counts[overrides] = [settings.count_targets(task) for task in settings.tasks.values()]
+    assert counts == {(): [1000, 1000 // (144 * 128 // 1024)], ("data.targets=500",): [500, 500]}
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [

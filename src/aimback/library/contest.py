@@ -107,7 +107,7 @@ def compare(
     surrogate route simulates 10,000 examples and trains a network on them.
 
     Args:
-        targets: None: some outcomes of random controls, `data.targets` of them; conditions are then ranges.
+        targets: None: outcomes of random controls, `data.targets` of them; conditions are then ranges.
         routes: names in conf/routes, each with those that it needs beside it.
         settings: what is to be different, as typed after the command: "data.examples=2000", "solver=adam".
         seed: of everything that is drawn.
@@ -149,7 +149,7 @@ class _Contest:
         targets = wish.targets
         if targets is None:
             stream = self.make_stream("targets")
-            targets = draw_targets(task, settings.data.targets, stream, device, hardware.torch_dtype, self.drawn)
+            targets = draw_targets(task, settings.count_targets(task), stream, device, hardware.torch_dtype, self.drawn)
         asked, again = targets.only_valid().once()
         networks = self.train()
         found: dict[str, tuple[Solution, Ledger]] = {}

@@ -33,7 +33,7 @@ def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
     for name, task in settings.tasks.items():
         # What is drawn, its random order, and what is kept.
         row = 3 * 8 * (len(task.box) + len(task.conditions) + len(task.outcomes))
-        targets = min(PART, data.targets) if settings.targets is None else 1
+        targets = min(PART, settings.count_targets(task)) if settings.targets is None else 1
         yield "data.examples", row * data.examples
         yield "diagnose.examples", row * max(settings.diagnose.examples, default=0)
         for starts in [route.starts for routes in (settings.invert, settings.optimise) for route in routes.values()]:

@@ -38,17 +38,23 @@ from aimback.solve.solver import Solver
 from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
 
+_TARGETS, _LEAST_TARGETS = 1000, 32
+
 
 def _build_as(kind: type) -> PlainValidator:
     return PlainValidator(lambda node: build(node, kind))
 
 
 class DataSettings(Section):
-    """How much is simulated; see conf/data."""
+    """How much is simulated; see conf/data.
+
+    Attributes:
+        targets: None for as many as suit the task, see `Settings.count_targets`.
+    """
 
     examples: Annotated[int, Field(ge=LEAST_EXAMPLES, le=MOST_ROWS)]
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
-    targets: Annotated[int, Field(ge=1, le=MOST_ROWS)]
+    targets: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None
 
 
 class Budget(Section):
@@ -253,6 +259,10 @@ class Settings(Section):
     def count_examples(self) -> int:
         """How many examples a data set has: as many as are asked for, unless the budget has not so many."""
         return min(self.data.examples, self.budget.simulations or self.data.examples)
+
+    def count_targets(self, task: Task) -> int:
+        """How many targets are drawn of a task: a search of many controls takes thousands of times as long."""
+        return self.data.targets or max(_LEAST_TARGETS, _TARGETS // task.bulk)
 
     def replicas_of(self, network: str) -> int:
         """How many further networks are trained beside a route's own: the claims are about the first one."""

@@ -48,6 +48,11 @@ class Task(Protocol):
         return 1
 
     @property
+    def bulk(self) -> int:
+        """How many times 1,024 numbers a Jacobian has, at least 1: so many times less is asked of a task by itself."""
+        return max(1, len(self.outcomes) * len(self.box) // 1024)
+
+    @property
     def has_simulator(self) -> bool:
         """Whether a call simulates; False where there are measurements, and answers can only be believed."""
         return True
