@@ -11,10 +11,11 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.tasks.heat import Heat
 from benchmarks.break_even import settings_of, trained
+from benchmarks.extent import pick
 from benchmarks.heat import compute_error, make_targets
 from benchmarks.tables import number, table
 
-_EXAMPLES = (1000, 4000, 16_000)
+_EXAMPLES = pick((1000, 4000, 16_000), (1000,))
 _DRAWN = 8  # targets
 _STEPS = 30
 

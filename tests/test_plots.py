@@ -27,6 +27,7 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_vacuum import CannonVacuum
+from aimback.tasks.heat import Heat
 from aimback.tasks.robotic_arm import RoboticArm
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -182,6 +183,14 @@ def test_surfaces_are_those_of_the_two_maps(cannon):
     assert landscape.wanted.startswith("target distance")
     assert set(true.paths) == {"direct", "hybrid"}, "both descend through the simulator"
     assert set(network.paths) == {"surrogate"}
+
+
+def test_of_a_target_of_many_numbers_the_first_ones_are_said():
+    said = [views.say_target(task, [0.25] * len(task.outcomes), ".2f") for task in (CannonVacuum(), Heat(rows=2))]
+    assert said == [
+        "target distance 0.25 m",
+        "target temperature_0_1 0.25, temperature_0_2 0.25, temperature_0_3 0.25, 9 more",
+    ]
 
 
 def test_one_control_gives_curves(slope):

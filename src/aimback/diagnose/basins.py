@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aimback.core.problem import Linearised
 from aimback.data.targets import Targets
-from aimback.diagnose.case import Case, Pictures, thin
+from aimback.diagnose.case import Case, Pictures, scale_down
 from aimback.diagnose.claim import Claim, Estimate, estimate
 from aimback.diagnose.comparison import choose_size, choose_targets, descend_ladder, limit_steps, measure_miss
 from aimback.settings.claims import DiagnoseSettings
@@ -118,7 +118,7 @@ class _Grid:
 def count_points(task: Task, settings: DiagnoseSettings) -> int:
     """How many starts stand along each side of the map."""
     points = settings.basin_points
-    return thin(task, points) if len(task.box) == 1 else math.isqrt(thin(task, points**2))
+    return scale_down(task, points) if len(task.box) == 1 else math.isqrt(scale_down(task, points**2))
 
 
 def _spread(targets: Targets) -> Targets:

@@ -50,7 +50,7 @@ class Case:
 
     def few(self) -> Targets:
         """The targets that are looked at closely."""
-        return self.targets.first(thin(self.task, self.settings.targets))
+        return self.targets.first(scale_down(self.task, self.settings.targets))
 
     def solve(
         self, forward: Linearised, targets: Targets, solver: Solver, purpose: str, starts: Tensor | Starts
@@ -65,8 +65,8 @@ class Case:
         return solve(forward, problem, solver, stream)
 
 
-def thin(task: Task, count: int) -> int:
-    """Of so many targets, starts or points as are asked for, those that are looked at where Jacobians are large."""
+def scale_down(task: Task, count: int) -> int:
+    """Of so many targets, starts or points as are asked for, those that are looked at of a task with a bulk."""
     return max(min(count, _LEAST), count // task.bulk)
 
 

@@ -149,7 +149,9 @@ class _Contest:
         targets = wish.targets
         if targets is None:
             stream = self.make_stream("targets")
-            targets = draw_targets(task, settings.count_targets(task), stream, device, hardware.torch_dtype, self.drawn)
+            targets = draw_targets(
+                task, settings.data.count_targets(task), stream, device, hardware.torch_dtype, self.drawn
+            )
         asked, again = targets.only_valid().once()
         networks = self.train()
         found: dict[str, tuple[Solution, Ledger]] = {}
@@ -207,7 +209,7 @@ class _Contest:
         for route, hybrid in self.settings.amortise.items():
             ledger = Ledger()
             with self.meter(f"amortise-{route}"):
-                count = hybrid.targets + hybrid.validation_targets
+                count = hybrid.count_lessons(task) + hybrid.validation_targets
                 targets = draw_targets(task, count, self.make_stream("targets of the proposer"), device, dtype, ledger)
                 ledger.training_examples = ledger.simulations
                 proposer, _, _ = train_proposer(

@@ -62,7 +62,7 @@ def _count_operations(settings: Settings, stage: str, name: str, route: str) -> 
 
 def _count_targets(settings: Settings, task: Task) -> int:
     if settings.targets is None:
-        return settings.count_targets(task)
+        return settings.data.count_targets(task)
     with contextlib.suppress(OSError), settings.targets.open("rb") as file:  # the stage that reads it says so
         return sum(1 for _ in file)
     return 0

@@ -49,12 +49,16 @@ class DataSettings(Section):
     """How much is simulated; see conf/data.
 
     Attributes:
-        targets: None for as many as suit the task, see `Settings.count_targets`.
+        targets: None for as many as suit the task, see `count_targets`.
     """
 
     examples: Annotated[int, Field(ge=LEAST_EXAMPLES, le=MOST_ROWS)]
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
-    targets: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None
+    targets: Annotated[int | None, Field(ge=1, le=MOST_ROWS)]
+
+    def count_targets(self, task: Task) -> int:
+        """How many are drawn of a task."""
+        return self.targets or max(_LEAST_TARGETS, _TARGETS // task.bulk)
 
 
 class Budget(Section):
@@ -259,10 +263,6 @@ class Settings(Section):
     def count_examples(self) -> int:
         """How many examples a data set has: as many as are asked for, unless the budget has not so many."""
         return min(self.data.examples, self.budget.simulations or self.data.examples)
-
-    def count_targets(self, task: Task) -> int:
-        """How many targets are drawn of a task: a search of many controls takes thousands of times as long."""
-        return self.data.targets or max(_LEAST_TARGETS, _TARGETS // task.bulk)
 
     def replicas_of(self, network: str) -> int:
         """How many further networks are trained beside a route's own: the claims are about the first one."""

@@ -49,7 +49,10 @@ class Task(Protocol):
 
     @property
     def bulk(self) -> int:
-        """How many times 1,024 numbers a Jacobian has, at least 1: so many times less is asked of a task by itself."""
+        """How many times as dear as an ordinary task it is: so many times less is done where nobody says how much.
+
+        By how many times a Jacobian has 1,024 numbers, at least 1; a task whose simulator is slow says more.
+        """
         return max(1, len(self.outcomes) * len(self.box) // 1024)
 
     @property
