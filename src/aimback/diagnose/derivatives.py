@@ -8,7 +8,8 @@ from torch import Tensor
 from aimback.core.problem import ForwardMap, Linearised
 from aimback.diagnose.case import Case
 
-_CHUNK = 16384  # rows; this bounds the memory that a network or a simulator takes
+# Rows, and numbers of their Jacobians: these bound the memory that a network or a simulator takes.
+_CHUNK, _DERIVATIVES = 16_384, 4_194_304
 # Unit-box lengths. Noise of 1e-12 in a Jacobian grows to 1e-8; a wave of 1/10 of the box loses (k h)^2 / 6, 7e-6.
 _STEP = 1e-4
 
@@ -60,7 +61,7 @@ def compute_hessians(
 ) -> tuple[Tensor, Tensor]:
     """Of the loss, the sum of squared residuals: 2 (J'J + sum r_k H_k), `(n, n_controls, n_controls)`; and J itself."""
     hessians, jacobians = [], []
-    size = max(1, _CHUNK // (case.task.bulk * unit.shape[1]))
+    size = max(1, _DERIVATIVES // (len(case.task.outcomes) * unit.shape[1] ** 2))
     for some, given, wanted in zip(unit.split(size), conditions.split(size), targets.split(size), strict=True):
         outcome, jacobian = compute_jacobians(case, forward, some, given)
         residual = outcome - wanted / case.task.distance.scales
@@ -75,7 +76,7 @@ def _in_chunks(
     case: Case, evaluate: Callable[[Tensor, Tensor], tuple[Tensor, ...]], unit: Tensor, conditions: Tensor
 ) -> list[Tensor]:
     controls = case.task.box.from_unit(unit)
-    size = max(1, _CHUNK // case.task.bulk)
+    size = max(1, min(_CHUNK, _DERIVATIVES // (len(case.task.outcomes) * controls.shape[1])))
     parts = [
         evaluate(some.to(case.device), given.to(case.device))
         for some, given in zip(controls.split(size), conditions.split(size), strict=True)
