@@ -39,6 +39,7 @@ FIELD = {
     "contact": ("Contact by exact events, beside published simulators", "hit_beside_published"),
     "heat": ("Conductivity recovery, beside the published figures", "recovered_beside_published"),
     "heat_surrogate": ("Conductivity recovery by networks", "recovered_by_networks"),
+    "heat_claims": ("Conductivity recovery by the default run, and its claims", "decided_by_default"),
     "thin_film": ("A stack of thin films, beside the published figures", "spectra_beside_published"),
     "horizon": ("Chaos: a double pendulum by horizon", "solved_by_horizon"),
     "shell": ("A particle of eight shells, beside the published figures", "spectra_beside_published"),

@@ -27,13 +27,15 @@ def describe(words: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def run_sweep(words: Sequence[str]) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+def run_sweep(
+    words: Sequence[str], tasks: Sequence[str] = TASKS, seeds: int = SEEDS, quiet: Sequence[str] = _QUIET
+) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
     """Run all tasks from all seeds. -> the sweep's folder, a project for each seed, and all metrics."""
     place = ROOT / "outputs" / "by_hand"
     place.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place) as folder:
         sweep = Path(folder).relative_to(ROOT) / "sweep"
-        asked = [*words, *_QUIET, f"task=[{','.join(TASKS)}]", f"seed=range({SEEDS})", f"hydra.sweep.dir={sweep}"]
+        asked = [*words, *quiet, f"task=[{','.join(tasks)}]", f"seed=range({seeds})", f"hydra.sweep.dir={sweep}"]
         command = [sys.executable, "-m", "aimback.workflow.run", "--multirun", *asked]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         yield ROOT / sweep, json.loads((ROOT / sweep / "comparison.json").read_text(encoding="utf-8"))
