@@ -1,7 +1,5 @@
 """C5: does the true loss descend robustly, from any start?"""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -10,10 +8,8 @@ from aimback.data.targets import Targets
 from aimback.diagnose.case import Case, Pictures, scale_down
 from aimback.diagnose.claim import Claim, Estimate, estimate
 from aimback.diagnose.comparison import choose_size, choose_targets, descend_ladder, limit_steps, measure_miss
-from aimback.settings.claims import DiagnoseSettings
 from aimback.solve.gradient_descent import GradientDescent
 from aimback.solve.solver import Solver
-from aimback.tasks.base import Task
 
 _LEAST = 0.99
 _TARGETS = 8
@@ -83,7 +79,7 @@ class _Grid:
     """
 
     def __init__(self, case: Case) -> None:
-        box, points = case.task.box, count_points(case.task, case.settings)
+        box, points = case.task.box, scale_down(case.task, case.settings.basin_points)
         self._points, self._plane = points, min(2, len(box))
         line = torch.linspace(0, 1, points, dtype=torch.float64)
         # The last axis of a picture is the first control.
@@ -113,12 +109,6 @@ class _Grid:
         """The edge of the box from which the fewest hit, and their share; hits `(n_targets, n)`."""
         shares = {name: float(hits[:, rows].mean()) for name, rows in self.edges.items()}
         return min(shares.items(), key=lambda edge: edge[1])
-
-
-def count_points(task: Task, settings: DiagnoseSettings) -> int:
-    """How many starts stand along each side of the map."""
-    points = settings.basin_points
-    return scale_down(task, points) if len(task.box) == 1 else math.isqrt(scale_down(task, points**2))
 
 
 def _spread(targets: Targets) -> Targets:

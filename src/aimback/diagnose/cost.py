@@ -35,7 +35,9 @@ def list_claim_costs(
     yield descents * (found * (1 + networks / 2) + networks) + scale_down(task, minima._PICTURED) * found  # C4
     # By the best of the step sizes.
     yield (
-        min(basins._TARGETS, few) * basins.count_points(task, settings) ** plane * (found + plain / 2 + networks + 3)
+        min(basins._TARGETS, few)
+        * scale_down(task, settings.basin_points) ** plane
+        * (found + plain / 2 + networks + 3)
     )  # C5
     looked = descents + min(scale_down(task, conditioning._POINTS), descents * found / each)
     yield descents * found + looked * (1 + 2 * len(box)) * each  # C6

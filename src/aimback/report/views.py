@@ -18,7 +18,7 @@ SHOWN_STARTS = 8
 LOSS_FLOOR, MISS_FLOOR = 1e-33, 1e-16  # a hit to the last bit has no logarithm
 SURFACE_POINTS = 161  # along each side
 _SHOWN_TARGETS = 5
-_SAID = 3  # numbers of a target
+_SAID = 3  # numbers of a target, at most
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,11 @@ def name_maps(task: Task, surrogate: Linearised) -> Sequence[tuple[str, str, Lin
 
 
 def say_target(task: Task, wanted: Iterable[Tensor | float], digits: str) -> str:
-    """What is wanted and what is given, in words; of many numbers the first ones."""
+    """What is wanted and what is given, in words; of many numbers the first."""
     axes = (*task.outcomes.axes, *task.conditions.axes)
     words = [f"{axis.name} {value:{digits}} {axis.unit}".rstrip() for axis, value in zip(axes, wanted, strict=True)]
-    if (more := len(words) - _SAID) > 1:
-        words[_SAID:] = [f"{more} more"]
+    if len(words) > _SAID:
+        words[1:] = [f"{len(words) - 1} more"]
     return "target " + ", ".join(words)
 
 
