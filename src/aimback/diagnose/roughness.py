@@ -30,15 +30,17 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     outcomes = [_outcomes(case, forward, slices, given) for forward in (case.task, *case.networks)]
     # Points are compared where every map has an outcome.
     known = torch.stack([torch.isfinite(outcome).all(-1) for outcome in outcomes]).all(0)
-    outcomes = [torch.where(known[..., None], outcome, torch.nan) for outcome in outcomes]
+    for outcome in outcomes:
+        outcome.masked_fill_(~known[..., None], torch.nan)
     # A descent that must climb by more than the tolerance to get on has come to a dead end. With several outcomes the
     # root of the loss is meant, which is the miss or more.
     mesh = Mesh.line(case.settings.points) if len(case.task.box) == 1 else Mesh.square(case.settings.points)
     losses, dead_ends, spurious = [], [], []
     for row, wanted in enumerate(targets.targets / case.task.distance.scales):  # of all at once it is gigabytes
-        residuals = [outcome[row % len(given)] - wanted for outcome in outcomes]
-        losses.append(torch.stack([_loss_on_grid(case, residual) for residual in residuals]))
-        truth, *basins = (find_basins(residual, mesh, case.task.distance.share) for residual in residuals)
+        residuals = (outcome[row % len(given)] - wanted for outcome in outcomes)
+        looks = [(_loss_on_grid(case, one), find_basins(one, mesh, case.task.distance.share)) for one in residuals]
+        losses.append(torch.stack([loss for loss, _ in looks]))
+        truth, *basins = (found for _, found in looks)
         dead_ends.append(torch.stack([found.dead_ends.sum(-1) for found in (truth, *basins)]))
         spurious.append(torch.stack([found.beyond(truth) for found in basins]))
     true, *learned = torch.stack(losses, 1)
