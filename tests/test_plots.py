@@ -190,6 +190,17 @@ def test_of_a_target_of_many_numbers_the_first_is_said():
     assert said == ["target distance 0.25 m", "target temperature_0_1 0.25, 11 more"]
 
 
+def test_curvatures_of_many_controls_have_few_ticks_and_without_solutions_no_panel():
+    def draw(controls, solutions):
+        picture = {f"hessian_condition_{route}": np.array([1.0, 10.0]) for route in evidence.PAIR}
+        return interactive.draw_conditioning(
+            picture | {f"eigenvalues_{route}": np.ones((solutions, controls)) for route in evidence.PAIR}
+        )
+
+    ticks = [draw(controls, 3)[1]["layout"]["xaxis"].get("dtick") for controls in (2, 128)]
+    assert ticks == [1, None] and len(draw(128, 0)) == 1
+
+
 def test_one_control_gives_curves(slope):
     task = slope.task
     landscape = views.view_landscape(task, Off(task, 0.02, 1.01), slope.targets, slope.solutions, COMPARED, 9)
