@@ -18,16 +18,18 @@ from aimback.diagnose.statistics import figure
 from aimback.learn.surrogate_training import train_surrogates
 from aimback.settings.tree import Settings
 from benchmarks.break_even import settings_of
+from benchmarks.extent import pick
 from benchmarks.figures import plot_misses
 from benchmarks.rounds import one_core
 from benchmarks.tables import number, table
 
 # All but heat and shell, which are too dear.
-_TASKS = (
+_ALL = (
     *("cannon_vacuum", "cannon_drag", "sine_wave", "robotic_arm", "ballistics", "trebuchet", "ball_with_wall"),
     *("bouncing_ball", "two_balls", "ball_ground_wall", "franka", "thin_film"),
 )
-_EXAMPLES = (1000, 4000, 16_000)
+_TASKS = pick(_ALL, ("cannon_drag", "robotic_arm"))
+_EXAMPLES = pick((1000, 4000, 16_000), (1000, 4000))
 _TARGETS = 500
 
 

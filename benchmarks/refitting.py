@@ -21,14 +21,15 @@ from aimback.learn.surrogate_training import train_surrogate
 from aimback.settings.posing import pose_for_route
 from aimback.settings.tree import Settings, read_settings
 from benchmarks.break_even import ROOT
+from benchmarks.extent import pick
 from benchmarks.rounds import spread
 from benchmarks.tables import table
 
-TASKS = ("cannon_drag", "robotic_arm", "sine_wave", "ballistics")
+TASKS = pick(("cannon_drag", "robotic_arm", "sine_wave", "ballistics"), ("cannon_drag",))
 _EXAMPLES, _TARGETS = 500, 100
 _ROUNDS = (1, 2, 4)
 _MEMBERS, _EXPLORATION = 5, 1.0
-_SEEDS = range(3)
+_SEEDS = pick(range(3), range(1))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from aimback.solve.continuation import solve_by_continuation
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.tasks.base import Task
+from benchmarks.extent import pick
 from benchmarks.rounds import one_core
 from benchmarks.tables import number, table
 
@@ -36,7 +37,7 @@ _TRAINING = TrainingSettings(
     plateau_factor=0.5,
     plateau_patience=10,
     batch_size=256,
-    max_epochs=200,
+    max_epochs=pick(200, 20),
     patience=0,
     dtype="float32",
     matmul_precision="highest",

@@ -49,11 +49,11 @@ def main(job: Job) -> None:
     else:  # nothing learns from examples
         folder.joinpath("dataset.npz").unlink(missing_ok=True)
     if settings.targets is None and measured is not None:
-        targets = measured.draw_targets(data.targets, job.generator("targets"))
+        targets = measured.draw_targets(data.count_targets(task), job.generator("targets"))
         parts = split(targets)
         print(f"{job.name}: {len(targets):,} of the outcomes that were measured are the targets")
     elif settings.targets is None:
-        parts = draw_parts(task, data.targets, job.generator("targets"), device, dtype)
+        parts = draw_parts(task, data.count_targets(task), job.generator("targets"), device, dtype)
     else:
         targets = read_targets(settings.targets, task)
         parts = split(targets)

@@ -96,6 +96,14 @@ def test_presets_change_what_they_say(compose: Any) -> None:
     assert compose("preset=article", "data.examples=77").data.examples == 77
 
 
+def test_fewer_targets_are_drawn_of_a_task_of_many_controls_unless_a_number_is_asked_for(compose: Any) -> None:
+    counts = {}
+    for overrides in ((), ("data.targets=500",)):
+        settings = compose("task=[cannon_drag,heat]", *overrides)
+        counts[overrides] = [settings.data.count_targets(task) for task in settings.tasks.values()]
+    assert counts == {(): [1000, 32], ("data.targets=500",): [500, 500]}
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
@@ -135,7 +143,7 @@ def test_presets_change_what_they_say(compose: Any) -> None:
         ("task=[]", "task: choose at least one"),
         ("tasks=[trebuchet]", "tasks: follows from task; choose by task=[trebuchet]"),
         ("+data._target_=aimback.core.files.sha256", "data._target_: unknown key"),
-        ("~data.targets", "data.targets: is missing"),
+        ("~data.examples", "data.examples: is missing"),
         ("inputs=outputs", "inputs: must be a valid list"),
         ("inputs=[5]", "inputs.0: must be the path of a file or a folder"),
         ("routes=[]", "routes: choose at least one"),

@@ -22,7 +22,7 @@ from aimback.core.problem import Linearised
 from aimback.data.dataset import Dataset
 from aimback.data.targets import Targets, draw_targets
 from aimback.diagnose import conditioning, derivatives, examination, fidelity, gradients, minima, roughness
-from aimback.diagnose.case import Case
+from aimback.diagnose.case import Case, scale_down
 from aimback.diagnose.examination import Examination
 from aimback.diagnose.statistics import correlate_ranks
 from aimback.diagnose.watershed import Mesh, find_basins
@@ -381,6 +381,24 @@ def test_hessians_against_torch_func(task: Task) -> None:
     truth = torch.func.vmap(torch.func.hessian(loss))(unit, targets)
     measured, _ = derivatives.compute_hessians(subject(task, targets=targets.tolist()), task, unit, conditions, targets)
     torch.testing.assert_close(measured, truth, rtol=1e-5, atol=1e-4)  # of eigenvalues up to some hundred
+
+
+def test_hessians_of_few_points_at_a_time_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit, targets = torch.rand(9, 4, generator=seeded("few"), dtype=T), torch.zeros(9, 2, dtype=T)
+    case = subject(RoboticArm(), targets=targets.tolist())
+    together = derivatives.compute_hessians(case, case.task, unit, unit[:, :0], targets)
+    monkeypatch.setattr(derivatives, "_DERIVATIVES", 2 * 4**2 * 3)
+    apart = derivatives.compute_hessians(case, case.task, unit, unit[:, :0], targets)
+    for one_by_one, whole in zip(apart, together, strict=True):
+        assert torch.equal(one_by_one, whole)
+
+
+def test_of_a_task_of_large_jacobians_less_is_looked_at() -> None:
+    small, large = one(lambda x, y: x * y), Formula(lambda points: points, controls=64, outcomes=64)
+    assert [scale_down(small, count) for count in (3, 1024)] == [3, 1024]
+    assert [scale_down(large, count) for count in (3, 8, 1024)] == [3, 4, 128]
+    claim, _ = gradients.examine(subject(large, targets=torch.zeros(2, 64).tolist()))
+    assert claim.details["points"] == 128 and claim.number.value == pytest.approx(1)
 
 
 def test_second_derivatives_next_to_a_wall_stay_inside() -> None:

@@ -22,6 +22,7 @@ from aimback.learn.surrogate import _WIDE, Surrogate
 from aimback.settings.learning import ACTIVATIONS
 from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
+from aimback.tasks.heat import Heat
 
 TASK = CannonDrag()
 
@@ -228,10 +229,10 @@ def test_a_task_without_conditions():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("width", [16, 100, 256, 500])
-def test_a_row_does_not_feel_the_rest_of_the_batch(dtype, threads, width):
-    surrogate = untrained(hidden_width=width, hidden_layers=2).to(dtype)
-    controls, conditions = (part.to(dtype) for part in rows(3000))
+@pytest.mark.parametrize(("task", "width"), [*((TASK, width) for width in (16, 100, 256, 500)), (Heat(rows=4), 16)])
+def test_a_row_does_not_feel_the_rest_of_the_batch(dtype, threads, task, width):
+    surrogate = untrained(task, dataset_of(task), hidden_width=width, hidden_layers=2).to(dtype)
+    controls, conditions = (part.to(dtype) for part in rows(3000, task))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

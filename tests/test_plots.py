@@ -27,6 +27,7 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_vacuum import CannonVacuum
+from aimback.tasks.heat import Heat
 from aimback.tasks.robotic_arm import RoboticArm
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -182,6 +183,22 @@ def test_surfaces_are_those_of_the_two_maps(cannon):
     assert landscape.wanted.startswith("target distance")
     assert set(true.paths) == {"direct", "hybrid"}, "both descend through the simulator"
     assert set(network.paths) == {"surrogate"}
+
+
+def test_of_a_target_of_many_numbers_the_first_is_said():
+    said = [views.say_target(task, [0.25] * len(task.outcomes), ".2f") for task in (CannonVacuum(), Heat(rows=2))]
+    assert said == ["target distance 0.25 m", "target temperature_0_1 0.25, 11 more"]
+
+
+def test_curvatures_of_many_controls_have_few_ticks_and_without_solutions_no_panel():
+    def draw(controls, solutions):
+        picture = {f"hessian_condition_{route}": np.array([1.0, 10.0]) for route in evidence.PAIR}
+        return interactive.draw_conditioning(
+            picture | {f"eigenvalues_{route}": np.ones((solutions, controls)) for route in evidence.PAIR}
+        )
+
+    ticks = [draw(controls, 3)[1]["layout"]["xaxis"].get("dtick") for controls in (2, 128)]
+    assert ticks == [1, None] and len(draw(128, 0)) == 1
 
 
 def test_one_control_gives_curves(slope):

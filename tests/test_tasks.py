@@ -117,6 +117,13 @@ def test_a_sample_alone_has_the_bits_of_its_row_in_a_batch(task: Task) -> None:
         torch.testing.assert_close(alone[1], jacobian[row], rtol=0, atol=0)
 
 
+def test_of_no_samples_there_are_no_outcomes(task: Task) -> None:
+    none = task.box.lower.expand(0, -1), task.conditions.lower.expand(0, -1)
+    outcome, jacobian = task.linearise(*none)
+    assert task(*none).shape == outcome.shape == (0, len(task.outcomes))
+    assert jacobian.shape == (0, len(task.outcomes), len(task.box))
+
+
 def test_float32_costs_digits_and_no_more(task: Task) -> None:
     controls, conditions = draw_inside(task, bound(task, 500))
     span = task.outcomes.upper - task.outcomes.lower

@@ -8,7 +8,8 @@ from torch import Tensor
 from aimback.core.problem import ForwardMap, Linearised
 from aimback.diagnose.case import Case
 
-_CHUNK = 16384  # bounds the memory that a network or a simulator takes
+# Rows, and numbers of their Jacobians: these bound the memory that a network or a simulator takes.
+_CHUNK, _DERIVATIVES = 16_384, 4_194_304
 # Unit-box lengths. Noise of 1e-12 in a Jacobian grows to 1e-8; a wave of 1/10 of the box loses (k h)^2 / 6, 7e-6.
 _STEP = 1e-4
 
@@ -59,10 +60,15 @@ def compute_hessians(
     case: Case, forward: Linearised, unit: Tensor, conditions: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Of the loss, the sum of squared residuals: 2 (J'J + sum r_k H_k), `(n, n_controls, n_controls)`; and J itself."""
-    outcome, jacobian = compute_jacobians(case, forward, unit, conditions)
-    residual = outcome - targets / case.task.distance.scales
-    curved = torch.einsum("nk,nkij->nij", residual, compute_second_derivatives(case, forward, unit, conditions))
-    return 2 * (jacobian.mT @ jacobian + curved), jacobian
+    hessians, jacobians = [], []
+    size = max(1, _DERIVATIVES // (len(case.task.outcomes) * unit.shape[1] ** 2))
+    for some, given, wanted in zip(unit.split(size), conditions.split(size), targets.split(size), strict=True):
+        outcome, jacobian = compute_jacobians(case, forward, some, given)
+        residual = outcome - wanted / case.task.distance.scales
+        curved = torch.einsum("nk,nkij->nij", residual, compute_second_derivatives(case, forward, some, given))
+        hessians.append(2 * (jacobian.mT @ jacobian + curved))
+        jacobians.append(jacobian)
+    return torch.cat(hessians), torch.cat(jacobians)
 
 
 @torch.no_grad()
@@ -70,8 +76,9 @@ def _in_chunks(
     case: Case, evaluate: Callable[[Tensor, Tensor], tuple[Tensor, ...]], unit: Tensor, conditions: Tensor
 ) -> list[Tensor]:
     controls = case.task.box.from_unit(unit)
+    size = max(1, min(_CHUNK, _DERIVATIVES // (len(case.task.outcomes) * controls.shape[1])))
     parts = [
         evaluate(some.to(case.device), given.to(case.device))
-        for some, given in zip(controls.split(_CHUNK), conditions.split(_CHUNK), strict=True)
+        for some, given in zip(controls.split(size), conditions.split(size), strict=True)
     ]
     return [torch.cat(part).to("cpu", torch.float64) for part in zip(*parts, strict=True)]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from aimback.core.box import Axis, Box
 from aimback.diagnose import derivatives
-from aimback.diagnose.case import Case, Pictures
+from aimback.diagnose.case import Case, Pictures, scale_down
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.statistics import median, quantile, share
 
@@ -28,8 +28,9 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     generator = case.generator("gradients: points")
     # All that is differenced stays inside the box.
     room = Box([Axis(axis.name, "", 0.0, 1.0) for axis in task.box.axes]).shrink(_SCALES[-1])
-    unit = room.sample(_POINTS, generator)
-    conditions = task.conditions.sample(_POINTS, generator)
+    points = scale_down(task, _POINTS)
+    unit = room.sample(points, generator)
+    conditions = task.conditions.sample(points, generator)
     _, jacobian = derivatives.compute_jacobians(case, task, unit, conditions)
     differences = _differences(case, unit, conditions)
     half, whole = differences[-2:]
@@ -77,8 +78,8 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
             "cosine_p10": quantile(alike, 0.1),
             "cosine_below_half": share(alike < 0.5, alike.isfinite()),
             "cosine_median_least": min(medians, default=None),
-            "points": _POINTS,
-            "points_left_out": _POINTS - int(known.sum()),
+            "points": points,
+            "points_left_out": points - int(known.sum()),
         },
     )
     return claim, {

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from aimback.core.problem import ForwardMap
-from aimback.data.targets import Targets
 from aimback.diagnose import derivatives
 from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
@@ -26,11 +25,26 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     """
     targets = case.few().first(_TARGETS)
     slices = _slices(case)
-    residuals = [_residuals(case, forward, slices, targets) for forward in (case.task, *case.networks)]
+    # Without conditions all targets see the same outcomes.
+    given = targets.conditions if len(case.task.conditions) else targets.conditions[:1]
+    outcomes = [_outcomes(case, forward, slices, given) for forward in (case.task, *case.networks)]
     # Points are compared where every map has an outcome.
-    known = torch.stack([torch.isfinite(residual).all(-1) for residual in residuals]).all(0)
-    residuals = [torch.where(known[..., None], residual, torch.nan) for residual in residuals]
-    true, *learned = (_loss_on_grid(case, residual) for residual in residuals)
+    known = torch.stack([torch.isfinite(outcome).all(-1) for outcome in outcomes]).all(0)
+    for outcome in outcomes:
+        outcome.masked_fill_(~known[..., None], torch.nan)
+    # A descent that must climb by more than the tolerance to get on has come to a dead end. With several outcomes the
+    # root of the loss is meant, which is the miss or more.
+    mesh = Mesh.line(case.settings.points) if len(case.task.box) == 1 else Mesh.square(case.settings.points)
+    losses, dead_ends, spurious = [], [], []
+    for row, wanted in enumerate(targets.targets / case.task.distance.scales):  # of all at once it is gigabytes
+        residuals = (outcome[row % len(given)] - wanted for outcome in outcomes)
+        looks = [(_loss_on_grid(case, one), find_basins(one, mesh, case.task.distance.share)) for one in residuals]
+        losses.append(torch.stack([loss for loss, _ in looks]))
+        truth, *basins = (found for _, found in looks)
+        dead_ends.append(torch.stack([found.dead_ends.sum(-1) for found in (truth, *basins)]))
+        spurious.append(torch.stack([found.beyond(truth) for found in basins]))
+    true, *learned = torch.stack(losses, 1)
+    by_map, added = torch.cat(dead_ends, 1), torch.cat(spurious, 1).double()
     bend, variation = _variation(true, 2), _variation(true, 1)
     number = estimate(
         [_over(_variation(loss, 2), bend) for loss in learned],
@@ -38,12 +52,6 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         case.generator("roughness: bootstrap"),
         case.settings.resamples,
     )
-    # A descent that must climb by more than the tolerance to get on has come to a dead end. With several outcomes the
-    # root of the loss is meant, which is the miss or more.
-    mesh = Mesh.line(case.settings.points) if len(case.task.box) == 1 else Mesh.square(case.settings.points)
-    hit = case.task.distance.share
-    true_basins, *learned_basins = (find_basins(residual.flatten(0, 1), mesh, hit) for residual in residuals)
-    spurious = [found.beyond(true_basins).double() for found in learned_basins]
     # What a ripple bends back and forth within the truth's own bend shows in the difference alone.
     apart = median(_over(_variation(learned[0] - true, 2), bend))
     if number.value is None:
@@ -52,7 +60,7 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         because = (
             f"The gradient of the loss through the network varies {number.value:.3g} times as much as that of the "
             f"true loss ({sureness(number)}), that of their difference {figure(apart)} times. The network adds "
-            f"{figure(mean(spurious[0]))} dead ends a slice."
+            f"{figure(mean(added[0]))} dead ends a slice."
         )
     claim = Claim(
         key="C3",
@@ -70,12 +78,12 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         details={
             "excess_variation": median(_over(_variation(learned[0], 1) - variation, variation)),
             "bend_of_difference": apart,
-            "spurious_minima": mean(spurious[0]),
-            "spurious_minima_most": max(float(counts.mean()) for counts in spurious),
-            "dead_ends_surrogate": mean(learned_basins[0].dead_ends.sum(-1)),
-            "dead_ends_true": mean(true_basins.dead_ends.sum(-1)),
+            "spurious_minima": mean(added[0]),
+            "spurious_minima_most": float(added.mean(1).max()),
+            "dead_ends_surrogate": mean(by_map[1]),
+            "dead_ends_true": mean(by_map[0]),
             "slices": bend.numel(),
-            "points_left_out": int((~known & torch.isfinite(slices).all(-1)).sum()),
+            "points_left_out": int((~known & torch.isfinite(slices).all(-1)).sum()) * len(targets) // len(given),
         },
     )
     return claim, _picture(case)
@@ -103,23 +111,21 @@ def _grid(along: Tensor) -> Tensor:
     return torch.cartesian_prod(along, along).flip(-1)
 
 
-def _residuals(case: Case, forward: ForwardMap, slices: Tensor, targets: Targets) -> Tensor:
-    """(outcome - target) / scales on every slice, `(targets, slices, n_points, n_outcomes)`; NaN outside the box."""
+def _outcomes(case: Case, forward: ForwardMap, slices: Tensor, given: Tensor) -> Tensor:
+    """Over the scales on every slice under each of some conditions, `(conditions, slices, n_points, n_outcomes)`; NaN
+    outside the box."""
     inside = torch.isfinite(slices).all(-1)
     points = slices[inside]
-    # Without conditions all targets see the same outcomes.
-    given = targets.conditions if len(case.task.conditions) else targets.conditions[:1]
-    outcome = derivatives.compute_outcomes(
+    found = derivatives.compute_outcomes(
         case, forward, points.repeat(len(given), 1), given.repeat_interleave(len(points), 0)
     ).unflatten(0, (len(given), len(points)))
-    wanted = targets.targets / case.task.distance.scales
-    residual = torch.full((len(wanted), *inside.shape, wanted.shape[1]), torch.nan, dtype=torch.float64)
-    residual[:, inside] = outcome - wanted[:, None]
-    return residual
+    outcomes = torch.full((len(given), *inside.shape, found.shape[-1]), torch.nan, dtype=torch.float64)
+    outcomes[:, inside] = found
+    return outcomes
 
 
 def _loss_on_grid(case: Case, residual: Tensor) -> Tensor:
-    """`(targets, slices, n_points, n_outcomes)` -> `(targets, slices, points)`, or `(..., points, points)`."""
+    """`(slices, n_points, n_outcomes)` -> `(slices, points)`, or `(slices, points, points)`."""
     sides = [case.settings.points] * min(len(case.task.box), 2)
     loss: Tensor = residual.square().sum(-1).unflatten(-1, sides)
     return loss
@@ -151,8 +157,9 @@ def _picture(case: Case) -> Pictures:
     points[:, :shown] = grid
     axes = task.box.from_unit(along[:, None].expand(-1, len(task.box)))
     first = case.targets.first(1)
+    wanted = first.targets[0] / task.distance.scales
     losses = {
-        name: _loss_on_grid(case, _residuals(case, forward, points[None], first))[0, 0].numpy()
+        name: _loss_on_grid(case, _outcomes(case, forward, points[None], first.conditions)[0] - wanted)[0].numpy()
         for name, forward in (("true", task), ("surrogate", case.networks[0]))
     }
     return {

@@ -91,8 +91,9 @@ def find_basins(residual: Tensor, mesh: Mesh, prominence: float) -> Basins:
         prominence: a root of the loss.
     """
     residual = torch.where(torch.isfinite(residual).all(-1, keepdim=True), residual, torch.nan)
-    lowest = _least(residual[:, mesh.cells]).nan_to_num(nan=torch.inf)
-    pass_height = _least(residual[:, mesh.borders]).flatten()
+    # Slice by slice, for of hundreds of outcomes one is a gigabyte.
+    lowest = torch.stack([_least(one[mesh.cells]) for one in residual]).nan_to_num(nan=torch.inf)
+    pass_height = torch.cat([_least(one[mesh.borders]) for one in residual])
     slices, cells = lowest.shape
     sides = (mesh.sides + cells * torch.arange(slices)[:, None, None]).flatten(0, 1)
     open_ = torch.isfinite(pass_height) & torch.isfinite(lowest.flatten()[sides]).all(-1)

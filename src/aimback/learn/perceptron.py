@@ -91,17 +91,20 @@ class Perceptron(nn.Module):
         """Parts `(..., n)` of the inputs -> what the layers see, joined along the last dimension."""
         return (torch.cat(parts, dim=-1) - self.input_centre) / self.input_scale
 
-    def in_tiles(self, function: Callable[[Tensor, Tensor], tuple[Tensor, ...]], *parts: Tensor) -> list[Tensor]:
+    def in_tiles(
+        self, function: Callable[[Tensor, Tensor], tuple[Tensor, ...]], *parts: Tensor, smaller: int = 1
+    ) -> list[Tensor]:
         """Apply a function of the rows of two parts of the inputs to tiles of one fixed size; padding fills the last.
 
         Args:
+            smaller: so many times as small are the tiles of a function that makes much of a row.
             parts: `(..., n)`; their leading dimensions are broadcast, and are those of the results.
         """
         if torch.compiler.is_compiling():  # a row is alone there
             return list(function(*parts))
         # Not torch's own, which imports sympy when it is first called.
         leading = np.broadcast_shapes(*(part.shape[:-1] for part in parts))
-        tile = _CPU_TILE if parts[0].device.type == "cpu" else _GPU_TILE
+        tile = max(1, (_CPU_TILE if parts[0].device.type == "cpu" else _GPU_TILE) // smaller)
         count = math.prod(leading)
         tiles = []
         for part in parts:

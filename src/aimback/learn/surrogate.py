@@ -19,6 +19,7 @@ from aimback.tasks.base import Task
 log = logging.getLogger(__name__)
 
 _WIDE = 256
+_FEW = 16  # controls whose tangents are still in the cache with a whole tile of rows
 
 
 class Surrogate(Perceptron):
@@ -121,6 +122,7 @@ class Surrogate(Perceptron):
             self._backwards if backwards else self._forwards,
             controls,
             conditions,
+            smaller=max(1, controls.shape[-1] // _FEW),
         )
         return outcome, jacobian
 

@@ -107,7 +107,7 @@ def compare(
     surrogate route simulates 10,000 examples and trains a network on them.
 
     Args:
-        targets: None: some outcomes of random controls, `data.targets` of them; conditions are then ranges.
+        targets: None: outcomes of random controls, `data.targets` of them; conditions are then ranges.
         routes: names in conf/routes, each with those that it needs beside it.
         settings: what is to be different, as typed after the command: "data.examples=2000", "solver=adam".
         seed: of everything that is drawn.
@@ -150,7 +150,9 @@ class _Contest:
         targets = wish.targets
         if targets is None:
             stream = self.make_stream("targets")
-            targets = draw_targets(task, settings.data.targets, stream, device, hardware.torch_dtype, self.drawn)
+            targets = draw_targets(
+                task, settings.data.count_targets(task), stream, device, hardware.torch_dtype, self.drawn
+            )
         asked, again = targets.only_valid().once()
         networks = self.train()
         found: dict[str, tuple[Solution, Ledger]] = {}
@@ -210,7 +212,7 @@ class _Contest:
         for route, hybrid in self.settings.amortise.items():
             ledger = Ledger()
             with self.meter(f"amortise-{route}"):
-                count = hybrid.targets + hybrid.validation_targets
+                count = hybrid.count_lessons(task) + hybrid.validation_targets
                 targets = draw_targets(task, count, self.make_stream("targets of the proposer"), device, dtype, ledger)
                 ledger.training_examples = ledger.simulations
                 proposer, _, _ = train_proposer(

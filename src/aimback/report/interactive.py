@@ -36,6 +36,7 @@ from aimback.report.views import (
 Panel: TypeAlias = dict[str, Any]
 
 _DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
+_FEW = 16  # controls whose numbers can all stand below an axis
 _SEEN = 201  # points along a curve: more are not told apart on a screen
 _DECADES = (1, 2, 3, 5, 10, 20, 50, 100, 200)  # between two ticks
 _INK = "#808080"  # read on light and on dark paper
@@ -409,11 +410,12 @@ def draw_conditioning(picture: Mapping[str, Array]) -> list[Panel]:
         marker = {"color": COLOURS[route], "size": 10, "symbol": "circle" if route == "direct" else "diamond"}
         solutions.append(dots | {"mode": "markers", "error_y": error, "marker": marker})
     across, up = _log_axis("condition number", *conditions), _log_axis("|eigenvalue|", *curvatures)
-    along = _axis("eigenvalue, from the flattest", dtick=1)
-    return [
-        _panel("along the descents", descents, xaxis=across, yaxis=_percent_axis("points at most so bad")),
-        _panel("at the solutions", solutions, xaxis=along, yaxis=up),
-    ]
+    each = {"dtick": 1} if curvatures[0].shape[1] <= _FEW else {}
+    panels = [_panel("along the descents", descents, xaxis=across, yaxis=_percent_axis("points at most so bad"))]
+    if np.isfinite(curvatures).any():  # else no solution was found
+        along = _axis("eigenvalue, from the flattest", **each)
+        panels.append(_panel("at the solutions", solutions, xaxis=along, yaxis=up))
+    return panels
 
 
 def draw_gradients(picture: Mapping[str, Array]) -> list[Panel]:

@@ -102,7 +102,8 @@ def view_sweep(
     """Solve both forward maps for a row of targets, from the same starts, in one call each.
 
     The first outcome sweeps from the 2nd to the 98th of a hundred of the task's targets; other outcomes and the
-    conditions are at their medians, and controls that are not shown in the middle of the box.
+    conditions are at their medians. Controls that are not shown stand where the simulator's own descent to the middle
+    target ends.
     """
     ends = targets.targets[:, 0].quantile(torch.tensor([0.02, 0.98], dtype=torch.float64))
     wanted = targets.targets.median(0).values.expand(FRAMES, -1).clone()
@@ -112,14 +113,17 @@ def view_sweep(
     problem = InverseProblem(wanted, condition.expand(FRAMES, -1), task.box, task.distance, task.box.to_unit(starts))
     brief = replace(solver, max_steps=min(solver.max_steps, _MAX_STEPS))
     axes = task.box.axes[:2]
-    controls = task.box.from_unit(make_unit_grid(torch.full((len(task.box),), 0.5, dtype=torch.float64), SWEPT_POINTS))
-    sides, goals, every = [], None, torch.arange(FRAMES)
+    sides: list[Side] = []
+    goals, every = None, torch.arange(FRAMES)
     for title, route, forward in name_maps(task, surrogate):
-        outcome = evaluate(forward, controls, condition)
         found = solve(forward, problem, brief, torch.Generator().manual_seed(generator.initial_seed()))
+        answers = pick_answers(found, every)
+        if not sides:
+            rest = task.box.to_unit(answers[FRAMES // 2])
+            controls = task.box.from_unit(make_unit_grid(rest, SWEPT_POINTS))
+        outcome = evaluate(forward, controls, condition)
         each = (outcome - wanted.reshape(FRAMES, *[1] * (outcome.ndim - 1), -1)) / task.distance.scales
         paths = to_array(found.history.controls[..., : len(axes)])
-        answers = pick_answers(found, every)
         with torch.no_grad():
             true, own = (one(answers, problem.conditions) - wanted for one in (task, forward))
         flights = task.trajectory(answers, problem.conditions, _FLIGHT_POINTS)

@@ -18,6 +18,7 @@ SHOWN_STARTS = 8
 LOSS_FLOOR, MISS_FLOOR = 1e-33, 1e-16  # a hit to the last bit has no logarithm
 SURFACE_POINTS = 161  # along each side
 _SHOWN_TARGETS = 5
+_SAID = 3  # numbers of a target, at most
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,12 @@ def name_maps(task: Task, surrogate: Linearised) -> Sequence[tuple[str, str, Lin
 
 
 def say_target(task: Task, wanted: Iterable[Tensor | float], digits: str) -> str:
-    """What is wanted and what is given, in words."""
+    """What is wanted and what is given, in words; of many numbers the first."""
     axes = (*task.outcomes.axes, *task.conditions.axes)
-    named = zip(axes, wanted, strict=True)
-    return "target " + ", ".join(f"{axis.name} {value:{digits}} {axis.unit}".rstrip() for axis, value in named)
+    words = [f"{axis.name} {value:{digits}} {axis.unit}".rstrip() for axis, value in zip(axes, wanted, strict=True)]
+    if len(words) > _SAID:
+        words[1:] = [f"{len(words) - 1} more"]
+    return "target " + ", ".join(words)
 
 
 def pick_answers(solution: Solution, rows: Tensor) -> Tensor:

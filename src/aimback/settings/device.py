@@ -39,7 +39,8 @@ def find_devices(settings: Settings) -> set[torch.device]:
 
 def _count_operations(settings: Settings, stage: str, name: str, route: str) -> int:
     """How many multiplications one pass over all rows takes that are worked on at once, about."""
-    task, targets = settings.tasks[name], _count_targets(settings)
+    task = settings.tasks[name]
+    targets = _count_targets(settings, task)
     if stage == "train":
         network, training = settings.network_of(route, name)
         examples = settings.count_examples(name)
@@ -59,9 +60,9 @@ def _count_operations(settings: Settings, stage: str, name: str, route: str) -> 
     return targets * _SIMULATION
 
 
-def _count_targets(settings: Settings) -> int:
+def _count_targets(settings: Settings, task: Task) -> int:
     if settings.targets is None:
-        return settings.data.targets
+        return settings.data.count_targets(task)
     with contextlib.suppress(OSError), settings.targets.open("rb") as file:  # the stage that reads it says so
         return sum(1 for _ in file)
     return 0

@@ -8,10 +8,12 @@ from aimback.core.checks import MOST_ROWS, MOST_STEPS
 from aimback.core.errors import UserError
 from aimback.core.section import Section
 from aimback.data.dataset import CHUNK
+from aimback.tasks.base import Task
 
 Activation = Literal["tanh", "silu", "gelu", "softplus", "relu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
+_TARGETS, _LEAST_TARGETS = 8192, 2048
 _Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 _Epochs = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 _Share = Annotated[float, Field(gt=0, lt=1)]
@@ -120,7 +122,7 @@ class HybridSettings(Architecture, Descent):
     """The proposer, its training through the simulator by adam, and what becomes of its proposals.
 
     Attributes:
-        targets: to learn from, each simulated once to be within reach.
+        targets: to learn from, each simulated once to be within reach; None for as many as suit the task.
         validation_targets: further ones, by which the best weights are told.
         batches_a_simulation: batches whose proposals go through the simulator together, before the first of
             their steps; 1 simulates anew for every step.
@@ -129,10 +131,14 @@ class HybridSettings(Architecture, Descent):
     """
 
     schedule: Literal["constant", "cosine", "one_cycle"]
-    targets: _Rows
+    targets: int | None = Field(ge=1, le=MOST_ROWS)
     validation_targets: _Rows
     batches_a_simulation: int = Field(ge=1, le=CHUNK)
     refine: Literal["outside_tolerance", "always"]
+
+    def count_lessons(self, task: Task) -> int:
+        """How many targets are learned from on a task."""
+        return self.targets or max(_LEAST_TARGETS, _TARGETS // task.bulk)
 
     @model_validator(mode="after")
     def _check_portion(self) -> Self:

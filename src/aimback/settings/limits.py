@@ -94,5 +94,5 @@ def _check_devices(section: str, training: Descent, hardware: Hardware) -> None:
 
 def count_amortising(hybrid: HybridSettings, task: Task) -> int:
     """The simulations of a proposer's training: its targets, and in each epoch the proposals for all of them."""
-    learned = hybrid.targets * task.simulations_a_jacobian
-    return hybrid.targets + hybrid.validation_targets + hybrid.max_epochs * (learned + hybrid.validation_targets)
+    targets, validated = hybrid.count_lessons(task), hybrid.validation_targets
+    return targets + validated + hybrid.max_epochs * (targets * task.simulations_a_jacobian + validated)

@@ -33,7 +33,7 @@ def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
     for name, task in settings.tasks.items():
         # What is drawn, its random order, and what is kept.
         row = 3 * 8 * (len(task.box) + len(task.conditions) + len(task.outcomes))
-        targets = min(PART, data.targets) if settings.targets is None else 1
+        targets = min(PART, settings.data.count_targets(task)) if settings.targets is None else 1
         example = row + settings.learns_jacobians(name) * 3 * 8 * len(task.box) * len(task.outcomes)
         yield "data.examples", example * data.examples
         yield "diagnose.examples", example * max(settings.diagnose.examples, default=0)
@@ -43,8 +43,9 @@ def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
         for route in settings.train:
             yield from _needs_of("surrogate", "training", *settings.network_of(route, name), data.examples)
         for hybrid in settings.amortise.values():
-            yield "hybrid.targets", row * (hybrid.targets + hybrid.validation_targets)
-            yield from _needs_of("hybrid", "hybrid", hybrid, hybrid, hybrid.targets)
+            learned = hybrid.count_lessons(task)
+            yield "hybrid.targets", row * (learned + hybrid.validation_targets)
+            yield from _needs_of("hybrid", "hybrid", hybrid, hybrid, learned)
 
 
 def _needs_of(name: str, place: str, network: Architecture, training: Descent, rows: int) -> Iterator[tuple[str, int]]:

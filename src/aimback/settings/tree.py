@@ -38,17 +38,27 @@ from aimback.solve.solver import Solver
 from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
 
+_TARGETS, _LEAST_TARGETS = 1000, 32
+
 
 def _build_as(kind: type) -> PlainValidator:
     return PlainValidator(lambda node: build(node, kind))
 
 
 class DataSettings(Section):
-    """How much is simulated; see conf/data."""
+    """How much is simulated; see conf/data.
+
+    Attributes:
+        targets: None for as many as suit the task, see `count_targets`.
+    """
 
     examples: Annotated[int, Field(ge=LEAST_EXAMPLES, le=MOST_ROWS)]
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
-    targets: Annotated[int, Field(ge=1, le=MOST_ROWS)]
+    targets: Annotated[int | None, Field(ge=1, le=MOST_ROWS)]
+
+    def count_targets(self, task: Task) -> int:
+        """How many are drawn of a task."""
+        return self.targets or max(_LEAST_TARGETS, _TARGETS // task.bulk)
 
 
 class Budget(Section):

@@ -48,6 +48,14 @@ class Task(Protocol):
         return 1
 
     @property
+    def bulk(self) -> int:
+        """How many times as dear as an ordinary task it is: so many times less is done where nobody says how much.
+
+        By how many times a Jacobian has 512 numbers, at least 1; a task whose simulator is slow says more.
+        """
+        return max(1, len(self.outcomes) * len(self.box) // 512)
+
+    @property
     def has_simulator(self) -> bool:
         """Whether a call simulates; False where there are measurements, and answers can only be believed."""
         return True

@@ -99,10 +99,15 @@ class Shell(Task):
         """A program of one row would be the recurrences of all wavelengths written out."""
         return False
 
+    @property
+    def bulk(self) -> int:
+        """A simulation takes a millisecond, as one of `heat` with its Jacobian does."""
+        return 16
+
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         """The spectrum, `(..., points)`, of thicknesses in nm, `(..., shells)`."""
         spectra = [self._measure(radii, self._follow(radii)[0]) for radii in self._list_radii(controls)]
-        return torch.cat(spectra).reshape(*controls.shape[:-1], -1).to(controls.dtype)
+        return torch.cat(spectra).reshape(*controls.shape[:-1], len(self.outcomes)).to(controls.dtype)
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The outcome, and its Jacobian from the same fields.
@@ -115,7 +120,7 @@ class Shell(Task):
             parts = zip(*map(self._differentiate, self._list_radii(controls)), strict=True)
             outcome, jacobian = (torch.cat(part).to(controls.dtype) for part in parts)
         leading = controls.shape[:-1]
-        return outcome.reshape(*leading, -1), jacobian.reshape(*leading, *jacobian.shape[1:])
+        return outcome.reshape(*leading, len(self.outcomes)), jacobian.reshape(*leading, *jacobian.shape[1:])
 
     def _list_radii(self, controls: Tensor) -> Sequence[Tensor]:
         """Of the boundaries, some rows at a time."""

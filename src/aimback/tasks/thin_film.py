@@ -1,6 +1,7 @@
 """A stack of thin films on glass: which thicknesses give a wanted spectrum?"""
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -102,7 +103,7 @@ class ThinFilm(Task):
 
     def __call__(self, controls: Any, conditions: Tensor) -> Any:
         """The spectrum, `(..., points)`, of thicknesses in nm, `(..., n_films)`."""
-        *_, (_, _, field) = self._follow(controls)
+        ((_, _, field),) = deque(self._follow(controls), maxlen=1)  # which lets go of the films that are passed
         return self._read(field)[0]
 
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,7 @@ class _Forecast:
         self.each = self.task.simulations_a_jacobian
         # An answer is simulated anew in finer steps at least once.
         self.again = 1 + FACTORS[0] if self.task.finer(FACTORS[0]) is not None else 1
-        drawn = settings.data.targets
+        drawn = settings.data.count_targets(self.task)
         self.targets = drawn if settings.targets is None else int(read_targets(settings.targets, self.task).valid.sum())
 
     def list_stages(self) -> Iterator[tuple[str, float]]:
