@@ -37,7 +37,7 @@ _TRAINING = TrainingSettings(
     plateau_factor=0.5,
     plateau_patience=10,
     batch_size=256,
-    max_epochs=pick(200, 20),
+    max_epochs=200,
     patience=0,
     dtype="float32",
     matmul_precision="highest",
@@ -218,6 +218,6 @@ def _aim_off(contest: Contest, targets: Tensor, network: Linearised, answers: Te
 
 def _learn(contest: Contest, dataset: Dataset, folder: Path) -> Surrogate:
     """A network of the simulator, in float64."""
-    training = _TRAINING.model_copy(update={"max_epochs": contest.epochs})
+    training = _TRAINING.model_copy(update={"max_epochs": pick(contest.epochs, contest.epochs // 10)})
     network, _ = train_surrogate(dataset, contest.task, _NETWORK, training, 3, "cpu", folder)
     return network.double()
