@@ -4,6 +4,7 @@ import re
 import statistics
 from collections import Counter
 
+from benchmarks.break_even import settings_of
 from benchmarks.sweeps import SEEDS, TASKS, describe, run_sweep, tell_range
 from benchmarks.tables import number, table
 
@@ -21,10 +22,11 @@ def ranked_by_task() -> str:
         chosen = Counter(verdict[task].removeprefix("Choose ") for verdict in verdicts)
         best = ", ".join(name if count == SEEDS else f"{name} ({count})" for name, count in chosen.most_common())
         cells = []
+        share = settings_of("mlp", task).tasks[task].distance.share
         for route in _ROUTES:
             found = [row for row in rows if (row["task"], row["route"]) == (task, route)]
             cells.append(tell_range([100 * row["solved_fraction"] for row in found]))
-            cells.append(number(statistics.median(row["miss_relative_median"] for row in found)))
+            cells.append(number(statistics.median(row["miss_relative_median"] for row in found) / share))
         lines.append([task, best, *cells])
     head = ["task", "to choose", *(f"{route}, {what}" for route in _ROUTES for what in ("solved %", "miss"))]
     return (
