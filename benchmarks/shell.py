@@ -23,7 +23,7 @@ def spectra_beside_published() -> str:
         solver=LevenbergMarquardt(max_steps=30, precision=1e-16),
         targets=50,
         enough=1e-17,
-        turns=(1, 1, 2, 4, 8, 16, 32, 64),
+        turns=(1, 1, 2, 4, 8, 16, 32, 64, 128, 256),
         nearest=True,
         blurs=((5,), (20, 10, 5)),
         corrections=10,
