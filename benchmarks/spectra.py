@@ -16,33 +16,20 @@ from aimback.data.dataset import Dataset, simulate_dataset
 from aimback.learn.surrogate import Surrogate
 from aimback.learn.surrogate_training import train_surrogate, validation_mse
 from aimback.report.published import read_published
-from aimback.settings.learning import NetworkSettings, TrainingSettings
 from aimback.solve.blurred import Blurred
 from aimback.solve.continuation import solve_by_continuation
 from aimback.solve.multistart import solve
 from aimback.solve.solver import Solver
 from aimback.tasks.base import Task
+from benchmarks.break_even import settings_of
 from benchmarks.extent import pick
 from benchmarks.rounds import one_core
 from benchmarks.tables import number, table
 
 _EXAMPLES = 40_000  # as many as the published networks learned from
-_NETWORK = NetworkSettings(hidden_width=256, hidden_layers=3, activation="gelu", normalisation="none", members=1)
-_TRAINING = TrainingSettings(
-    optimizer="adam",
-    learning_rate=0.003,
-    beta2=0.98,
-    weight_decay=0.0,
-    schedule="one_cycle",
-    plateau_factor=0.5,
-    plateau_patience=10,
-    batch_size=256,
-    max_epochs=200,
-    patience=0,
-    dtype="float32",
-    matmul_precision="highest",
-    devices=1,
-)
+_DEFAULT = settings_of("mlp")
+_NETWORK = _DEFAULT.surrogate.model_copy(update={"hidden_width": 256})
+_TRAINING = _DEFAULT.training.model_copy(update={"learning_rate": 0.003, "batch_size": 256})
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ training = TrainingSettings(
     batch_size=256,
     max_epochs=5,
     patience=0,
+    jacobian_weight=0.0,
     dtype="float32",
     matmul_precision="highest",
     devices=1,
