@@ -22,16 +22,17 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.tasks.base import Task
 from aimback.tasks.heat import Heat
+from benchmarks.extent import pick
 from benchmarks.rounds import one_core, spread
 from benchmarks.tables import number, table
 
 PUBLISHED = Path(__file__).with_name("heat_published.csv")
 _COMMAND = "python -m benchmarks heat"
-_ROUNDS = 5
+_ROUNDS = pick(5, 1)
 _STEPS = 300
 _FINEST = 1e-13  # of the span
 _ASKED = {"published": (42.0, 1.0), "consistent": (2.5e-4, 1.0)}  # error, seconds
-_STARTS = 8
+_STARTS = pick(8, 2)
 
 Array = NDArray[np.float64]
 

@@ -6,6 +6,7 @@ import torch
 
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.tasks.shell import Shell
+from benchmarks.extent import pick
 from benchmarks.peers.scipy_shell import simulate_by_scipy
 from benchmarks.rounds import in_turns, one_core, spread
 from benchmarks.spectra import Contest, set_beside_published
@@ -21,9 +22,9 @@ def spectra_beside_published() -> str:
         name="shell",
         task=task,
         solver=LevenbergMarquardt(max_steps=30, precision=1e-16),
-        targets=50,
+        targets=pick(50, 10),
         enough=1e-17,
-        turns=(1, 1, 2, 4, 8, 16, 32, 64, 128, 256),
+        turns=pick((1, 1, 2, 4, 8, 16, 32, 64, 128, 256), (1, 1, 2, 4, 8)),
         nearest=True,
         blurs=((5,), (20, 10, 5)),
         corrections=10,

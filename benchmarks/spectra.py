@@ -26,7 +26,7 @@ from benchmarks.extent import pick
 from benchmarks.rounds import one_core
 from benchmarks.tables import number, table
 
-_EXAMPLES = 40_000  # as many as the published networks learned from
+_EXAMPLES = pick(40_000, 4_000)  # as many as the published networks learned from
 _DEFAULT = settings_of("mlp")
 _NETWORK = _DEFAULT.surrogate.model_copy(update={"hidden_width": 256})
 _TRAINING = _DEFAULT.training.model_copy(update={"learning_rate": 0.003, "batch_size": 256})
