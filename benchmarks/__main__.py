@@ -1,7 +1,7 @@
 """`python -m benchmarks`: measure, print, and write benchmarks/RESULTS.md, or FIELD.md where the field has published.
 
 `python -m benchmarks aim floor` measures these parts only and puts them in the place of the old ones.
-`python -m benchmarks field` prints all parts of FIELD.md, with fewer seeds, tasks and examples, and writes nothing.
+`python -m benchmarks field` prints all parts of FIELD.md, with fewer seeds, tasks and examples, and writes no page.
 """
 
 import logging

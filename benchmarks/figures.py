@@ -1,11 +1,13 @@
 """The figures of the measurements, in the style of the report's."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aimback.report.canvas import COLOURS, new_figure
+from benchmarks.extent import pick
 
-FOLDER = Path(__file__).with_name("figures")
+FOLDER = pick(Path(__file__).with_name("figures"), Path(tempfile.gettempdir()))
 _MARKS = "osD^vP*X<>ph"
 _LINES = ("-", "--", ":", "-.")
 _INKS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")

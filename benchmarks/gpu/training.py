@@ -19,7 +19,7 @@ def measure(device: torch.device) -> str:
     task, settings = CannonDrag(), read_defaults().amortise["hybrid"]
     if device.type == "cpu":
         settings = settings.model_copy(update={"max_epochs": 4})
-    count = settings.count_lessons(task) + settings.validation_targets
+    count = settings.count_targets(task) + settings.validation_targets
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         compiler = Compiler(Path(folder), "cannon_drag")
