@@ -30,7 +30,7 @@ def main(job: Job) -> None:
     device, dtype = job.device, hardware.torch_dtype
     ledger = Ledger()
     with job.meter(f"routes/proposers/{job.route}/weights.safetensors"):
-        count = hybrid.count_lessons(task) + hybrid.validation_targets
+        count = hybrid.count_targets(task) + hybrid.validation_targets
         targets = draw_targets(task, count, job.generator("targets of the proposer"), device, dtype, ledger)
         ledger.training_examples = ledger.simulations
         train = functools.partial(
@@ -46,7 +46,7 @@ def main(job: Job) -> None:
         )
         # What a compiled solve is for the other stages, a compiled look at all proposals of an epoch is here.
         about = identify(task) if task.compiles and hybrid.devices == 1 else None  # a program is one process's
-        starts = hybrid.count_lessons(task) * hybrid.max_epochs // _LOOKS_A_START
+        starts = hybrid.count_targets(task) * hybrid.max_epochs // _LOOKS_A_START
         try:
             proposer, history, lost = train(compiler=make_compiler(job, about, starts))
         except NotCompilable as error:

@@ -22,7 +22,7 @@ from aimback.core.problem import Linearised
 from aimback.data.dataset import Dataset
 from aimback.data.targets import Targets, draw_targets
 from aimback.diagnose import conditioning, derivatives, examination, fidelity, gradients, minima, roughness
-from aimback.diagnose.case import Case, scale_down
+from aimback.diagnose.case import LEAST, Case
 from aimback.diagnose.examination import Examination
 from aimback.diagnose.statistics import correlate_ranks
 from aimback.diagnose.watershed import Mesh, find_basins
@@ -395,8 +395,8 @@ def test_hessians_of_few_points_at_a_time_are_those_of_all(monkeypatch: pytest.M
 
 def test_of_a_task_of_large_jacobians_less_is_looked_at() -> None:
     small, large = one(lambda x, y: x * y), Formula(lambda points: points, controls=64, outcomes=64)
-    assert [scale_down(small, count) for count in (3, 1024)] == [3, 1024]
-    assert [scale_down(large, count) for count in (3, 8, 1024)] == [3, 4, 128]
+    assert [small.scale_down(count, LEAST) for count in (3, 1024)] == [3, 1024]
+    assert [large.scale_down(count, LEAST) for count in (3, 8, 1024)] == [3, 4, 128]
     claim, _ = gradients.examine(subject(large, targets=torch.zeros(2, 64).tolist()))
     assert claim.details["points"] == 128 and claim.number.value == pytest.approx(1)
 

@@ -17,7 +17,7 @@ from aimback.solve.solver import Solver
 from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
 
-_LEAST = 4
+LEAST = 4  # targets, starts or points that are looked at of any task
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity, so that what two claims ask for is found only once
@@ -52,7 +52,7 @@ class Case:
 
     def few(self) -> Targets:
         """The targets that are looked at closely."""
-        return self.targets.first(scale_down(self.task, self.settings.targets))
+        return self.targets.first(self.task.scale_down(self.settings.targets, LEAST))
 
     def solve(
         self, forward: Linearised, targets: Targets, solver: Solver, purpose: str, starts: Tensor | Starts
@@ -65,11 +65,6 @@ class Case:
         """
         problem, stream = pose_problem(self.task, targets, starts, self.generator, purpose=purpose, device=self.device)
         return solve(forward, problem, solver, stream)
-
-
-def scale_down(task: Task, count: int) -> int:
-    """Of so many targets, starts or points as are asked for, those that are looked at of a task with a bulk."""
-    return max(min(count, _LEAST), count // task.bulk)
 
 
 # Pictures of a claim: arrays by name, for the figures.

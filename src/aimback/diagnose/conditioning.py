@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aimback.core.problem import Linearised
 from aimback.diagnose import derivatives
-from aimback.diagnose.case import Case, Pictures, scale_down
+from aimback.diagnose.case import LEAST, Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.statistics import figure, median, medians, quantile, share
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
@@ -162,7 +162,7 @@ def _curvature(case: Case, forward: Linearised) -> Curvature:
     moving = steps < solution.steps.cpu()[: path.shape[1]]
     _, way_rows, _ = torch.nonzero(moving, as_tuple=True)
     points = box.to_unit(path[moving])
-    some = slice(None, None, -(-len(points) // scale_down(case.task, _POINTS)) or 1)
+    some = slice(None, None, -(-len(points) // case.task.scale_down(_POINTS, LEAST)) or 1)
     on_the_way, _, effective_on_the_way = _spectra(case, forward, points[some], way_rows[some])
     known = on_the_way.isfinite().all(-1)
     return Curvature(

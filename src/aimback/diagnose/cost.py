@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from aimback.diagnose import basins, conditioning, fidelity, gradients, minima, roughness
-from aimback.diagnose.case import scale_down
+from aimback.diagnose.case import LEAST
 from aimback.settings.claims import DiagnoseSettings
 from aimback.tasks.base import Task
 
@@ -30,7 +30,7 @@ def list_claim_costs(
         price: simulations of an example to learn from.
     """
     each, box = task.simulations_a_jacobian, task.box
-    plane, few = min(2, len(box)), min(scale_down(task, settings.targets), targets)
+    plane, few = min(2, len(box)), min(task.scale_down(settings.targets, LEAST), targets)
     descents = few * settings.starts
     # A descent through the simulator is simulated again along its way; of one through a network that is all.
     path = 1 + (1 + networks) / each
@@ -40,16 +40,16 @@ def list_claim_costs(
     given = min(few, roughness._TARGETS) if len(task.conditions) else 1
     yield settings.points**plane * (slices * given + 1)  # C3
     # What is carried from one map to the other begins close by.
-    yield descents * (found * (1 + networks / 2) + networks) + scale_down(task, minima._PICTURED) * found  # C4
+    yield descents * (found * (1 + networks / 2) + networks) + task.scale_down(minima._PICTURED, LEAST) * found  # C4
     # By the best of the step sizes.
     yield (
         min(basins._TARGETS, few)
-        * scale_down(task, settings.basin_points) ** plane
+        * task.scale_down(settings.basin_points, LEAST) ** plane
         * (found + plain / 2 + networks + 3)
     )  # C5
-    looked = descents + min(scale_down(task, conditioning._POINTS), descents * found / each)
+    looked = descents + min(task.scale_down(conditioning._POINTS, LEAST), descents * found / each)
     yield descents * found + looked * (1 + 2 * len(box)) * each  # C6
-    yield scale_down(task, gradients._POINTS) * (each + 2 * len(gradients._SCALES) * len(box))  # C7
+    yield task.scale_down(gradients._POINTS, LEAST) * (each + 2 * len(gradients._SCALES) * len(box))  # C7
     if hybrid:
         yield (few * (plain / 4 + found / 2) + descents * found) * (1 + 1 / each)  # C8
     if settings.examples:

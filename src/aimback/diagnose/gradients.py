@@ -6,7 +6,7 @@ from torch import Tensor
 
 from aimback.core.box import Axis, Box
 from aimback.diagnose import derivatives
-from aimback.diagnose.case import Case, Pictures, scale_down
+from aimback.diagnose.case import LEAST, Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.statistics import median, quantile, share
 
@@ -28,7 +28,7 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
     generator = case.generator("gradients: points")
     # All that is differenced stays inside the box.
     room = Box([Axis(axis.name, "", 0.0, 1.0) for axis in task.box.axes]).shrink(_SCALES[-1])
-    points = scale_down(task, _POINTS)
+    points = task.scale_down(_POINTS, LEAST)
     unit = room.sample(points, generator)
     conditions = task.conditions.sample(points, generator)
     _, jacobian = derivatives.compute_jacobians(case, task, unit, conditions)

@@ -8,7 +8,7 @@ from torch import Tensor
 from aimback.core.problem import Linearised, Solution
 from aimback.data.targets import Targets
 from aimback.diagnose import derivatives
-from aimback.diagnose.case import Case, Pictures, scale_down
+from aimback.diagnose.case import LEAST, Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.statistics import figure, median, medians, quantile, sureness
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
@@ -149,7 +149,7 @@ def _picture(case: Case, own: Valley) -> Pictures:
     first = case.targets.first(1)
     pictures = {}
     for name, forward in (("true_set", case.task), ("surrogate_set", case.networks[0])):
-        solutions = _solve(case, forward, first, scale_down(case.task, _PICTURED))
+        solutions = _solve(case, forward, first, case.task.scale_down(_PICTURED, LEAST))
         pictures[name] = case.task.box.from_unit(solutions.unit[solutions.found]).numpy()
     measured = own.miss.isfinite() & own.out.isfinite()
     return pictures | {"distance": own.out[measured].numpy(), "valley_miss": own.miss[measured].numpy()}

@@ -184,6 +184,7 @@ def differentiate(layers: nn.Sequential, inputs: Tensor, controls: int) -> tuple
     last = layers[-1]
     assert isinstance(last, nn.Linear)
     if controls < last.out_features:
+        # Dual numbers take part in torch's functions, which its type stubs do not know.
         bent = layers(torch.cat([dual.seed(inputs[:, :controls]), inputs[:, controls:]], dim=-1))  # type: ignore[list-item]
         return bent.value, bent.tangent.movedim(0, -1)
     with torch.enable_grad():

@@ -135,8 +135,8 @@ class Revision:
 
     @property
     def _price(self) -> int:
-        """The simulations that an answer takes; see `Settings.price_example`."""
-        return 1 if self.dataset.jacobians is None else self.task.simulations_a_jacobian
+        """The simulations that an answer takes."""
+        return self.task.price_example(jacobian=self.dataset.jacobians is not None)
 
     def _choose(self, solution: Solution, conditions: Tensor) -> Tensor:
         """The start of each target whose answer is worth a simulation, `(T,)`."""

@@ -212,7 +212,7 @@ class _Contest:
         for route, hybrid in self.settings.amortise.items():
             ledger = Ledger()
             with self.meter(f"amortise-{route}"):
-                count = hybrid.count_lessons(task) + hybrid.validation_targets
+                count = hybrid.count_targets(task) + hybrid.validation_targets
                 targets = draw_targets(task, count, self.make_stream("targets of the proposer"), device, dtype, ledger)
                 ledger.training_examples = ledger.simulations
                 proposer, _, _ = train_proposer(

@@ -202,8 +202,7 @@ def _count_prepared(route: Route, metrics: Mapping[str, Any], results: Path, tas
     if not learns:
         return int(metrics["training_examples"])
     dataset = load_dataset(results / "data" / "dataset.npz", task)  # the others were simulated for the targets
-    price = task.simulations_a_jacobian if route.learns_jacobians else 1
-    return (len(dataset) + dataset.n_left_out) * price
+    return (len(dataset) + dataset.n_left_out) * task.price_example(jacobian=route.learns_jacobians)
 
 
 def _caution(name: str, task: Task, metrics: Mapping[str, Mapping[str, Any]]) -> str:

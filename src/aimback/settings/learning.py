@@ -136,9 +136,9 @@ class HybridSettings(Architecture, Descent):
     batches_a_simulation: int = Field(ge=1, le=CHUNK)
     refine: Literal["outside_tolerance", "always"]
 
-    def count_lessons(self, task: Task) -> int:
+    def count_targets(self, task: Task) -> int:
         """How many targets are learned from on a task."""
-        return self.targets or max(_LEAST_TARGETS, _TARGETS // task.bulk)
+        return self.targets or task.scale_down(_TARGETS, _LEAST_TARGETS)
 
     @model_validator(mode="after")
     def _check_portion(self) -> Self:

@@ -37,16 +37,19 @@ def _check_descents(settings: Settings, name: str, task: Task) -> None:
     for route in through:
         searched = settings.optimise.get(route) or settings.refine[route]
         needs = not isinstance(searched.solver, DerivativeFree) or route in settings.refine
-        if needs and isinstance(task, DescribedTask) and task.derivatives == "none":
+        if needs and _lacks_derivatives(task):
             raise UserError(f"task.{name}: has no derivatives for the route {route}; routes=[surrogate,cma_es]")
+
+
+def _lacks_derivatives(task: Task) -> bool:
+    return isinstance(task, DescribedTask) and task.derivatives == "none"
 
 
 def _check_trainings(settings: Settings, name: str, task: Task) -> None:
     for route in settings.train:
         _, training = settings.network_of(route, name)
         _check_devices("training", training, settings.hardware)
-        lacks = not task.has_simulator or (isinstance(task, DescribedTask) and task.derivatives == "none")
-        if training.learns_jacobians and lacks:
+        if training.learns_jacobians and (_lacks_derivatives(task) or not task.has_simulator):
             raise UserError(
                 f"train.{route}.training.jacobian_weight: task.{name} has no derivatives to learn from; choose 0"
             )
@@ -94,5 +97,5 @@ def _check_devices(section: str, training: Descent, hardware: Hardware) -> None:
 
 def count_amortising(hybrid: HybridSettings, task: Task) -> int:
     """The simulations of a proposer's training: its targets, and in each epoch the proposals for all of them."""
-    targets, validated = hybrid.count_lessons(task), hybrid.validation_targets
+    targets, validated = hybrid.count_targets(task), hybrid.validation_targets
     return targets + validated + hybrid.max_epochs * (targets * task.simulations_a_jacobian + validated)

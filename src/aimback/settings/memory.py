@@ -43,7 +43,7 @@ def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
         for route in settings.train:
             yield from _needs_of("surrogate", "training", *settings.network_of(route, name), data.examples)
         for hybrid in settings.amortise.values():
-            learned = hybrid.count_lessons(task)
+            learned = hybrid.count_targets(task)
             yield "hybrid.targets", row * (learned + hybrid.validation_targets)
             yield from _needs_of("hybrid", "hybrid", hybrid, hybrid, learned)
 

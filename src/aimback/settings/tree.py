@@ -58,7 +58,7 @@ class DataSettings(Section):
 
     def count_targets(self, task: Task) -> int:
         """How many are drawn of a task."""
-        return self.targets or max(_LEAST_TARGETS, _TARGETS // task.bulk)
+        return self.targets or task.scale_down(_TARGETS, _LEAST_TARGETS)
 
 
 class Budget(Section):
@@ -269,8 +269,8 @@ class Settings(Section):
         return any(self.network_of(route, task)[1].learns_jacobians for route in self.train)
 
     def price_example(self, task: str) -> int:
-        """The simulations that an example of a data set takes: 1, but where its Jacobian comes of differences."""
-        return self.tasks[task].simulations_a_jacobian if self.learns_jacobians(task) else 1
+        """The simulations that an example of a data set takes."""
+        return self.tasks[task].price_example(jacobian=self.learns_jacobians(task))
 
     def count_examples(self, task: str) -> int:
         """How many examples a data set has: as many as are asked for, unless the budget has not so many."""

@@ -47,6 +47,10 @@ class Task(Protocol):
         """How many simulations an outcome with its Jacobian takes: 1, but where it comes of differences."""
         return 1
 
+    def price_example(self, *, jacobian: bool) -> int:
+        """How many simulations an example to learn from takes, with its Jacobian or without."""
+        return self.simulations_a_jacobian if jacobian else 1
+
     @property
     def bulk(self) -> int:
         """How many times as dear as an ordinary task it is: so many times less is done where nobody says how much.
@@ -54,6 +58,10 @@ class Task(Protocol):
         By how many times a Jacobian has 512 numbers, at least 1; a task whose simulator is slow says more.
         """
         return max(1, len(self.outcomes) * len(self.box) // 512)
+
+    def scale_down(self, count: int, least: int) -> int:
+        """Of so many targets, starts or points, those that are looked at: as many times fewer, but `least`."""
+        return max(min(count, least), count // self.bulk)
 
     @property
     def has_simulator(self) -> bool:
