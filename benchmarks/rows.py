@@ -2,29 +2,16 @@
 
 import ctypes
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aimback.compile.cpu import build_library
 from aimback.compile.writer import write_step
 
 _FRAME = Path(__file__).with_name("rows.cpp")
-
-
-class _Row(nn.Module):
-    """The function of rows, given one."""
-
-    def __init__(self, function: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
-        super().__init__()
-        self._function = function
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        result = self._function(*tensors)
-        return (result,) if isinstance(result, Tensor) else result
 
 
 def fused(
@@ -40,10 +27,14 @@ def fused(
         The function of all numbers that it takes of a row, as columns `(numbers, rows)`; it returns such columns.
     """
     row = [part[:1].clone() for part in example]
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        given = sum(part.numel() for part in _Row(function)(*row))
-        text = write_step(_Row(function), row)
+
+    def take_row(*tensors: Tensor) -> tuple[Tensor, ...]:
+        result = function(*tensors)
+        return (result,) if isinstance(result, Tensor) else result
+
+    with torch.no_grad():
+        given = sum(part.numel() for part in take_row(*row))
+    text = write_step(take_row, row)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.so"
         build_library(_FRAME, text, row[0].dtype, path, optimise)

@@ -114,7 +114,47 @@ def moved(a: Tensor, b: Tensor) -> list[Tensor]:
         torch.full_like(both, 3.0) + both.new_zeros(2),
         both[:, 1:].squeeze(-1),
         both[:, :, None].expand(-1, -1, 3).clone().detach(),
+        torch.cat([both.flip(-1), both.roll(1, -1), (both > 0).to(a)], dim=-1),
+        torch.cat([*both.repeat(1, 3).split([2, 1, 3], dim=-1)][::-1], dim=-1),
+        (both[:, :, None] * both[:, None, :]).diagonal(dim1=-2, dim2=-1),
     ]
+
+
+def folded(a: Tensor, b: Tensor) -> list[Tensor]:
+    """Entries of a row that are joined."""
+    block = torch.stack([a, b, a - b, 2 * b, a * b, a + b], dim=-1).reshape(-1, 2, 3)
+    return [
+        block.sum((-2, -1)),
+        block.sum(1, keepdim=True),
+        block.mean(-1),
+        block.prod(-1),
+        block.amax((1, 2)),
+        block.amin(-1, keepdim=True),
+        (block > 0).all(-1),
+        (block > 0).any(1),
+        (block > 0).sum(-1).to(a.dtype),
+    ]
+
+
+def multiplied(a: Tensor, b: Tensor) -> list[Tensor]:
+    """Products of matrices: of the row with itself, and with one that all rows share."""
+    block = torch.stack([a, b, a - b, 2 * b, a * b, a + b], dim=-1).reshape(-1, 2, 3)
+    shared = torch.arange(12.0, dtype=a.dtype).reshape(3, 4)
+    return [block @ block.mT, block[:, 0] @ shared, block @ shared, torch.einsum("rij,rkj->rik", block, block)]
+
+
+def changed(a: Tensor, b: Tensor) -> list[Tensor]:
+    """What is done in place, as much code of others does it."""
+    place = torch.zeros(len(a), 3, dtype=a.dtype)
+    place[:, 0] = a
+    place[:, 1:] += b[:, None]
+    place[:, 2].mul_(2).sub_(a)
+    flag = torch.zeros_like(a, dtype=torch.bool)
+    flag |= a > b
+    again = place.clone()
+    again.fill_(3.0)
+    place[:, 1].neg_().clamp_(min=-1)
+    return [place, flag, again]
 
 
 def checked(
@@ -137,7 +177,10 @@ def test_operations(dtype: torch.dtype) -> None:
     checked(numbers, a, b, optimise=True, rtol=rounding, atol=0)
     checked(flags, a, b, rtol=0, atol=0)
     checked(moved, a, b, rtol=0, atol=0)
+    checked(changed, a, b, rtol=0, atol=0)
     tame = (pairs.abs() < 100).all(-1)
+    checked(folded, a[tame], b[tame], rtol=rounding, atol=100 * rounding)
+    checked(multiplied, a[tame], b[tame], rtol=2 * rounding, atol=1e4 * rounding)
     checked(functions, a[tame], b[tame], rtol=2 * rounding, atol=4 * rounding)
 
 
@@ -152,22 +195,22 @@ def test_operations_in_half_as_wide_registers(monkeypatch: pytest.MonkeyPatch) -
 def halvings(a: Tensor, b: Tensor) -> list[Tensor]:
     """Loops within loops, each row for as long as it takes: how often `a` is halved to fall below 1, and twice that."""
 
-    def goes_on(_: Tensor, left: Tensor, *__: Tensor) -> Tensor:
+    most = torch.full_like(a, 2.0)
+
+    def goes_on(_: Tensor, left: Tensor) -> Tensor:
         return (left >= 1).any()
 
-    def halve(count: Tensor, left: Tensor, most: Tensor) -> tuple[Tensor, ...]:
+    def halve(count: Tensor, left: Tensor) -> tuple[Tensor, ...]:
         going = left >= 1
 
-        def short(done: Tensor, *_: Tensor) -> Tensor:
-            return (done < most).any() if not torch.compiler.is_compiling() else (done < 2).any()
-
-        def once(done: Tensor, twice: Tensor, going: Tensor) -> tuple[Tensor, ...]:
+        def once(done: Tensor, twice: Tensor) -> tuple[Tensor, ...]:
             return done + 1, torch.where(going, twice + 1, twice)
 
-        _, twice = loop(short, once, (torch.zeros_like(count), count.clone()), (going,))
+        start = torch.zeros_like(count), count.clone()
+        _, twice = loop(lambda done, _: (done < most).any(), once, start)
         return twice, torch.where(going, left / 2, left)
 
-    count, left = loop(goes_on, halve, (torch.zeros_like(a), a.abs()), (torch.full_like(a, 2.0),))
+    count, left = loop(goes_on, halve, (torch.zeros_like(a), a.abs()))
     return [count, left, count + b]
 
 
@@ -188,9 +231,26 @@ def test_a_layer() -> None:
 
 
 def test_what_is_unknown_is_named() -> None:
-    class Sorted(nn.Module):
-        def forward(self, a: Tensor) -> Tensor:
-            return a.cumsum(-1)
+    row = torch.zeros(1, 3)
+    shared = torch.zeros(3)
 
-    with pytest.raises(NotImplementedError, match="cumsum"):
-        write_step(Sorted(), [torch.zeros(1, 3)])
+    def decide(a: Tensor) -> list[Tensor]:
+        return [a if bool(a[0, 0] > 0) else -a]
+
+    for named, function in {
+        "cumsum": lambda a: [a.cumsum(-1)],
+        "is random": lambda a: [a + torch.rand(3)],
+        "data-dependent": decide,
+        "copy_.* not the row's own": lambda a: [shared.copy_(a[0])],
+    }.items():
+        with pytest.raises(NotImplementedError, match=named):
+            write_step(function, [row])
+
+
+def test_what_nothing_needs_is_left_out() -> None:
+    def function(a: Tensor) -> list[Tensor]:
+        a.sin().cos()
+        return [a.exp()]
+
+    text = write_step(function, [torch.zeros(1, 1)])
+    assert "exp" in text and "sin" not in text and "cos" not in text

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aimback.core.tracing import is_traced
+
 Operand = Union["Dual", Tensor, float]
 
 
@@ -182,7 +184,7 @@ def seed(values: Tensor) -> Dual:
     """The variables to differentiate by: `(..., k)` -> a Dual whose tangents are the unit vectors."""
     directions = values.shape[-1]
     unit = torch.eye(directions, dtype=values.dtype, device=values.device)
-    if torch.compiler.is_compiling():
+    if is_traced():
         return Dual(values, Each([row.expand(values.shape) for row in unit]))
     unit = unit.reshape(directions, *([1] * (values.ndim - 1)), directions)
     return Dual(values, unit.expand(directions, *values.shape))
@@ -226,7 +228,7 @@ def value_of(operand: Any) -> Tensor:
 
 def record_nothing() -> contextlib.AbstractContextManager[Any]:
     """Enter `torch.no_grad()`, except in a traced program, which records nothing anyway."""
-    return contextlib.nullcontext() if torch.compiler.is_compiling() else torch.no_grad()
+    return contextlib.nullcontext() if is_traced() else torch.no_grad()
 
 
 def linearise(forward: Callable[[Any, Tensor], Any], controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:

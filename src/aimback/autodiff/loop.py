@@ -10,42 +10,31 @@ from typing import Any
 import torch
 
 from aimback.autodiff.dual import take_apart
+from aimback.core.tracing import find_tracer
 
 Carried = tuple[Any, ...]
 
 
-def loop(goes_on: Callable[..., Any], body: Callable[..., Carried], carried: Carried, fixed: Carried = ()) -> Carried:
-    """`while goes_on(*carried, *fixed): carried = body(*carried, *fixed)`.
+def loop(goes_on: Callable[..., Any], body: Callable[..., Carried], carried: Carried) -> Carried:
+    """`while goes_on(*carried): carried = body(*carried)`.
 
     Args:
         goes_on: -> a bool, or a tensor of one.
-        carried: numbers, tensors and `Dual`s; `body` returns as many, of the same kinds, shapes and dtypes,
-            and no two of them the same: a compiler would merge them and then lose one.
-        fixed: what else both depend on. A traced loop sees no other tensor of its surroundings.
+        carried: numbers, tensors and `Dual`s; `body` returns as many, of the same kinds, shapes and dtypes.
     """
-    if not torch.compiler.is_compiling():
-        while bool(goes_on(*carried, *fixed)):
-            carried = body(*carried, *fixed)
+    tracer = find_tracer()
+    if tracer is None:
+        while bool(goes_on(*carried)):
+            carried = body(*carried)
         return carried
     start, together = take_apart(_tensors(carried))
-    given, together_fixed = take_apart(_tensors(fixed))
-    count = len(start)
 
-    def ask(*tensors: Any) -> Any:
-        return goes_on(*together(tensors[:count]), *together_fixed(tensors[count:]))
+    def turn(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        return take_apart(_tensors(body(*together(tensors))))[0]
 
-    def turn(*tensors: Any) -> Any:
-        results = body(*together(tensors[:count]), *together_fixed(tensors[count:]))
-        return _apart(take_apart(_tensors(results))[0])
-
-    return together(torch.ops.higher_order.while_loop(ask, turn, _apart(start), tuple(given)))
+    return together(tracer.write_loop(lambda *tensors: goes_on(*together(tensors)), turn, start))
 
 
 def _tensors(operands: Sequence[Any]) -> list[Any]:
     """Make a tensor of every number."""
     return [torch.full((), one) if isinstance(one, int) else one for one in operands]
-
-
-def _apart(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Copy tensors so that no two share memory, as a traced loop wants what it carries."""
-    return tuple(tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors)

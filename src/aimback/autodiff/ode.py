@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from aimback.autodiff.dual import Dual, record_nothing, unify, value_of
-from aimback.autodiff.loop import Carried, loop
+from aimback.autodiff.loop import loop
+from aimback.core.tracing import is_traced
 
 # A component is a Tensor or a Dual; the arithmetic that both share is all that is used of it.
 State = tuple[Any, ...]
@@ -76,10 +77,6 @@ class Grid:
         time: Tensor = self.duration / self.steps * gone
         return time
 
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        return (self.steps, self.duration) if self.bend is None else (self.steps, self.duration, self.bend)
-
 
 def follow_steps(derivative: Derivative, state: State, times: Grid) -> Iterator[State]:
     """The states at all `times`, the start among them, one RK4 step between each two."""
@@ -89,25 +86,20 @@ def follow_steps(derivative: Derivative, state: State, times: Grid) -> Iterator[
         yield state
 
 
-def integrate(derivative: Callable[..., State], state: State, times: Grid, fixed: Carried = ()) -> State:
-    """The state at the last of `times`; see `follow_steps`. The derivative is also given what is `fixed`.
+def integrate(derivative: Derivative, state: State, times: Grid) -> State:
+    """The state at the last of `times`; see `follow_steps`.
 
     Memory does not grow with the number of steps: a `Dual` carries its value and a tangent a control,
     (1 + n_controls) states a sample in all, where a backward pass would keep every step.
     """
-    width, parts = len(state), len(times.parts)
 
-    def goes_on(index: Any, _: Tensor, *rest: Any) -> Any:
-        return index < Grid(*rest[width : width + parts]).steps
-
-    def turn(index: Any, before: Tensor, *rest: Any) -> tuple[Any, ...]:
-        state, times, fixed = rest[:width], Grid(*rest[width : width + parts]), rest[width + parts :]
+    def turn(index: Any, before: Tensor, *state: Any) -> tuple[Any, ...]:
         time = times[index + 1]
-        return index + 1, time, *step_rk4(lambda state: derivative(state, *fixed), state, time - before)
+        return index + 1, time, *step_rk4(derivative, state, time - before)
 
-    if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
-        state = unify((*state, *fixed))[:width]
-    _, _, *reached = loop(goes_on, turn, (0, times[0], *state), (*times.parts, *fixed))
+    if is_traced():  # where what is carried cannot become a Dual on the way
+        state = unify((*state, *derivative(state)))[: len(state)]
+    _, _, *reached = loop(lambda index, *_: index < times.steps, turn, (0, times[0], *state))
     return tuple(reached)
 
 
@@ -164,13 +156,11 @@ def integrate_to_event(
         # Where the coarse grids are too coarse for any answer, the fine one may still find its way from the guess.
         duration = torch.where(settled, duration, guess)
         found = settled | torch.isfinite(guess)
-    width = len(state)
 
     def goes_on(passes: Any, _: Tensor, far: Tensor, *__: Any) -> Any:
         return (passes == 0) | ((passes < _MOST_PASSES) & far.any())
 
-    def follow(passes: Any, duration: Tensor, far: Tensor, gap: Any, *rest: Any) -> tuple[Any, ...]:
-        state, found, rate = rest[width : 2 * width], *rest[2 * width :]
+    def follow(passes: Any, duration: Tensor, far: Tensor, gap: Any, *_: Any) -> tuple[Any, ...]:
         duration = torch.where(far, (duration + value_of(gap)).clamp(min=0), duration)
         reached = integrate(derivative, state, grade_times(duration, steps, rate))
         gap = time_to_event(reached, derivative(reached))
@@ -179,13 +169,10 @@ def integrate_to_event(
         far = found & (value_of(gap).abs() * steps > duration * longest)
         return passes + 1, duration, far, gap, *reached
 
-    nought = torch.zeros_like(duration)
-    carried = (nought, *state)
-    if torch.compiler.is_compiling():  # where what is carried cannot become a Dual on the way
+    carried = (torch.zeros_like(duration), *state)
+    if is_traced():  # where what is carried cannot become a Dual on the way
         carried = unify(carried)
-    _, duration, far, gap, *reached = loop(
-        goes_on, follow, (0, duration, torch.zeros_like(found), *carried), (*carried[1:], found, rate)
-    )
+    _, duration, far, gap, *reached = loop(goes_on, follow, (0, duration, torch.zeros_like(found), *carried))
     end = step_rk4(derivative, tuple(reached), gap)
     found = found & ~far & (settled | torch.isfinite(value_of(gap)))
     never = torch.full_like(duration, torch.inf)
@@ -231,9 +218,8 @@ def integrate_to_crossing(
         alone = [value_of(parameter) for parameter in parameters]
         derivative_alone, crossing_alone = motion(*alone)
         start: State = tuple(value_of(component) for component in state)
-        duration, missing = _crossing_time(motion, alone, start, pace, horizon)
-    make, fixed = _make(motion, parameters)
-    reached = integrate(lambda state, *fixed: make(*fixed)[0](state), state, Grid(steps, duration), fixed)
+        duration, missing = _crossing_time(derivative_alone, crossing_alone, start, pace, horizon)
+    reached = integrate(derivative, state, Grid(steps, duration))
 
     def gap(at: State) -> tuple[Any, Tensor]:
         with record_nothing():
@@ -250,31 +236,18 @@ def integrate_to_crossing(
     return step_rk4(derivative, reached, carrier), duration + carrier, missing
 
 
-def _make(motion: Motion, parameters: Sequence[Any]) -> tuple[Motion, Carried]:
-    """A motion and what to make it of inside a loop: a traced one sees nothing of its surroundings, in others
-    it is made once."""
-    if torch.compiler.is_compiling():
-        return motion, tuple(parameters)
-    made = motion(*parameters)
-    return lambda: made, ()
-
-
 def _crossing_time(
-    motion: Motion, parameters: Sequence[Tensor], state: State, pace: float, horizon: float
+    derivative: Derivative, crossing: Measure, state: State, pace: float, horizon: float
 ) -> tuple[Tensor, Tensor]:
     """The time of the first crossing to the accuracy of steps of `pace`, and what is missing there."""
-    derivative, crossing = motion(*parameters)
-    make, fixed = _make(motion, parameters)
-    width, looks = len(state), math.ceil(horizon / pace)
+    looks = math.ceil(horizon / pace)
 
     def goes_on(look: Any, settled: Tensor, *_: Tensor) -> Any:
         return (look < looks) & ~settled.all()
 
     def further(
-        look: Any, settled: Tensor, before: Tensor, missing: Tensor, time: Tensor, gap: Tensor, *rest: Tensor
+        look: Any, settled: Tensor, before: Tensor, missing: Tensor, time: Tensor, gap: Tensor, *state: Tensor
     ) -> tuple[Any, ...]:
-        state = rest[:width]
-        derivative, crossing = make(*rest[width:])
         after = step_rk4(derivative, state, torch.full_like(time, pace))
         value = crossing(after)
         crosses, fails = value <= 0, ~torch.isfinite(value)
@@ -289,11 +262,9 @@ def _crossing_time(
     missing = torch.where(torch.isfinite(value), torch.inf, torch.nan).to(value)
     settled = ~(value > 0)  # a crossing needs a side to come from
     nought = torch.zeros_like(value)
-    carried = loop(goes_on, further, (0, settled, value, missing, nought, nought, *state), fixed)
-    _, _, _, missing, time, gap = carried[:-width]
-    state = carried[-width:]
+    _, _, _, missing, time, gap, *before = loop(goes_on, further, (0, settled, value, missing, nought, nought, *state))
     for _ in range(_NEWTON_STEPS):
-        end = step_rk4(derivative, state, gap)
+        end = step_rk4(derivative, tuple(before), gap)
         gap = (gap - crossing(end) / _slope(derivative, crossing, end)).nan_to_num().clamp(0, pace)
     return time + gap, missing
 
@@ -310,12 +281,10 @@ def _event_time(
 ) -> tuple[Tensor, Tensor]:
     """The event time to coarse-grid accuracy, from a guess, and where one was found."""
 
-    def goes_on(steps: Any, _: Tensor, found: Tensor, *__: Tensor) -> Any:
+    def goes_on(steps: Any, _: Tensor, found: Tensor) -> Any:
         return (steps <= _FINEST_STEPS) & ~found.all()
 
-    def attempt(
-        steps: Any, duration: Tensor, found: Tensor, guess: Tensor, rate: Tensor, *state: Tensor
-    ) -> tuple[Any, ...]:
+    def attempt(steps: Any, duration: Tensor, found: Tensor) -> tuple[Any, ...]:
         reached = integrate(derivative, state, grade_times(duration, steps, rate))
         gap = time_to_event(reached, derivative(reached))
         end = step_rk4(derivative, reached, gap)
@@ -328,7 +297,7 @@ def _event_time(
         return 2 * steps, duration, found | settles
 
     nowhere = torch.zeros_like(guess, dtype=torch.bool)
-    _, duration, found = loop(goes_on, attempt, (_COARSE_STEPS, guess, nowhere), (guess, rate, *state))
+    _, duration, found = loop(goes_on, attempt, (_COARSE_STEPS, guess, nowhere))
     return duration, found
 
 

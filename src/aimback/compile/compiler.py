@@ -9,18 +9,15 @@ start to its end. The arithmetic is the same, the last bits are not: a compiler 
 import contextlib
 import functools
 import hashlib
-import io
 import logging
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 
 from aimback.compile.cpu import Cpu
 from aimback.compile.cuda import find_gpu
@@ -129,18 +126,6 @@ def _hash(*known: Any) -> str:
     return hashlib.sha256(repr([_hash_code(), torch.__version__, *known]).encode()).hexdigest()[:24]
 
 
-class _Traced(nn.Module):
-    """A step of one row with its tensors apart, as an exported program takes them."""
-
-    def __init__(self, iteration: Iteration) -> None:
-        super().__init__()
-        self._iteration = iteration
-
-    def forward(self, step: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        front, goes_on, status = self._iteration(step, Front.of(tensors))
-        return (*front.tensors(), goes_on, status)
-
-
 def find_backend(device: torch.device) -> Backend:
     """The machine on which such tensors lie.
 
@@ -161,11 +146,14 @@ def write_solve(iteration: Iteration) -> str:
         NotCompilable: an operation that cannot be traced or translated.
     """
     row = _make_row(iteration)
+
+    def take_step(step: Tensor, *tensors: Tensor) -> list[Tensor]:
+        front, goes_on, status = iteration(step, Front.of(tensors))
+        return [*front.tensors(), goes_on, status]
+
     example = [torch.tensor(1.0, dtype=torch.float64, device=row.unit.device), *row.tensors()]
     try:
-        # What fails to be traced is printed to the error stream, all of it.
-        with torch.no_grad(), _silence_torch(), contextlib.redirect_stderr(io.StringIO()):
-            step = write_step(_Traced(iteration), example)
+        step = write_step(take_step, example)
     except NotImplementedError as error:
         raise NotCompilable(str(error)) from error
     except UserError:
@@ -212,27 +200,3 @@ def _hash_code() -> str:
 def _name_program(key: str, path: Path) -> str:
     """Return what the program at `path` must be called, if it was compiled for this key."""
     return f"{key}-{sha256(path)[:24]}"
-
-
-@contextlib.contextmanager
-def _silence_torch() -> Iterator[None]:
-    """Hold back what torch's modules log of each other, and their advice to programmers.
-
-    To know of each operation which line of Python it comes from would take a fifth of the time of a trace.
-    """
-    loggers = [logging.getLogger(name) for name in ("torch._inductor", "torch.export", "torch._export", "torch.fx")]
-    levels = [logger.level for logger in loggers]
-    lines = getattr(fx.config, "do_not_emit_stack_traces", False)  # an older torch does not look at it
-    try:
-        fx.config.do_not_emit_stack_traces = True
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            # Tracing calls what torch itself has deprecated; nobody here can mend it.
-            for category in (DeprecationWarning, FutureWarning):
-                warnings.simplefilter("ignore", category)
-            yield
-    finally:
-        fx.config.do_not_emit_stack_traces = lines
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -10,62 +10,63 @@ through the text, is said by a frame: `lanes.cpp` for a CPU core, `threads.cu` f
 import functools
 import itertools
 import math
-import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
+from torch.utils import _pytree as trees
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-# What moves entries and changes none; what makes entries that depend on nothing but shapes.
+from aimback.core.tracing import trace_for
+
+# What moves entries and changes none.
 _MOVING = [
+    "_reshape_alias",
+    "_unsafe_view",
     "alias",
-    "clone",
     "cat",
-    "contiguous",
+    "clone",
     "detach",
+    "diagonal",
     "expand",
+    "flip",
+    "lift_fresh",
     "permute",
     "repeat",
-    "reshape",
+    "roll",
     "select",
     "slice",
+    "split",
+    "split_with_sizes",
     "squeeze",
     "stack",
     "t",
     "transpose",
     "unbind",
+    "unfold",
     "unsqueeze",
     "view",
 ]
-_MAKING = [
-    "empty_like",
-    "eye",
-    "full",
-    "full_like",
-    "new_full",
-    "new_ones",
-    "new_zeros",
-    "ones_like",
-    "scalar_tensor",
-    "zeros",
-    "zeros_like",
-]
 # Of masks.
 _AND, _OR, _NOT = "{0} & {1}", "{0} | {1}", "{0} ^ ALL"
+_CHOICE = "V::blendv({2}, {1}, {0})"
 _LOGICAL = {
     "__and__": _AND,
-    "bitwise_and": _AND,
-    "logical_and": _AND,
     "__or__": _OR,
-    "bitwise_or": _OR,
-    "logical_or": _OR,
+    "add": _OR,
+    "bitwise_and": _AND,
     "bitwise_not": _NOT,
+    "bitwise_or": _OR,
+    "logical_and": _AND,
     "logical_not": _NOT,
-    "where": "V::blendv({2}, {1}, {0})",
+    "logical_or": _OR,
+    "maximum": _OR,
+    "minimum": _AND,
+    "mul": _AND,
+    "where": _CHOICE,
 }
-_JOINING = {"all": _AND, "any": _OR}
 _NUMBER = "V::blendv(V(T(0)), V(T(1)), {0})"
 # Of numbers.
 _METHODS = [
@@ -88,7 +89,8 @@ _METHODS = [
     "tanh",
     "trunc",
 ]
-_DIFFERENCE, _LEAST, _GREATEST = "{0} - {1}", "minimum({0}, {1})", "maximum({0}, {1})"
+_SUM, _DIFFERENCE, _PRODUCT = "{0} + {1}", "{0} - {1}", "{0} * {1}"
+_LEAST, _GREATEST = "minimum({0}, {1})", "maximum({0}, {1})"
 _NUMERIC = {name: f"{{0}}.{name}()" for name in _METHODS} | {
     "atan2": "{0}.atan2({1})",
     "div": "{0} / {1}",
@@ -97,13 +99,12 @@ _NUMERIC = {name: f"{{0}}.{name}()" for name in _METHODS} | {
     "gelu": "{0} * V(T(0.5)) * (V(T(1)) + ({0} * V(T(0x1.6a09e667f3bcdp-1))).erf())",
     "gt": "{0} > {1}",
     "hypot": "{0}.hypot({1})",
-    "isfinite": "{0} - {0} == V(T(0))",
     "isnan": "{0} != {0}",
     "le": "{0} <= {1}",
     "lt": "{0} < {1}",
     "maximum": _GREATEST,
     "minimum": _LEAST,
-    "mul": "{0} * {1}",
+    "mul": _PRODUCT,
     "ne": "{0} != {1}",
     "reciprocal": "V(T(1)) / {0}",
     "relu": "maximum({0}, V(T(0)))",
@@ -112,14 +113,25 @@ _NUMERIC = {name: f"{{0}}.{name}()" for name in _METHODS} | {
     "sign": "sign({0})",
     "silu": "{0} / (V(T(1)) + {0}.neg().exp())",
     "softplus": "maximum({0}, V(T(0))) + {0}.abs().neg().exp().log1p()",
-    "square": "{0} * {0}",
+}
+# Along dimensions, from the first entry to the last.
+_FOLDING = {
+    "all": _AND,
+    "amax": _GREATEST,
+    "amin": _LEAST,
+    "any": _OR,
+    "max": _GREATEST,
+    "mean": _SUM,
+    "min": _LEAST,
+    "prod": _PRODUCT,
+    "sum": _SUM,
 }
 _LOOPED = 16  # entries of an array from which on they are a loop
 _SHORT = 4  # a whole power up to which products are cheaper
 _WIDEST = 2**16  # weights of a layer: for more, products of whole matrices are the better way
 
 
-def write_step(function: nn.Module, example: Sequence[Tensor]) -> str:
+def write_step(function: Callable[..., Sequence[Tensor]], example: Sequence[Tensor]) -> str:
     """C++ of a function of tensors: `inline void apply(const V* in, V* out)`.
 
     Each entry of each tensor is one V, in order. V is a number, or a vector of which every lane belongs to
@@ -132,31 +144,50 @@ def write_step(function: nn.Module, example: Sequence[Tensor]) -> str:
     Raises:
         NotImplementedError: an operation without a translation, named.
     """
-    program = torch.export.export(function, tuple(example), strict=False)
-    constants = {**program.state_dict, **program.constants}
     writer = _Writer()
     place = itertools.count()
-    inputs = []
-    for spec, node in zip(program.graph_signature.input_specs, program.graph.nodes, strict=False):
-        if spec.target is None:
-            like = node.meta["val"]
-            inputs.append(_shape((writer.number(f"in[{next(place)}]") for _ in range(like.numel())), like.shape))
-        else:
-            inputs.append(writer.literals(constants[spec.target]))
-    place = itertools.count()
-    for entry in _entries(writer.follow(program.graph_module, inputs, masks=False)):
-        writer.say(f"out[{next(place)}] = {writer.texts[entry]};")
-    return "\n".join([*writer.tables, "inline void apply(const V* in, V* out) {", *writer.lines, "}", ""])
+    row = [
+        _Written(_shape((writer.number(f"in[{next(place)}]") for _ in range(part.numel())), part.shape), part)
+        for part in example
+    ]
+    with torch.no_grad(), trace_for(writer), writer:
+        results = function(*row)
+    for index, entry in enumerate(_list_entries([writer.read(result, torch.float64) for result in results])):
+        writer.say(f"out[{index}] = {writer.texts[entry]};")
+    return "\n".join([*writer.tables, "inline void apply(const V* in, V* out) {", *_prune(writer.lines), "}", ""])
 
 
-class _Writer:
-    """Follows a traced program and writes down what becomes of every entry of its tensors.
+class _Written(Tensor):
+    """Stands for a tensor of a row. It holds no numbers, but says what in C++ holds each of them.
 
-    A tensor of the program is a tensor of numbers here, which say what in C++ holds each of its entries.
-    So torch itself does on these numbers what only moves entries: stack, select, expand.
+    Args:
+        entries: int64, places in the writer's `texts`. What only moves the numbers of a tensor is done to these, by
+            torch itself, and what changes some of them in place too.
+        like: has its dtype and its device.
     """
 
+    entries: Tensor
+
+    @staticmethod
+    def __new__(cls, entries: Tensor, like: Tensor) -> "_Written":
+        made: _Written = Tensor._make_wrapper_subclass(
+            cls, entries.shape, strides=entries.stride(), dtype=like.dtype, device=like.device
+        )
+        made.entries = entries
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as torch's own do
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, *_: Any) -> Any:
+        raise NotImplementedError(f"{function}: what it is given has been written down before")
+
+
+class _Writer(TorchDispatchMode):
+    """Is told of every operation while a function runs, and writes down what becomes of every entry of its tensors."""
+
     def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lines: list[str] = []
         self.texts: list[str] = []
         self.tables: list[str] = []  # of weights, which all rows share
@@ -167,13 +198,24 @@ class _Writer:
         self._special: dict[str, Callable[..., Tensor]] = {
             "add": self._add,
             "addcmul": self._addcmul,
+            "addmm": self._addmm,
+            "bmm": self._multiply,
             "clamp": self._clamp,
+            "clamp_max": lambda operand, most: self._clamp(operand, max=most),
+            "clamp_min": self._clamp,
+            "dot": lambda a, b: self._multiply(a[None], b[:, None])[0, 0],
             "lerp": self._lerp,
-            "linear": self._linear,
+            "mm": self._multiply,
+            "mv": lambda a, b: self._multiply(a, b[:, None])[:, 0],
             "nan_to_num": self._nan_to_num,
             "pow": self._pow,
             "sub": self._sub,
         }
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare the import of torch's own compiler, a second: it is to be kept from tracing this, and never does."""
+        return False
 
     def number(self, text: str) -> int:
         """Of what is called so in C++."""
@@ -185,68 +227,89 @@ class _Writer:
     def say(self, line: str) -> None:
         self.lines.append(line)
 
-    def literals(self, tensor: Tensor) -> Tensor:
-        return _shape(map(self._literal, tensor.flatten().tolist()), tensor.shape)
+    def read(self, operand: Any, dtype: torch.dtype) -> Tensor:
+        """Return the entries of a tensor or number, as masks if the dtype is that of truth values, else as numbers."""
+        written = self._write(operand if isinstance(operand, Tensor) else torch.tensor(operand))
+        if dtype == torch.bool and written.dtype != torch.bool:
+            return self._elementwise(_NUMERIC["ne"], written.entries, 0)
+        if dtype != torch.bool and written.dtype == torch.bool:
+            return self._elementwise(_NUMBER, written.entries)
+        return written.entries
 
-    def follow(self, module: fx.GraphModule, inputs: Sequence[Tensor], *, masks: bool = True) -> list[Tensor]:
-        """Write down a graph, given what holds its inputs; returns what holds its outputs.
+    def _write(self, tensor: Tensor) -> _Written:
+        """Write down the numbers of a tensor that is the same for every row."""
+        if isinstance(tensor, _Written):
+            return tensor
+        return _Written(_shape(map(self._literal, tensor.flatten().tolist()), tensor.shape), tensor)
 
-        Args:
-            masks: whether truth values leave it as such, or else as numbers.
-        """
-        known: dict[fx.Node, Any] = {}
-        left = iter(inputs)
-
-        def resolve(arguments: Any) -> Any:
-            return fx.node.map_arg(arguments, known.__getitem__)
-
-        for node in module.graph.nodes:
-            if node.op == "placeholder":
-                known[node] = next(left)
-            elif node.op == "get_attr":
-                known[node] = getattr(module, str(node.target))
-            elif node.op == "output":
-                break
-            elif not node.users:
-                continue
-            elif node.target is operator.getitem:
-                of, index = resolve(node.args)
-                known[node] = of[index]
-            elif node.target is torch.ops.higher_order.while_loop:
-                known[node] = self._loop(*resolve(node.args))
-            else:
-                known[node] = self._operation(node, resolve(node.args), resolve(node.kwargs))
-        (results,) = node.args
-        results = [results] if isinstance(results, fx.Node) else results
-        return [resolve(one) if masks else self._as_number(one, resolve(one)) for one in results]
-
-    def _operation(self, node: fx.Node, operands: Sequence[Any], options: dict[str, Any]) -> Any:
-        target: Any = node.target
-        name = target.overloadpacket.__name__
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name, options = function.overloadpacket.__name__, kwargs or {}
+        tensors = [one for one in trees.tree_leaves((args, options)) if isinstance(one, Tensor)]
+        if name == "_local_scalar_dense":
+            return self._tell(args[0])
+        if torch.Tag.nondeterministic_seeded in function.tags:
+            raise NotImplementedError(f"{function} is random")
+        if name.endswith("_") and not name.endswith("__"):
+            return self._change(function, args, options)
+        if not tensors or name.endswith("_like") or name.startswith("new_"):
+            # It depends on nothing but shapes and dtypes.
+            made = function(*trees.tree_map_only(Tensor, _forget, args), **options)
+            return self._write(torch.zeros_like(made) if "empty" in name else made)
         if name in _MOVING:
-            return target(*operands, **options)
-        if name in _MAKING:
-            # Of operands only the shape and dtype are looked at.
-            like = [
-                torch.zeros(one.shape, dtype=_dtype(of)) if _dtype(of) else one for of, one in _pairs(node, operands)
-            ]
-            return self.literals(target(*like, **options))
-        if name in ("_to_copy", "to"):
-            return self._rearrange(node, operands[0])
-        if name in _JOINING and len(operands) == 1:
-            # Within this row: a loop goes on for as long as one row wants it to.
-            join = functools.partial(self._elementwise, _JOINING[name])
-            return functools.reduce(join, operands[0].flatten().unbind())
-        return self._compute(node, name, operands, options)
+            return self._move(function, args, options)
+        # Of numbers it knows nothing, but it still tells the dtype of what it makes.
+        like = function(*trees.tree_map_only(Tensor, _forget, args), **options)
+        if not isinstance(like, Tensor):
+            raise NotImplementedError(f"{function} has no translation to C++")
+        return _Written(self._compute(function, like.dtype, args, options), like.to(tensors[0].device))
 
-    def _compute(self, node: fx.Node, name: str, operands: Sequence[Any], options: dict[str, Any]) -> Tensor:
-        if name in _LOGICAL:
-            return self._elementwise(_LOGICAL[name], *operands)
-        numbers = [self._as_number(of, one) for of, one in _pairs(node, operands)]
+    def _tell(self, tensor: Tensor) -> float:
+        """Return a number that is the same for every row."""
+        (entry,) = _list_entries([self._write(tensor).entries])
+        if entry not in self._values:
+            raise NotImplementedError("what it does hangs on a number of the row (data-dependent)")
+        return self._values[entry]
+
+    def _change(self, function: Any, args: Sequence[Any], options: dict[str, Any]) -> Tensor:
+        """Write down what changes a tensor in place."""
+        name, changed = function.overloadpacket.__name__[:-1], args[0]
+        if not isinstance(changed, _Written):
+            raise NotImplementedError(f"{function} changes what is not the row's own")
+        if name in ("copy", "fill", "zero"):
+            (source,) = args[1:2] or [0]
+        else:
+            unchanging = getattr(getattr(torch.ops.aten, name), function._overloadname)
+            source = self.__torch_dispatch__(unchanging, (), args, options)
+        changed.entries.copy_(self.read(source, changed.dtype))
+        return changed
+
+    def _move(self, function: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Do to entries what is done to the tensors that they are of."""
+        args = trees.tree_map_only(Tensor, self._write, args)
+        written = [one for one in trees.tree_leaves(args) if isinstance(one, _Written)]
+        like = next((one for one in written if one.dtype != torch.bool), written[0])
+        moved = function(*trees.tree_map_only(_Written, lambda one: self.read(one, like.dtype), args), **options)
+        return trees.tree_map_only(Tensor, lambda entries: _Written(entries, like), moved)
+
+    def _compute(self, function: Any, dtype: torch.dtype, args: Sequence[Any], options: dict[str, Any]) -> Tensor:
+        """Write an operation that makes new numbers or, of that dtype, truth values."""
+        name = function.overloadpacket.__name__
+        if name == "_to_copy":
+            return self._convert(args[0], dtype)
+        if name == "where":
+            condition, *chosen = args
+            return self._elementwise(_CHOICE, self.read(condition, torch.bool), *(self.read(o, dtype) for o in chosen))
+        if name in _LOGICAL and dtype == torch.bool:
+            return self._elementwise(_LOGICAL[name], *(self.read(one, dtype) for one in args))
+        if name in _FOLDING and not options:
+            return self._fold(name, self.read(args[0], dtype), *args[1:])
+        numbers = [self.read(one, torch.float64) if isinstance(one, Tensor) else one for one in args]
         if name in self._special:
             return self._special[name](*numbers, **options)
         if name not in _NUMERIC or options:
-            raise NotImplementedError(f"{node.target} has no translation to C++")
+            raise NotImplementedError(f"{function} has no translation to C++")
         return self._elementwise(_NUMERIC[name], *numbers)
 
     def _elementwise(self, form: str, *operands: Any) -> Tensor:
@@ -273,21 +336,26 @@ class _Writer:
         self.say(f"ROLLED for (int i = 0; i < {length}; i++) {name}[i] = {form.format(*looped)};")
         return [self.number(f"{name}[{index}]") for index in range(length)]
 
-    def _as_number(self, argument: Any, operand: Any) -> Any:
-        return self._elementwise(_NUMBER, operand) if _dtype(argument) == torch.bool else operand
-
-    def _rearrange(self, node: fx.Node, operand: Tensor) -> Tensor:
+    def _convert(self, operand: Tensor, dtype: torch.dtype) -> Tensor:
         """Into another dtype."""
-        before, after = _dtype(node.args[0]), node.meta["val"].dtype
-        if after == torch.bool and before != torch.bool:
-            return self._elementwise(_NUMERIC["ne"], operand, 0)
-        if before == torch.bool and after != torch.bool:
-            return self._elementwise(_NUMBER, operand)
-        whole = before is not None and before.is_floating_point and not after.is_floating_point
-        return self._elementwise(_NUMERIC["trunc"], operand) if whole else operand
+        entries = self.read(operand, dtype)
+        whole = operand.is_floating_point() and not dtype.is_floating_point and dtype != torch.bool
+        return self._elementwise(_NUMERIC["trunc"], entries) if whole else entries
+
+    def _fold(self, name: str, entries: Tensor, dims: Any = None, keepdim: bool = False) -> Tensor:
+        """Join the entries along dimensions, or all of them."""
+        asked = [dims] if isinstance(dims, int) else dims or range(entries.ndim)
+        places = sorted(dim % entries.ndim for dim in asked)
+        count = math.prod(entries.shape[dim] for dim in places)
+        join = functools.partial(self._elementwise, _FOLDING[name])
+        for dim in reversed(places):
+            entries = functools.reduce(join, entries.unbind(dim))
+        for dim in places if keepdim else ():
+            entries = entries.unsqueeze(dim)
+        return self._elementwise(_NUMERIC["div"], entries, count) if name == "mean" else entries
 
     def _add(self, a: Any, b: Any, *, alpha: float = 1) -> Tensor:
-        return self._elementwise("{0} + {1}", a, self._times(b, alpha))
+        return self._elementwise(_SUM, a, self._times(b, alpha))
 
     def _sub(self, a: Any, b: Any, *, alpha: float = 1) -> Tensor:
         return self._elementwise(_DIFFERENCE, a, self._times(b, alpha))
@@ -318,7 +386,20 @@ class _Writer:
             return self._elementwise(" * ".join(["{0}"] * exponent), operand)
         return self._elementwise("{0}.pow({1})", operand, exponent)
 
-    def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def _addmm(self, sums: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        if self._values.keys() >= set(_list_entries([b])):
+            return self._apply_weights(b.T, a, sums)
+        return self._add(sums, self._multiply(a, b))
+
+    def _multiply(self, a: Tensor, b: Tensor) -> Tensor:
+        """The products of matrices, `(..., n, k)` and `(..., k, m)`."""
+        if b.ndim == 2 and self._values.keys() >= set(_list_entries([b])):
+            return self._apply_weights(b.T, a, torch.tensor(self._literal(0.0)))
+        products = self._elementwise(_PRODUCT, a[..., None], b[..., None, :, :])
+        return functools.reduce(self._add, products.unbind(-2))
+
+    def _apply_weights(self, weight: Tensor, inputs: Tensor, sums: Tensor) -> Tensor:
+        """Add products with a matrix of literals, `(outputs, width)`, to sums."""
         outputs, width = weight.shape
         if weight.numel() > _WIDEST:
             raise NotImplementedError(f"a layer of {weight.numel()} weights is too wide")
@@ -327,33 +408,47 @@ class _Writer:
         if table not in self._tables:
             self._tables[table] = f"v{next(self._names)}"
             self.tables.append(f"TABLE T {self._tables[table]}{table};")
-        start = ["V(T(0))"] * outputs if bias is None else [self.texts[entry] for entry in _entries([bias])]
         results = []
-        for row in self._read_rows(inputs.reshape(-1, width)):
+        starts = self._read_rows(sums.expand(len(inputs), outputs))
+        for row, start in zip(self._read_rows(inputs), starts, strict=True):
             x, y = f"v{next(self._names)}", f"v{next(self._names)}"
             self.say(f"const V {x}[] = {{{', '.join(row)}}};")
             self.say(f"V {y}[] = {{{', '.join(start)}}};")
             self.say(f"linear({self._tables[table]}, {x}, {y});")
             results += [self.number(f"{y}[{index}]") for index in range(outputs)]
-        return _shape(results, torch.Size((*inputs.shape[:-1], outputs)))
+        return _shape(results, torch.Size((len(inputs), outputs)))
 
-    def _loop(
-        self, goes_on: fx.GraphModule, body: fx.GraphModule, carried: Sequence[Tensor], fixed: Sequence[Tensor]
+    def write_loop(
+        self, goes_on: Callable[..., Tensor], body: Callable[..., Sequence[Tensor]], carried: Sequence[Tensor]
     ) -> list[Tensor]:
         """As long as it goes on for one of the rows; the others are to keep their own values."""
-        own = [
-            _shape((self._declare("V", self.texts[entry]) for entry in _entries([part])), part.shape)
-            for part in carried
-        ]
+        own = self._hold("V", carried, carried)
         self.say("while (true) {")
-        (asked,) = self.follow(goes_on, [*own, *fixed])
-        self.say(f"if (!some({self.texts[int(asked)]})) break;")
-        after = _entries(self.follow(body, [*own, *fixed]))
-        new = [self._declare("const V", self.texts[entry]) for entry in after]
-        for old, entry in zip(_entries(own), new, strict=True):
+        asked = goes_on(*self._lend(own))
+        with _disable_current_modes():
+            (entry,) = _list_entries([self.read(asked, torch.bool)])
+        self.say(f"if (!some({self.texts[entry]})) break;")
+        new = self._hold("const V", body(*self._lend(own)), own)
+        with _disable_current_modes():
+            pairs = zip(*(_list_entries([part.entries for part in parts]) for parts in (own, new)), strict=True)
+        for old, entry in pairs:
             self.say(f"{self.texts[old]} = {self.texts[entry]};")
         self.say("}")
-        return own
+        return list(own)
+
+    def _hold(self, kind: str, tensors: Sequence[Tensor], like: Sequence[Tensor]) -> list[_Written]:
+        """Declare variables of the entries of some tensors, of the dtypes of others."""
+        with _disable_current_modes():
+            held = []
+            for tensor, one in zip(tensors, like, strict=True):
+                texts = [self.texts[entry] for entry in _list_entries([self.read(tensor, one.dtype)])]
+                held.append(_Written(_shape((self._declare(kind, text) for text in texts), tensor.shape), one))
+            return held
+
+    def _lend(self, own: Sequence[_Written]) -> list[_Written]:
+        """Make tensors that a loop may change in place."""
+        with _disable_current_modes():
+            return [_Written(one.entries.clone(), one) for one in own]
 
     def _declare(self, kind: str, value: str) -> int:
         name = f"v{next(self._names)}"
@@ -389,16 +484,22 @@ def _shape(numbers: Iterable[int], shape: torch.Size) -> Tensor:
     return torch.tensor(list(numbers), dtype=torch.int64).reshape(shape)
 
 
-def _entries(tensors: Sequence[Tensor]) -> list[int]:
+def _list_entries(tensors: Sequence[Tensor]) -> list[int]:
     return [entry for tensor in tensors for entry in tensor.flatten().tolist()]
 
 
-def _pairs(node: fx.Node, operands: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
-    """The arguments as the program names them, and what they are."""
-    return zip(node.args, operands, strict=True)
+def _forget(tensor: Tensor) -> Tensor:
+    """Make one of the same shape and dtype that is of no row."""
+    return torch.zeros(tensor.shape, dtype=tensor.dtype)
 
 
-def _dtype(argument: Any) -> torch.dtype | None:
-    """None of what is no tensor."""
-    like = argument.meta.get("val") if isinstance(argument, fx.Node) else None
-    return like.dtype if isinstance(like, Tensor) else None
+def _prune(lines: Sequence[str]) -> list[str]:
+    """Leave out the constants that nothing after them needs."""
+    kept: list[str] = []
+    needed: set[str] = set()
+    for line in reversed(lines):
+        constant = re.match(r"const V (v\d+) = ", line)
+        if constant is None or constant[1] in needed:
+            kept.append(line)
+            needed.update(re.findall(r"v\d+", line))
+    return kept[::-1]

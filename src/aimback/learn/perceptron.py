@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_linear_bn_eval
 from aimback.autodiff import dual
 from aimback.core.errors import UserError
 from aimback.core.files import sha256, write_text, write_whole
+from aimback.core.tracing import is_traced
 from aimback.data.identity import check_identity, identify
 from aimback.settings.learning import Architecture
 from aimback.tasks.base import Task
@@ -100,7 +101,7 @@ class Perceptron(nn.Module):
             smaller: so many times as small are the tiles of a function that makes much of a row.
             parts: `(..., n)`; their leading dimensions are broadcast, and are those of the results.
         """
-        if torch.compiler.is_compiling():  # a row is alone there
+        if is_traced():  # a row is alone there
             return list(function(*parts))
         # Not torch's own, which imports sympy when it is first called.
         leading = np.broadcast_shapes(*(part.shape[:-1] for part in parts))

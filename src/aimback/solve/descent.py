@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from aimback.core.box import Box
+from aimback.core.tracing import find_tracer
 from aimback.solve.point import Point
 from aimback.solve.rowwise import dot, largest, some, total
 
@@ -27,10 +28,10 @@ def step_inside(point: Point, step: Callable[..., Tensor], given: Sequence[Tenso
         point: where the step begins.
         step: `(moved, free, *given) -> (rows, n_controls)`, the best move of the `free` controls where the others
             have moved by `moved` (0 for the free ones); its values for the others are not looked at.
-        given: all that it knows of the rows: a loop of a traced program sees no other tensor.
+        given: what it knows of the rows.
     """
 
-    def turn(there: Tensor, end: Tensor, free: Tensor, unit: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+    def turn(_: Tensor, end: Tensor, free: Tensor, *__: Tensor) -> tuple[Tensor, ...]:
         there = torch.where(free, unit + step(end - unit, free, *given), end)
         inside = there.clamp(0, 1)
         hits = free & (there != inside)
@@ -38,18 +39,15 @@ def step_inside(point: Point, step: Callable[..., Tensor], given: Sequence[Tenso
 
     unit = there = end = point.unit
     free = point.downhill != 0
-    if torch.compiler.is_compiling() and unit.shape[1] > _WRITTEN_OUT:
-        there, end, free, _ = torch.ops.higher_order.while_loop(
-            lambda *tensors: tensors[3].any(),
-            lambda there, end, free, hits, *given: turn(there, end, free, *given),
-            (unit.clone(), unit.clone(), free, torch.ones_like(free)),
-            (unit, *given),
-        )
+    tracer = find_tracer()
+    if tracer is not None and unit.shape[1] > _WRITTEN_OUT:
+        carried = unit, unit, free, torch.ones_like(free)
+        there, end, free, _ = tracer.write_loop(lambda *now: now[-1].any(), turn, carried)
         return torch.where(free, there, end)
     for _ in range(unit.shape[1]):
-        there, end, free, hits = turn(there, end, free, unit, *given)
+        there, end, free, hits = turn(there, end, free)
         # The rows without a hit would be given the same step again.
-        if not torch.compiler.is_compiling() and not bool(hits.any()):
+        if tracer is None and not bool(hits.any()):
             break
     return torch.where(free, there, end)
 

@@ -9,6 +9,8 @@ import functools
 import torch
 from torch import Tensor
 
+from aimback.core.tracing import is_traced
+
 _FEW = 32
 
 
@@ -52,7 +54,7 @@ def some(flags: Tensor, dim: int = -1) -> Tensor:
 
 def _is_short(terms: Tensor, dim: int) -> bool:
     """Whether a reduction is written out; in a traced program each is."""
-    return terms.shape[dim] <= _FEW or torch.compiler.is_compiling()
+    return terms.shape[dim] <= _FEW or is_traced()
 
 
 def solve_systems(matrix: Tensor, right: Tensor) -> Tensor:
@@ -68,7 +70,7 @@ def solve_systems(matrix: Tensor, right: Tensor) -> Tensor:
         (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
         x, y = right.unbind(-1)
         return torch.stack([d * x - b * y, a * y - c * x], dim=-1) / (a * d - b * c)[:, None]
-    if not torch.compiler.is_compiling():
+    if not is_traced():
         solved: Tensor = torch.linalg.solve_ex(matrix, right)[0]
         return solved
     rows = list(torch.cat([matrix, right[:, :, None]], dim=-1).unbind(-2))
@@ -91,7 +93,7 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     section 4.1), and looks at one half of the matrix: a fifth of the arithmetic for seven unknowns.
     """
     size = right.shape[-1]
-    if not torch.compiler.is_compiling():
+    if not is_traced():
         if size <= _FEW:
             return solve_systems(matrix, right)
         factor, failed = torch.linalg.cholesky_ex(matrix)

@@ -13,6 +13,7 @@ from aimback.autodiff import any_torch, dual
 from aimback.core.box import Box
 from aimback.core.distance import Distance
 from aimback.core.errors import UserError, is_out_of_memory
+from aimback.core.tracing import is_traced
 from aimback.simulators.executor import Executor
 from aimback.simulators.reasons import Failure
 
@@ -167,7 +168,7 @@ class Task(Protocol):
         try:
             return mode(self, controls, conditions)
         except Exception as error:  # code that was not written for dual numbers can fail in any way
-            if mode is not dual.linearise or torch.compiler.is_compiling() or is_out_of_memory(error):
+            if mode is not dual.linearise or is_traced() or is_out_of_memory(error):
                 raise
             reason = error
         mode = vars(self)["_mode"] = any_torch.choose_mode(self, controls, conditions)
