@@ -60,7 +60,7 @@ class Work:
 
     def solve(self, compiler: Compiler | None, ledger: Ledger | None = None) -> tuple[Tensor, Tensor]:
         """From targets to joints, `(targets, 7)`, everything included; and how many starts each took."""
-        task, generator = self.task, torch.Generator().manual_seed(1)
+        task, distance, generator = self.task, self.task.distance, torch.Generator().manual_seed(1)
         forward = task if ledger is None else Counted(task, ledger, simulates=True)
         joints = torch.full_like(self.targets[:, :1], torch.nan).repeat(1, len(task.box))
         taken = torch.zeros_like(joints[:, 0])
@@ -68,8 +68,8 @@ class Work:
         for together, width in _TURNS:
             drawn = torch.rand(len(unsolved), together, len(task.box), generator=generator, dtype=torch.float64)
             starts = 0.5 + width * (drawn.to(joints) - 0.5)
-            problem = InverseProblem(self.targets[unsolved], self.none[unsolved], task.box, task.distance, starts)
-            solution = solve(forward, problem, self.solver, generator, compiler=compiler)
+            problem = InverseProblem(self.targets[unsolved], self.none[unsolved], task.box, distance, starts)
+            solution = solve(forward, problem, self.solver, generator, compiler=compiler, paths=0)
             joints[unsolved] = solution.controls[torch.arange(len(unsolved), device=joints.device), solution.best()]
             taken[unsolved] += together
             unsolved = unsolved[(solution.start_status != StartStatus.ARRIVED).all(-1)]

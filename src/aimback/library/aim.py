@@ -80,7 +80,7 @@ class Aim:
         problem, stream = pose_problem(wish.task, targets, guesses, self._generator)
         began = time.perf_counter()
         forward = Counted(wish.task, ledger, simulates=True)
-        solution = solve(forward, problem, self._solver, stream, compiler=self._compiler)
+        solution = solve(forward, problem, self._solver, stream, compiler=self._compiler, paths=0)
         seconds = time.perf_counter() - began
         if again is not None:
             solution = solution.of(again)

@@ -30,6 +30,7 @@ def solve(
     generator: torch.Generator,
     progress: Progress | None = None,
     compiler: Callable[[Iteration], Program] | None = None,
+    paths: int = HISTORY_ROWS,
 ) -> Solution:
     """Descend through `forward` from every start of every target.
 
@@ -46,6 +47,7 @@ def solve(
         progress: told after every step, or by a program after every block, how many targets are done (all their
             starts have stopped) and how many have a start within the tolerance.
         compiler: makes one program of all steps, see `aimback.compile.compiler`; None leaves them to the interpreter.
+        paths: about so many starts, those of the first targets, keep theirs: of any, at least those of one target.
 
     Returns:
         The state of every start where its loss was least; once it has been within the tolerance, where it was that too.
@@ -57,7 +59,7 @@ def solve(
     """
     starts = problem.starts if solver.boundary is not None else problem.box.keep_inside(problem.starts)
     each = starts.shape[1]
-    kept = max(1, HISTORY_ROWS // each)
+    kept = max(1, paths // each) if paths else 0
     if compiler is not None:
         iteration, program = make_program(forward, problem, solver, compiler)
         return _run_program(program, iteration, starts, kept, progress)

@@ -85,7 +85,7 @@ class Buffers:
         """What a program has found."""
         device, controls, kept = self.steps.device, self.starts.shape[2], self.path.shape[1]
         # A row that has stopped stays where it was.
-        looks = torch.arange(int(self.steps.max()) + 1, device=device)
+        looks = torch.arange(int(self.steps.max()) + 1 if kept else 1, device=device)
         then = looks[:, None].minimum(self.steps[:kept].long())
         path, residuals = self.path[then, torch.arange(kept, device=device)].tensor_split([controls], dim=-1)
         return Finish(self.best, self.miss, self.reached, self.steps, self.status, path, compute_miss(residuals))

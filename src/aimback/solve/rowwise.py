@@ -42,11 +42,6 @@ def largest(terms: Tensor, dim: int = -1) -> Tensor:
     return greatest(terms.abs(), dim)
 
 
-def every(flags: Tensor, dim: int = -1) -> Tensor:
-    """Whether all hold, along a dimension."""
-    return functools.reduce(torch.logical_and, flags.unbind(dim)) if _is_short(flags, dim) else flags.all(dim)
-
-
 def some(flags: Tensor, dim: int = -1) -> Tensor:
     """Whether one holds, along a dimension."""
     return functools.reduce(torch.logical_or, flags.unbind(dim)) if _is_short(flags, dim) else flags.any(dim)
