@@ -96,12 +96,23 @@ def test_presets_change_what_they_say(compose: Any) -> None:
     assert compose("preset=article", "data.examples=77").data.examples == 77
 
 
-def test_fewer_targets_are_drawn_of_a_task_of_many_controls_unless_a_number_is_asked_for(compose: Any) -> None:
-    counts = {}
-    for overrides in ((), ("data.targets=500",)):
+@pytest.mark.parametrize(
+    ("key", "ordinary", "dear"),
+    [
+        ("data.targets", 1000, 32),
+        ("hybrid.targets", 8192, 2048),
+        ("diagnose.targets", 32, 4),
+        ("diagnose.basin_points", 33, 4),
+    ],
+)
+def test_less_is_done_of_a_task_of_many_controls_unless_a_number_is_asked_for(
+    compose: Any, key: str, ordinary: int, dear: int
+) -> None:
+    section, name = key.split(".")
+    for overrides, counts in ((), [ordinary, dear]), ((f"{key}=500",), [500, 500]):
         settings = compose("task=[cannon_drag,heat]", *overrides)
-        counts[overrides] = [settings.data.count_targets(task) for task in settings.tasks.values()]
-    assert counts == {(): [1000, 32], ("data.targets=500",): [500, 500]}
+        asked = settings.amortise["hybrid"] if section == "hybrid" else getattr(settings, section)
+        assert [getattr(asked, f"count_{name}")(task) for task in settings.tasks.values()] == counts
 
 
 @pytest.mark.parametrize(

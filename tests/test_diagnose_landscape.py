@@ -22,12 +22,12 @@ from aimback.core.problem import Linearised
 from aimback.data.dataset import Dataset
 from aimback.data.targets import Targets, draw_targets
 from aimback.diagnose import conditioning, derivatives, examination, fidelity, gradients, minima, roughness
-from aimback.diagnose.case import LEAST, Case
+from aimback.diagnose.case import Case
 from aimback.diagnose.examination import Examination
 from aimback.diagnose.statistics import correlate_ranks
 from aimback.diagnose.watershed import Mesh, find_basins
 from aimback.settings.build import build
-from aimback.settings.claims import DiagnoseSettings
+from aimback.settings.claims import LEAST, DiagnoseSettings
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.starts import Starts
