@@ -48,7 +48,8 @@ class Revision:
 
     With `exploration` it is not the answer that is ranked first, but that of all starts with the least believed miss
     less so many times the ensemble's spread, both as misses: a lower confidence bound (Cox, John 1992; Srinivas,
-    Krause, Kakade, Seeger 2010). More of it asks where more is to be learned. An answer that hits is kept alone.
+    Krause, Kakade, Seeger 2010), of those inside the box where there are any. More of it asks where more is to be
+    learned. An answer that hits is kept alone.
 
     Elsewhere the truth never selects an answer. Here the route has bought it: these simulations stand in its ledger.
 
@@ -144,7 +145,10 @@ class Revision:
             return add_costs(solution, self.task).best()
         spread = self.task.distance.measure(self.network.measure_spread(solution.controls, conditions[:, None]))
         bound = solution.believed_miss - self.route.exploration * spread
-        return bound.nan_to_num(nan=torch.inf).argmin(-1)
+        # Beyond soft walls members disagree most, and no answer counts.
+        outside = self.task.box.is_outside(solution.controls)
+        outside &= ~outside.all(-1, keepdim=True)
+        return bound.nan_to_num(nan=torch.inf).masked_fill(outside, torch.inf).argmin(-1)
 
     def _solve(self, problem: InverseProblem, generator: torch.Generator, progress: Progress | None) -> Solution:
         return search(self.route, [Counted(self.network, self.ledger, simulates=False)], problem, generator, progress)
