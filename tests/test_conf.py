@@ -223,6 +223,8 @@ def test_every_whole_number_has_an_upper_bound(compose: Any, option: str) -> Non
         ({"surrogate.hidden_width": 65536}, "surrogate.hidden_width"),
         ({"surrogate.hidden_width": 4096, "surrogate.hidden_layers": 256}, "surrogate.hidden_width"),
         ({"training.batch_size": 10**6, "data.examples": 10**6, "surrogate.hidden_width": 1024}, "training.batch_size"),
+        ({"surrogate.members": 100, "surrogate.hidden_width": 2048}, "surrogate.members"),
+        ({"surrogate.members": 100, "data.examples": 4 * 10**6}, "surrogate.members"),
         ({"hybrid.targets": 10**8}, "hybrid.targets"),
         ({"hybrid.hidden_width": 65536, "hybrid.dtype": "float64"}, "hybrid.hidden_width"),
     ],
