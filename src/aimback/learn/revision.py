@@ -43,8 +43,8 @@ class Revision:
     In each round the answer that the route ranks first is simulated for every open target. A target that it hits is
     closed and keeps it; the network is trained further, on all examples and those answers, and the open targets are
     solved through it from the same starts. It ends when no target is open, the budget is spent, or all rounds are made;
-    what the last network answers is not simulated. From new weights each time, cannon_drag with 500 examples was solved
-    to 37 to 46 % after four rounds (three seeds); trained further, to 85 to 91 %.
+    what the last network answers is not simulated. What it brings is in benchmarks/FIELD.md, "A surrogate that learns
+    from its own answers".
 
     With `exploration` it is not the answer that is ranked first, but that of all starts with the least believed miss
     less so many times the ensemble's spread, both as misses: a lower confidence bound (Cox, John 1992; Srinivas,

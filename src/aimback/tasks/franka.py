@@ -88,8 +88,7 @@ class Franka(Task):
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The outcome and the geometric Jacobian: what a joint carries turns about its axis.
 
-        Dual numbers give the same; they take five times the arithmetic, most of it with zeros, since no joint moves
-        what is before it.
+        Dual numbers give the same by more arithmetic, most of it with zeros, since no joint moves what is before it.
         """
         *joints, (flange, along, out) = self._follow(controls)
         origins, _, axes = (torch.stack(part, dim=-2) for part in zip(*joints, strict=True))
