@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem, Solution
-from aimback.data.dataset import Dataset, simulate_in_chunks
+from aimback.data.dataset import Dataset, simulate
 from aimback.data.solution import add_costs
 from aimback.data.targets import Targets
 from aimback.learn.surrogate import Surrogate
@@ -156,7 +156,7 @@ class Revision:
     def _ask(self, targets: Targets, controls: Tensor) -> Tensor:
         """Simulate answers and take what comes of them into the data set; which of them hit, `(n,)`."""
         given, jacobians = targets.conditions, self.dataset.jacobians is not None
-        found = simulate_in_chunks(self.task, controls, given, self.device, self.dtype, jacobians=jacobians)
+        found = simulate(self.task, controls, given, self.device, self.dtype, jacobians=jacobians)
         self.ledger.enter_examples(self.task, len(controls), jacobians=jacobians)
         self.dataset, outcomes = self.dataset.add(controls, given, *found), found[0]
         within = self.task.distance.measure(outcomes - targets.targets) <= self.task.tolerance
