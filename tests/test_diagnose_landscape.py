@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from plans import plan_claims
 from problems import pose
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -40,18 +41,9 @@ T = torch.float64
 TASKS = sorted((Path(__file__).parents[1] / "conf" / "task").glob("*.yaml"))
 EXAMINATIONS = [module.examine for module in (roughness, minima, conditioning, gradients)]
 STARTS = Starts(number=8, drawn_from="box", until_solved=False)
-SETTINGS = DiagnoseSettings(
-    enabled=True,
-    replicas=1,
-    targets=8,
-    starts=8,
-    points=121,
-    basin_points=3,
-    planes=3,
-    max_steps=10,
-    step_sizes=[0.1],
-    resamples=200,
-    examples=[],
+SETTINGS = plan_claims(
+    **{"replicas": 1, "targets": 8, "basin_points": 3, "planes": 3, "max_steps": 10},
+    **{"step_sizes": [0.1], "resamples": 200},
 )
 
 

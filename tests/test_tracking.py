@@ -153,11 +153,9 @@ def test_repeating_does_nothing_and_imports_no_mlflow(store, tmp_path):
     marker = tmp_path / "marker.json"
     publish(store, ["s1"], a_set, marker)
     program = (
-        "import sys, time; from pathlib import Path; from aimback.tracking import open_store, publish\n"
-        "start = time.perf_counter()\n"
+        "import sys; from pathlib import Path; from aimback.tracking import open_store, publish\n"
         f"done = publish(open_store(Path({str(tmp_path)!r})), ['s1'], lambda: 1 / 0, Path({str(marker)!r}))\n"
         "assert done.written == 0 and len(done.run_ids) == 3\n"
-        "assert time.perf_counter() - start < 1\n"
         "assert not {'mlflow', 'torch', 'pandas', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": str(SOURCE)})
