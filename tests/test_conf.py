@@ -384,21 +384,19 @@ def test_the_list_of_tasks_has_one_home() -> None:
 
 
 def test_params_yaml_is_composed_from_conf() -> None:
-    from aimback.workflow.compose import HEADER, hash_conf
+    from aimback.workflow.compose import HEADER, compose_conf, hash_conf
 
     first, *_ = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
     assert first == f"{HEADER}{hash_conf()}", "conf/ was edited: run `dvc repro compose` and commit params.yaml"
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = OmegaConf.to_container(hydra.compose("config"), resolve=True)
-    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == {**composed, "targets_sha256": None}
+    made = OmegaConf.to_container(compose_conf(), resolve=True)
+    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == {**made, "targets_sha256": None}
 
 
 def test_the_part_of_a_stage_is_not_written_to_params_yaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from aimback.workflow import compose
 
     monkeypatch.setattr(compose, "PARAMS", tmp_path / "params.yaml")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("config", ["task=[cannon_vacuum]", "only.task=cannon_vacuum"])
+    cfg = compose.compose_conf("task=[cannon_vacuum]", "only.task=cannon_vacuum")
     with pytest.raises(UserError, match=r"^only: .* chosen by task="):
         compose.write_params(cfg)
     assert list(tmp_path.iterdir()) == []

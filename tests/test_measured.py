@@ -7,7 +7,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pandas as pd
 import pytest
 import torch
@@ -29,7 +28,6 @@ from aimback.evaluate.judge import believe
 from aimback.learn.calibration import bound_error
 from aimback.learn.cross_validation import cross_validate, summarise_errors
 from aimback.learn.surrogate_training import train_surrogate
-from aimback.runtime.project import CONF
 from aimback.settings import foreign
 from aimback.settings.build import build
 from aimback.settings.foreign import find_out, reuse_findings
@@ -38,6 +36,7 @@ from aimback.settings.tree import read_settings
 from aimback.tasks.base import Task
 from aimback.tasks.laws import LAWS, list_laws
 from aimback.tasks.measured import MeasuredTask
+from aimback.workflow.compose import compose_conf
 from aimback.workflow.origin import read_data
 
 T = torch.float64
@@ -218,9 +217,7 @@ def test_an_edit_of_the_data_is_noticed(project: Path) -> None:
 )
 def test_routes_through_a_simulator_are_refused(project: Path, override: str, message: str) -> None:
     write(project / "runs.csv", make_rows(20))
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen = hydra.compose("config", ["routes=[surrogate]", override])
-    tree: Any = OmegaConf.to_container(chosen, resolve=True)
+    tree: Any = OmegaConf.to_container(compose_conf("routes=[surrogate]", override), resolve=True)
     tree |= {"task": {"runs": NODE}, "tasks": ["runs"], "examined": ["runs"]}
     with pytest.raises(UserError, match=message):
         settings = read_settings(tree)

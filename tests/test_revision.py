@@ -10,10 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
-from conftest import ROOT
 from problems import Off, Poisoned, seeded
 from torch import Tensor
 
@@ -30,10 +28,11 @@ from aimback.learn.revision import Revision, Round
 from aimback.learn.surrogate import Surrogate
 from aimback.report.result import list_routes, read_result
 from aimback.settings.limits import check_limits
-from aimback.settings.tree import Inversion, Settings, read_settings
+from aimback.settings.tree import Inversion, Settings
 from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_vacuum import CannonVacuum
+from aimback.workflow.compose import compose_settings
 from aimback.workflow.stage import Job
 
 EXAMPLES, TARGETS = 50, 7
@@ -247,8 +246,7 @@ SMALL = (
 
 
 def configure(root: Path, *overrides: str, task: str = "cannon_vacuum") -> Settings:
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return read_settings(hydra.compose("config", [*SMALL, f"task=[{task}]", f"inputs=[{root}]", *overrides]))
+    return compose_settings(*SMALL, f"task=[{task}]", f"inputs=[{root}]", *overrides)
 
 
 def run(settings: Settings, *stages: str) -> Path:

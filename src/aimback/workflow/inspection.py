@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import hydra
 from omegaconf import OmegaConf
 
 from aimback.core.duration import duration
@@ -19,13 +18,12 @@ from aimback.core.randomness import make_generator
 from aimback.diagnose.checkup import Checkup, check_up
 from aimback.report.text import number, percent
 from aimback.runtime.exits import report_errors
-from aimback.runtime.project import CONF
 from aimback.settings.tree import Settings, read_settings
 from aimback.simulators.apart import run_apart
 from aimback.solve.derivative_free import DerivativeFree
 from aimback.tasks.base import Task
 from aimback.tasks.described import DescribedTask
-from aimback.workflow.compose import fill_in_known
+from aimback.workflow.compose import compose_conf, fill_in_known
 from aimback.workflow.entry import check_input, explain_composing
 from aimback.workflow.forecast import forecast, list_trials
 
@@ -191,9 +189,7 @@ def main(arguments: Sequence[str]) -> None:
     with report_errors("check", explain_composing):
         overrides = read_arguments(arguments)
         check_input(overrides)
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = hydra.compose("config", overrides)
-        tree: Any = OmegaConf.to_container(composed, resolve=True)
+        tree: Any = OmegaConf.to_container(compose_conf(*overrides), resolve=True)
         settings = read_settings(fill_in_known(tree))
         for name in settings.tasks:
             lines, advice = run_apart(partial(_report, settings), name, who=f"task.{name}")
