@@ -190,8 +190,16 @@ def test_killed_at_a_step_it_resumes_to_the_same_bits(tmp_path: Path, step, how,
     assert seen[0] == (step - 1) // 3 + 1
 
 
-def test_killed_twice_and_with_an_early_stop(tmp_path: Path):
-    how = {"learning_rate": 0.02, "schedule": "constant", "max_epochs": 200, "patience": 2}
+# 20 examples to learn from and as many weights: the validation loss soon rises.
+OVERFITTING = {
+    **{**BY_LEVENBERG_MARQUARDT, "hidden_width": 5, "hidden_layers": 2, "learning_rate": 10.0},
+    "dataset": simulate_dataset(TASK, 40, 0.5, torch.Generator().manual_seed(0)),
+}
+
+
+@pytest.mark.parametrize("how", [{"learning_rate": 0.02, "schedule": "constant"}, OVERFITTING], ids=["adam", "lm"])
+def test_killed_twice_and_with_an_early_stop(tmp_path: Path, how):
+    how = {**how, "max_epochs": 200, "patience": 2}
     whole = train(tmp_path / "whole", **how)
     last = len(whole[1])
     assert 4 < last < 200
@@ -246,20 +254,6 @@ def test_levenberg_marquardt_ends_the_training_where_no_step_helps(tmp_path: Pat
     solution = torch.linalg.lstsq(design, wanted).solution[:, 0]
     (layer,) = surrogate.layers
     torch.testing.assert_close(torch.cat([layer.weight[0], layer.bias]), solution, rtol=1e-6, atol=1e-9)
-
-
-def test_levenberg_marquardt_killed_beside_an_early_stop(tmp_path: Path):
-    # 20 examples to learn from and as many weights: the validation loss soon rises.
-    dataset = simulate_dataset(TASK, 40, 0.5, torch.Generator().manual_seed(0))
-    size = {"hidden_width": 5, "hidden_layers": 2, "max_epochs": 200, "patience": 2}
-    how = {**BY_LEVENBERG_MARQUARDT, **size, "learning_rate": 10.0, "dataset": dataset}
-    whole = train(tmp_path / "whole", **how)
-    last = len(whole[1])
-    assert 4 < last < 200
-    for epoch in (2, last - 1, last):
-        with pytest.raises(KilledError):
-            train(tmp_path / "killed", live=killed_at(epoch), **how)
-    assert_equal(train(tmp_path / "killed", **how), whole)
 
 
 def test_levenberg_marquardt_refuses_too_many_weights(tmp_path: Path):
