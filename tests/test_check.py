@@ -42,7 +42,6 @@ class Made(Task):
 
     def __init__(self, function: Callable[[Tensor], Tensor], tolerance: float = 0.01, outcomes: int = 1) -> None:
         self.box = Box([Axis("x", "m", 0.0, 1.0), Axis("y", "s", 0.0, 2.0)])
-        self.conditions = Box([])
         self.outcomes = Box([Axis(f"z{number}", "N", 0.0, 1.0) for number in range(outcomes)])
         self.tolerance, self.function = tolerance, function
 

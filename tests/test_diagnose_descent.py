@@ -47,7 +47,6 @@ class OfX(Task):
     def __init__(self, value: Curve, slope: Curve, controls: int = 1) -> None:
         self.value, self.slope = value, slope
         self.box = Box([Axis(name, "m", 0.0, 1.0) for name in "xyzw"[:controls]])
-        self.conditions = Box([])
         self.outcomes = Box([Axis("reached", "m", 0.0, 1.0)])
         self.tolerance = TOLERANCE
 

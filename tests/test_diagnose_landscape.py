@@ -58,7 +58,6 @@ class Formula(Task):
         slope: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.box = Box([Axis(f"control {number}", "", 0.0, 1.0) for number in range(controls)])
-        self.conditions = Box([])
         # So that outcomes span 1 together.
         self.outcomes = Box([Axis(f"outcome {number}", "m", 0.0, outcomes**-0.5) for number in range(outcomes)])
         self.tolerance = 0.01

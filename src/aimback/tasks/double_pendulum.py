@@ -58,7 +58,6 @@ class DoublePendulum(Task):
         tolerance: float = 0.01,
     ) -> None:
         self.box = Box([make_axis("angle1", "rad", angle1), make_axis("angle2", "rad", angle2)])
-        self.conditions = Box([])
         self.lengths, self.masses = _read_pair("lengths", lengths), _read_pair("masses", masses)
         self.gravity = check_positive("gravity", gravity)
         self.horizon = check_positive("horizon", horizon)

@@ -66,7 +66,6 @@ class Franka(Task):
     ) -> None:
         joints = joint1, joint2, joint3, joint4, joint5, joint6, joint7
         self.box = Box([make_axis(f"joint{number}", "rad", bounds) for number, bounds in enumerate(joints, 1)])
-        self.conditions = Box([])
         coordinate = check_positive("position", position) / math.sqrt(3)
         check_number("rotation", rotation, above=0.0, below=math.pi)
         entry = 2 * math.sin(rotation / 2) / math.sqrt(6)
