@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from aimback.core.problem import InverseProblem, Linearised, Solution
@@ -19,10 +18,11 @@ from aimback.data.targets import Targets, draw_targets
 from aimback.learn.surrogate import Surrogate
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.report.costs import break_even_targets
-from aimback.settings.tree import Settings, read_settings
+from aimback.settings.tree import Settings
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.base import Task
+from aimback.workflow.compose import compose_settings
 from benchmarks.figures import plot_break_even
 from benchmarks.rounds import in_turns, one_core
 from benchmarks.tables import number, table
@@ -139,9 +139,7 @@ def break_even_by_price(
 
 def settings_of(kind: str, task: str = "cannon_drag") -> Settings:
     training = kind if (ROOT / "conf" / "training" / f"{kind}.yaml").exists() else "default"
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        choices = [f"task=[{task}]", f"surrogate={kind}", f"training={training}"]
-        return read_settings(compose("config", overrides=choices))
+    return compose_settings(f"task=[{task}]", f"surrogate={kind}", f"training={training}")
 
 
 def trained(task: Task, examples: Any, settings: Settings, rounds: int) -> Kind:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
 from aimback.core.ledger import Ledger
 from aimback.core.problem import Status
 from aimback.core.randomness import derive_seed, make_generator
@@ -19,8 +17,8 @@ from aimback.learn.revision import Revision
 from aimback.learn.surrogate import Surrogate
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.settings.posing import pose_for_route
-from aimback.settings.tree import Settings, read_settings
-from benchmarks.break_even import ROOT
+from aimback.settings.tree import Settings
+from aimback.workflow.compose import compose_settings
 from benchmarks.extent import pick
 from benchmarks.rounds import spread
 from benchmarks.tables import table
@@ -144,6 +142,4 @@ def _tell(found: Sequence[Reached]) -> list[str]:
 
 
 def read_trial_settings(name: str, seed: int, *changes: str) -> Settings:
-    overrides = [f"task=[{name}]", "routes=[surrogate]", f"seed={seed}", *changes]
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        return read_settings(compose("config", overrides=overrides))
+    return compose_settings(f"task=[{name}]", "routes=[surrogate]", f"seed={seed}", *changes)

@@ -74,7 +74,7 @@ def _quality(task: Task, proposer: Proposer, targets: Targets, last: int) -> dic
     wanted, given = targets.targets[-last:], targets.conditions[-last:]
     with torch.no_grad():
         controls = proposer.double()(wanted, given)
-    miss = task.distance.measure(simulate(task, controls, given) - wanted)
+    miss = task.distance.measure(simulate(task, controls, given)[0] - wanted)
     return {
         "proposals_solved_fraction": float((miss <= task.tolerance).double().mean()),
         "proposals_miss_median": float(miss.nan_to_num(nan=torch.inf).sort().values[len(miss) // 2]),

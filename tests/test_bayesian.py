@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from importlib.util import find_spec
 
-import hydra
 import pytest
 import torch
 from problems import Affine, Poisoned, pose, seeded
@@ -14,13 +13,12 @@ from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem, StartStatus
-from aimback.runtime.project import CONF
 from aimback.settings.limits import check_limits
-from aimback.settings.tree import read_settings
 from aimback.solve.bayesian import Bayesian
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.multistart import solve
 from aimback.tasks.cannon_vacuum import CannonVacuum
+from aimback.workflow.compose import compose_settings
 
 T = torch.float64
 TASK = CannonVacuum()
@@ -113,8 +111,7 @@ def test_without_botorch_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     line = r"^botorch is not installed; pip install 'aimback\[bayesian\]' brings it$"
     with pytest.raises(UserError, match=line):
         solve(TASK, ask_vacuum(1.0), Bayesian(), seeded())
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = read_settings(hydra.compose("config", ["task=cannon_vacuum", "routes=[bayesian]"]))
+    settings = compose_settings("task=cannon_vacuum", "routes=[bayesian]")
     with pytest.raises(UserError, match=line):  # before the first stage
         check_limits(settings, settings.tasks)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import foreign
-import hydra
 import pytest
 import torch
 from conftest import Repository
@@ -18,10 +17,10 @@ from torch import Tensor
 from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
 from aimback.diagnose.checkup import Checkup, check_up
-from aimback.runtime.project import CONF
 from aimback.settings import foreign as settings_foreign
 from aimback.settings.tree import Settings, read_settings
 from aimback.tasks.base import Task
+from aimback.workflow.compose import compose_conf
 from aimback.workflow.forecast import forecast
 from aimback.workflow.inspection import Examined, advise, check_task, read_arguments, tell
 from aimback.workflow.stage import Job
@@ -43,7 +42,6 @@ class Made(Task):
 
     def __init__(self, function: Callable[[Tensor], Tensor], tolerance: float = 0.01, outcomes: int = 1) -> None:
         self.box = Box([Axis("x", "m", 0.0, 1.0), Axis("y", "s", 0.0, 2.0)])
-        self.conditions = Box([])
         self.outcomes = Box([Axis(f"z{number}", "N", 0.0, 1.0) for number in range(outcomes)])
         self.tolerance, self.function = tolerance, function
 
@@ -56,8 +54,7 @@ def check(function: Callable[[Tensor], Tensor], **more: Any) -> Checkup:
 
 
 def make_settings(*overrides: str, task: Any = None, name: str = "drop") -> Settings:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        tree: Any = OmegaConf.to_container(hydra.compose("config", ["task=cannon_vacuum", *overrides]), resolve=True)
+    tree: Any = OmegaConf.to_container(compose_conf("task=cannon_vacuum", *overrides), resolve=True)
     tree |= {"task": {name: task or TASK}, "tasks": [name], "trust": ["foreign"]}
     return read_settings({**tree, "examined": [name] if tree["diagnose"]["enabled"] else []})
 

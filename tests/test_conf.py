@@ -96,12 +96,23 @@ def test_presets_change_what_they_say(compose: Any) -> None:
     assert compose("preset=article", "data.examples=77").data.examples == 77
 
 
-def test_fewer_targets_are_drawn_of_a_task_of_many_controls_unless_a_number_is_asked_for(compose: Any) -> None:
-    counts = {}
-    for overrides in ((), ("data.targets=500",)):
+@pytest.mark.parametrize(
+    ("key", "ordinary", "dear"),
+    [
+        ("data.targets", 1000, 32),
+        ("hybrid.targets", 8192, 2048),
+        ("diagnose.targets", 32, 4),
+        ("diagnose.basin_points", 33, 4),
+    ],
+)
+def test_less_is_done_of_a_task_of_many_controls_unless_a_number_is_asked_for(
+    compose: Any, key: str, ordinary: int, dear: int
+) -> None:
+    section, name = key.split(".")
+    for overrides, counts in ((), [ordinary, dear]), ((f"{key}=500",), [500, 500]):
         settings = compose("task=[cannon_drag,heat]", *overrides)
-        counts[overrides] = [settings.data.count_targets(task) for task in settings.tasks.values()]
-    assert counts == {(): [1000, 32], ("data.targets=500",): [500, 500]}
+        asked = settings.amortise["hybrid"] if section == "hybrid" else getattr(settings, section)
+        assert [getattr(asked, f"count_{name}")(task) for task in settings.tasks.values()] == counts
 
 
 @pytest.mark.parametrize(
@@ -212,6 +223,8 @@ def test_every_whole_number_has_an_upper_bound(compose: Any, option: str) -> Non
         ({"surrogate.hidden_width": 65536}, "surrogate.hidden_width"),
         ({"surrogate.hidden_width": 4096, "surrogate.hidden_layers": 256}, "surrogate.hidden_width"),
         ({"training.batch_size": 10**6, "data.examples": 10**6, "surrogate.hidden_width": 1024}, "training.batch_size"),
+        ({"surrogate.members": 100, "surrogate.hidden_width": 2048}, "surrogate.members"),
+        ({"surrogate.members": 100, "data.examples": 4 * 10**6}, "surrogate.members"),
         ({"hybrid.targets": 10**8}, "hybrid.targets"),
         ({"hybrid.hidden_width": 65536, "hybrid.dtype": "float64"}, "hybrid.hidden_width"),
     ],
@@ -371,21 +384,19 @@ def test_the_list_of_tasks_has_one_home() -> None:
 
 
 def test_params_yaml_is_composed_from_conf() -> None:
-    from aimback.workflow.compose import HEADER, hash_conf
+    from aimback.workflow.compose import HEADER, compose_conf, hash_conf
 
     first, *_ = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
     assert first == f"{HEADER}{hash_conf()}", "conf/ was edited: run `dvc repro compose` and commit params.yaml"
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = OmegaConf.to_container(hydra.compose("config"), resolve=True)
-    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == {**composed, "targets_sha256": None}
+    made = OmegaConf.to_container(compose_conf(), resolve=True)
+    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == {**made, "targets_sha256": None}
 
 
 def test_the_part_of_a_stage_is_not_written_to_params_yaml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from aimback.workflow import compose
 
     monkeypatch.setattr(compose, "PARAMS", tmp_path / "params.yaml")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("config", ["task=[cannon_vacuum]", "only.task=cannon_vacuum"])
+    cfg = compose.compose_conf("task=[cannon_vacuum]", "only.task=cannon_vacuum")
     with pytest.raises(UserError, match=r"^only: .* chosen by task="):
         compose.write_params(cfg)
     assert list(tmp_path.iterdir()) == []

@@ -10,9 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-import yaml
 from conftest import Repository
-from plans import plan, plan_training
+from plans import plan, plan_hybrid, plan_training
 from problems import seeded
 from test_training import SURROUNDINGS
 from torch import Tensor
@@ -25,7 +24,7 @@ from aimback.learn import callbacks, checkpoint
 from aimback.learn.learner import TrainingDiverged
 from aimback.learn.proposer_training import train_proposer
 from aimback.learn.surrogate_training import train_surrogates
-from aimback.settings.learning import HybridSettings, check_together
+from aimback.settings.learning import check_together
 from aimback.settings.limits import check_limits
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.workflow.defaults import read_defaults
@@ -226,12 +225,9 @@ def test_what_fails_on_one_rank_alone_is_told_or_gone_on_from(tmp_path: Path, mo
 # ---- the hybrid's training
 
 
-HYBRID = {**yaml.safe_load((Path(__file__).parents[1] / "conf/hybrid/default.yaml").read_text()), "dtype": "float64"}
-HYBRID |= {"targets": 77, "validation_targets": 31, "batch_size": 19, "batches_a_simulation": 2, "max_epochs": 5}
-
-
 def train_hybrid(work_dir: Path, devices: int, ledger: Ledger, live=None, task=TASK):
-    settings = HybridSettings(**{**HYBRID, "hidden_width": 8, "devices": devices})
+    size = {"targets": 77, "validation_targets": 31, "batch_size": 19, "batches_a_simulation": 2, "max_epochs": 5}
+    settings = plan_hybrid(dtype="float64", hidden_width=8, devices=devices, **size)
     targets = draw_targets(TASK, 108, seeded(1), ledger=ledger)
     proposer, history, lost = train_proposer(task, targets, settings, ledger, 0, "cpu", torch.float64, work_dir, live)
     return [(proposer, history)], lost

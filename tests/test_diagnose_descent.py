@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from made_up import published_bounce
+from plans import plan_claims
 from problems import Off
 from torch import Tensor
 
@@ -33,18 +34,9 @@ from aimback.tasks.trebuchet import Trebuchet
 T = torch.float64
 TOLERANCE = 0.01
 STARTS = Starts(number=4, drawn_from="box", until_solved=False)
-SETTINGS = DiagnoseSettings(
-    enabled=True,
-    replicas=0,
-    targets=8,
-    starts=4,
-    points=9,
-    basin_points=31,
-    planes=1,
-    max_steps=60,
-    step_sizes=[0.1],
-    resamples=200,
-    examples=[],
+SETTINGS = plan_claims(
+    **{"replicas": 0, "targets": 8, "starts": 4, "points": 9, "basin_points": 31, "planes": 1},
+    **{"max_steps": 60, "step_sizes": [0.1], "resamples": 200},
 )
 Curve = Callable[[Tensor], Tensor]
 
@@ -55,7 +47,6 @@ class OfX(Task):
     def __init__(self, value: Curve, slope: Curve, controls: int = 1) -> None:
         self.value, self.slope = value, slope
         self.box = Box([Axis(name, "m", 0.0, 1.0) for name in "xyzw"[:controls]])
-        self.conditions = Box([])
         self.outcomes = Box([Axis("reached", "m", 0.0, 1.0)])
         self.tolerance = TOLERANCE
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from plans import plan_claims
 from problems import pose
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -22,12 +23,12 @@ from aimback.core.problem import Linearised
 from aimback.data.dataset import Dataset
 from aimback.data.targets import Targets, draw_targets
 from aimback.diagnose import conditioning, derivatives, examination, fidelity, gradients, minima, roughness
-from aimback.diagnose.case import LEAST, Case
+from aimback.diagnose.case import Case
 from aimback.diagnose.examination import Examination
 from aimback.diagnose.statistics import correlate_ranks
 from aimback.diagnose.watershed import Mesh, find_basins
 from aimback.settings.build import build
-from aimback.settings.claims import DiagnoseSettings
+from aimback.settings.claims import LEAST, DiagnoseSettings
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.starts import Starts
@@ -40,18 +41,9 @@ T = torch.float64
 TASKS = sorted((Path(__file__).parents[1] / "conf" / "task").glob("*.yaml"))
 EXAMINATIONS = [module.examine for module in (roughness, minima, conditioning, gradients)]
 STARTS = Starts(number=8, drawn_from="box", until_solved=False)
-SETTINGS = DiagnoseSettings(
-    enabled=True,
-    replicas=1,
-    targets=8,
-    starts=8,
-    points=121,
-    basin_points=3,
-    planes=3,
-    max_steps=10,
-    step_sizes=[0.1],
-    resamples=200,
-    examples=[],
+SETTINGS = plan_claims(
+    **{"replicas": 1, "targets": 8, "basin_points": 3, "planes": 3, "max_steps": 10},
+    **{"step_sizes": [0.1], "resamples": 200},
 )
 
 
@@ -66,7 +58,6 @@ class Formula(Task):
         slope: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.box = Box([Axis(f"control {number}", "", 0.0, 1.0) for number in range(controls)])
-        self.conditions = Box([])
         # So that outcomes span 1 together.
         self.outcomes = Box([Axis(f"outcome {number}", "m", 0.0, outcomes**-0.5) for number in range(outcomes)])
         self.tolerance = 0.01

@@ -58,7 +58,6 @@ class Pump(Task):
 
     def __init__(self, tolerances: Sequence[float] = (500.0, 0.01), factor: float = 1.0) -> None:
         self.box = Box([Axis("speed", "1/s", 0.0, 1.0), Axis("clearance", "mm", 0.0, 1.0)])
-        self.conditions = Box([])
         self.outcomes = Box([Axis("pressure", "Pa", 1e5 * factor, 1.01e5 * factor), Axis("efficiency", "", 0.4, 1.0)])
         self.tolerances = (tolerances[0] * factor, tolerances[1])
         self.tolerance = 1.0
@@ -78,7 +77,6 @@ class Two(Task):
 
     def __init__(self, tolerances: Sequence[float], tolerance: float = 1.0, units: Sequence[str] = ("Pa", "")) -> None:
         self.box = Box([Axis("x", "", -1000.0, 1000.0), Axis("y", "", -1000.0, 1000.0)])
-        self.conditions = Box([])
         self.outcomes = Box([Axis(name, unit, -1000.0, 1000.0) for name, unit in zip("xy", units, strict=True)])
         self.tolerances = tuple(tolerances)
         self.tolerance = tolerance

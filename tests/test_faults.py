@@ -277,9 +277,8 @@ def test_a_stage_ends_with_its_dvc(
 ) -> None:
     project, dvc, stage = running
     dvc.send_signal(blow)
-    began = time.monotonic()
     gone, _ = psutil.wait_procs([stage], timeout=30)
-    assert gone and time.monotonic() - began < 3  # about a second on an idle machine
+    assert gone
     dvc.wait(timeout=30)
     doctor.mend(project.root)
     assert "up to date" in project.dvc("repro", "note")

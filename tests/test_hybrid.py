@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Repository
+from plans import plan_hybrid
 from problems import pose, seeded
 from pydantic import ValidationError
 from test_compiled import Unoptimised, needs_compiler
@@ -23,7 +24,7 @@ from aimback.learn import proposer as network
 from aimback.learn.callbacks import Epoch
 from aimback.learn.proposer import Proposer
 from aimback.learn.proposer_training import ProposerLearner, train_proposer
-from aimback.settings.learning import Architecture, HybridSettings
+from aimback.settings.learning import Architecture
 from aimback.solve.cma_es import CmaEs
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
@@ -33,24 +34,9 @@ from aimback.tasks.cannon_drag import CannonDrag
 from aimback.tasks.cannon_vacuum import CannonVacuum
 
 T = torch.float64
-SETTINGS = HybridSettings(
-    targets=90,
-    validation_targets=30,
-    hidden_width=8,
-    hidden_layers=1,
-    activation="gelu",
-    batch_size=32,
-    batches_a_simulation=2,
-    max_epochs=5,
-    patience=0,
-    learning_rate=0.02,
-    beta2=0.98,
-    weight_decay=0.0,
-    schedule="one_cycle",
-    dtype="float32",
-    matmul_precision="highest",
-    devices=1,
-    refine="outside_tolerance",
+SETTINGS = plan_hybrid(
+    **{"targets": 90, "validation_targets": 30, "hidden_width": 8, "hidden_layers": 1},
+    **{"batch_size": 32, "batches_a_simulation": 2, "max_epochs": 5},
 )
 
 
@@ -80,7 +66,7 @@ class Made(Task):
 
 def train(work_dir: Path, task=None, ledger=None, seed=0, live=None, compiler=None, **settings):
     task = task or CannonVacuum()
-    changed = HybridSettings(**{**SETTINGS.model_dump(), **settings})
+    changed = plan_hybrid(**{**SETTINGS.model_dump(), **settings})
     ledger = Ledger() if ledger is None else ledger
     targets = draw_targets(task, changed.targets + changed.validation_targets, seeded(1), ledger=ledger)
     ledger.training_examples = ledger.simulations
@@ -319,7 +305,7 @@ def test_killed_after_an_epoch_it_resumes_to_the_same_bits_and_the_same_ledger(
 )
 def test_settings_name_the_key_and_what_is_allowed(key: str, value: object, says: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        HybridSettings(**{**SETTINGS.model_dump(), key: value})
+        plan_hybrid(**{**SETTINGS.model_dump(), key: value})
     assert re.search(says, str(caught.value), re.MULTILINE)
 
 

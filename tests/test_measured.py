@@ -7,12 +7,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pandas as pd
 import pytest
 import torch
-import yaml
 from omegaconf import OmegaConf
+from plans import plan_network, plan_training
 from test_init import Lab
 from torch import Tensor
 
@@ -29,16 +28,15 @@ from aimback.evaluate.judge import believe
 from aimback.learn.calibration import bound_error
 from aimback.learn.cross_validation import cross_validate, summarise_errors
 from aimback.learn.surrogate_training import train_surrogate
-from aimback.runtime.project import CONF, ROOT
 from aimback.settings import foreign
 from aimback.settings.build import build
 from aimback.settings.foreign import find_out, reuse_findings
-from aimback.settings.learning import NetworkSettings, TrainingSettings
 from aimback.settings.limits import check_limits
 from aimback.settings.tree import read_settings
 from aimback.tasks.base import Task
 from aimback.tasks.laws import LAWS, list_laws
 from aimback.tasks.measured import MeasuredTask
+from aimback.workflow.compose import compose_conf
 from aimback.workflow.origin import read_data
 
 T = torch.float64
@@ -219,9 +217,7 @@ def test_an_edit_of_the_data_is_noticed(project: Path) -> None:
 )
 def test_routes_through_a_simulator_are_refused(project: Path, override: str, message: str) -> None:
     write(project / "runs.csv", make_rows(20))
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen = hydra.compose("config", ["routes=[surrogate]", override])
-    tree: Any = OmegaConf.to_container(chosen, resolve=True)
+    tree: Any = OmegaConf.to_container(compose_conf("routes=[surrogate]", override), resolve=True)
     tree |= {"task": {"runs": NODE}, "tasks": ["runs"], "examined": ["runs"]}
     with pytest.raises(UserError, match=message):
         settings = read_settings(tree)
@@ -238,14 +234,8 @@ def draw_data(count: int, noise: float, generator: torch.Generator) -> tuple[Ten
     return controls, conditions, outcomes + noise * torch.randn(outcomes.shape, generator=generator, dtype=T)
 
 
-def read_group(group: str) -> dict[str, Any]:
-    node = yaml.safe_load((ROOT / "conf" / f"{group}.yaml").read_text(encoding="utf-8"))
-    return {name: value for name, value in node.items() if name != "defaults"}
-
-
-NETWORK = NetworkSettings(**read_group("surrogate/mlp"))
-SMALL = NetworkSettings(**{**read_group("surrogate/mlp"), **read_group("surrogate/second_order")})
-SECOND_ORDER = TrainingSettings(**{**read_group("training/default"), **read_group("training/second_order")})
+NETWORK = plan_network()
+SMALL, SECOND_ORDER = plan_network("second_order"), plan_training("second_order")
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])
@@ -278,8 +268,7 @@ def test_rows_of_the_same_place_are_held_out_together(tmp_path: Path) -> None:
     controls, conditions, _ = (torch.cat([part, part]) for part in draw_data(20, 0.0, generator))
     noise = torch.randn(20, 1, generator=generator, dtype=T)
     dataset = split_examples([controls, conditions, torch.cat([noise, noise])], 0.1, generator, 0)
-    training = TrainingSettings(**{**read_group("training/default"), "max_epochs": 1})
-    errors = cross_validate(dataset, make_task(), NETWORK, training, generator, "cpu", tmp_path)
+    errors = cross_validate(dataset, make_task(), NETWORK, plan_training(max_epochs=1), generator, "cpu", tmp_path)
     said = errors + dataset.outcomes
     order = dataset.controls[:, 0].argsort(stable=True)
     assert torch.equal(said[order][::2], said[order][1::2])

@@ -10,10 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
-from conftest import ROOT
 from problems import Off, Poisoned, seeded
 from torch import Tensor
 
@@ -30,10 +28,11 @@ from aimback.learn.revision import Revision, Round
 from aimback.learn.surrogate import Surrogate
 from aimback.report.result import list_routes, read_result
 from aimback.settings.limits import check_limits
-from aimback.settings.tree import Inversion, Settings, read_settings
+from aimback.settings.tree import Inversion, Settings
 from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
 from aimback.tasks.cannon_vacuum import CannonVacuum
+from aimback.workflow.compose import compose_settings
 from aimback.workflow.stage import Job
 
 EXAMPLES, TARGETS = 50, 7
@@ -209,15 +208,25 @@ def test_exploring_asks_where_the_members_disagree_and_keeps_what_hits() -> None
     assert solution.history.controls[-1].equal(solution.controls)
 
 
+def choose(controls: Tensor, believed: Tensor, exploration: float) -> list[int]:
+    revision, solution, _ = revise(Line(), 0, network=Folded(), exploration=exploration)
+    status = torch.zeros(believed.shape, dtype=torch.int8)
+    stopped = replace(solution, controls=controls, believed_miss=believed, start_status=status)
+    starts: list[int] = revision._choose(stopped, torch.empty(len(controls), 0)).tolist()
+    return starts
+
+
 @pytest.mark.parametrize(("exploration", "start"), [(0.0, 0), (0.4, 0), (0.6, 1)])
 def test_so_many_times_the_spread_is_weighed_against_the_believed_miss(exploration: float, start: int) -> None:
     """The second start believes in half a tolerance more, and its members differ by one."""
-    revision, solution, _ = revise(Line(), 0, network=Folded(), exploration=exploration)
     controls = torch.tensor([[[0.2], [0.8], [0.9]]], dtype=torch.float64)
     believed = torch.tensor([[0.0, 0.5 * TOLERANCE, torch.nan]], dtype=torch.float64)
-    status = torch.zeros(1, 3, dtype=torch.int8)
-    stopped = replace(solution, controls=controls, believed_miss=believed, start_status=status)
-    assert revision._choose(stopped, torch.empty(1, 0)).tolist() == [start]
+    assert choose(controls, believed, exploration) == [start]
+
+
+def test_answers_beyond_soft_walls_are_not_explored_where_there_are_others() -> None:
+    controls = torch.tensor([[[0.2], [1.1]], [[-0.1], [1.1]]], dtype=torch.float64)
+    assert choose(controls, torch.zeros(2, 2, dtype=torch.float64), exploration=1.0) == [0, 1]
 
 
 def test_what_a_calibration_asks_is_not_among_what_rounds_are_told_to_have_done() -> None:
@@ -237,8 +246,7 @@ SMALL = (
 
 
 def configure(root: Path, *overrides: str, task: str = "cannon_vacuum") -> Settings:
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return read_settings(hydra.compose("config", [*SMALL, f"task=[{task}]", f"inputs=[{root}]", *overrides]))
+    return compose_settings(*SMALL, f"task=[{task}]", f"inputs=[{root}]", *overrides)
 
 
 def run(settings: Settings, *stages: str) -> Path:

@@ -87,23 +87,15 @@ def test_it_converges_faster_than_linearly_where_the_residuals_vanish():
     assert shares[-1] < 1e-2
 
 
-def test_at_the_minimum_it_stalls_and_leaves_the_weights_alone():
+@pytest.mark.parametrize("is_finite", [True, False])
+def test_at_the_minimum_and_where_the_loss_is_not_finite_it_stalls_and_leaves_the_weights_alone(is_finite):
     layers = layers_of(2, 3, 1)
     inputs, _ = examples(30, 2, 1)
+    outcomes = layers(inputs).detach()
+    outcomes[7] = outcomes[7] if is_finite else torch.nan
     optimizer = DampedLeastSquares(layers, 1.0)
     before = [weight.clone() for weight in layers.parameters()]
-    optimizer.step(inputs=inputs, outcomes=layers(inputs).detach())
-    assert optimizer.stalled
-    assert all(torch.equal(weight, old) for weight, old in zip(layers.parameters(), before, strict=True))
-
-
-def test_where_the_loss_is_not_finite_it_stalls_and_leaves_the_weights_alone():
-    layers = layers_of(2, 3, 1)
-    inputs, outcomes = examples(30, 2, 1)
-    outcomes[7] = torch.nan
-    optimizer = DampedLeastSquares(layers, 1.0)
-    before = [weight.clone() for weight in layers.parameters()]
-    assert torch.isnan(optimizer.step(inputs=inputs, outcomes=outcomes))
+    assert torch.isnan(optimizer.step(inputs=inputs, outcomes=outcomes)) != is_finite
     assert optimizer.stalled
     assert all(torch.equal(weight, old) for weight, old in zip(layers.parameters(), before, strict=True))
 

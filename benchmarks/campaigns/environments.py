@@ -120,31 +120,15 @@ from aimback.core.problem import InverseProblem
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
-from aimback.settings.learning import NetworkSettings, TrainingSettings
 from aimback.learn.surrogate_training import train_surrogate
 from aimback.tasks.cannon_drag import CannonDrag
 import aimback.report.canvas
+from plans import plan
 
 torch.set_num_threads(1)
 task, folder = CannonDrag(), Path(sys.argv[1])
 data = simulate_dataset(task, 1000, 0.1, torch.Generator().manual_seed(0))
-shape = NetworkSettings(hidden_width=16, hidden_layers=2, activation="gelu", normalisation="none", members=1)
-training = TrainingSettings(
-    optimizer="adam",
-    learning_rate=0.03,
-    beta2=0.98,
-    weight_decay=0.0,
-    schedule="one_cycle",
-    plateau_factor=0.5,
-    plateau_patience=10,
-    batch_size=256,
-    max_epochs=5,
-    patience=0,
-    jacobian_weight=0.0,
-    dtype="float32",
-    matmul_precision="highest",
-    devices=1,
-)
+shape, training = plan(hidden_width=16, hidden_layers=2, batch_size=256, max_epochs=5)
 network, history = train_surrogate(data, task, shape, training, 0, "cpu", folder / "work")
 starts = draw_evenly(100, 2, 2, torch.Generator().manual_seed(1))
 problem = InverseProblem(data.outcomes[:100], data.conditions[:100], task.box, task.distance, starts)
@@ -204,7 +188,7 @@ def made(folder: Path, env: Mapping[str, str]) -> str:
 def _run(program: str, env: Mapping[str, str], *arguments: str) -> str:
     """What a program prints, and the last that it complains of where it fails."""
     ours = {name: value for name, value in os.environ.items() if name not in HOSTILE}
-    ours |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", **env}
+    ours |= {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("src", "tests")), **env}
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, env=ours, capture_output=True, text=True, check=False)
     return done.stdout + (done.stderr[-500:] if done.returncode != 0 else "")

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from aimback.core.errors import UserError, is_out_of_memory
-from aimback.core.problem import ForwardMap
 from aimback.data.archive import DamagedFileError, Stored, holds, read_arrays, write_arrays
 from aimback.tasks.base import Task
 
@@ -75,19 +74,6 @@ class Dataset:
 
 
 def simulate(
-    task: ForwardMap,
-    controls: Tensor,
-    conditions: Tensor,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float64,
-    chunk: int = CHUNK,
-    progress: Callable[[int], None] | None = None,
-) -> Tensor:
-    """Outcomes of many controls, `(N, n_outcomes)`, see `simulate_in_chunks`."""
-    return simulate_in_chunks(task, controls, conditions, device, dtype, chunk, progress)[0]
-
-
-def simulate_in_chunks(
     task: Any,
     controls: Tensor,
     conditions: Tensor,
@@ -162,7 +148,7 @@ def simulate_dataset(
     controls = task.draw_controls(examples, generator)
     conditions = task.conditions.sample(examples, generator)
     with task.watch_failures():
-        found = simulate_in_chunks(task, controls, conditions, device, dtype, chunk, progress, jacobians=jacobians)
+        found = simulate(task, controls, conditions, device, dtype, chunk, progress, jacobians=jacobians)
 
     finite = _find_finite(*found)
     kept = int(finite.sum())

@@ -66,7 +66,7 @@ def simulate_closely(
     ledger = Ledger() if ledger is None else ledger
     ledger.simulations += len(controls)
     distance = task.distance
-    own = simulate(task, controls, conditions, device)
+    (own,) = simulate(task, controls, conditions, device)
     outcome, doubt = own.clone(), own.new_zeros(len(own))
     rows = torch.arange(len(own))
     for factor in FACTORS:
@@ -74,7 +74,7 @@ def simulate_closely(
         if finer is None or len(rows) == 0:
             break
         ledger.simulations += len(rows)
-        again = simulate(finer, controls[rows], conditions[rows], device)
+        (again,) = simulate(finer, controls[rows], conditions[rows], device)
         doubt[rows] = change = _change(distance, outcome[rows], again)
         outcome[rows] = again
         miss = distance.measure(again - wanted[rows])
@@ -90,7 +90,9 @@ def simulation_error(
     finer = task.finer(FACTORS[0])
     if finer is None:
         return None
-    return _change(task.distance, *(simulate(simulator, controls, conditions, device) for simulator in (task, finer)))
+    return _change(
+        task.distance, *(simulate(simulator, controls, conditions, device)[0] for simulator in (task, finer))
+    )
 
 
 def error_note(name: str, task: Task, middle: float | None, greatest: float | None) -> str:

@@ -134,7 +134,7 @@ def draw_parts(
         for size in sizes:
             controls = task.draw_controls(size, generator)
             given = task.conditions.sample(size, given_by)
-            outcomes = simulate(task, controls, given, device, dtype)
+            (outcomes,) = simulate(task, controls, given, device, dtype)
             if ledger is not None:
                 ledger.simulations += size
             fit = torch.isfinite(outcomes).all(-1) & task.box.contains(controls)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from aimback.core.problem import Linearised
 from aimback.data.targets import Targets
-from aimback.diagnose.case import LEAST, Case, Pictures
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, Estimate, estimate
 from aimback.diagnose.comparison import choose_size, choose_targets, descend_ladder, limit_steps, measure_miss
 from aimback.solve.gradient_descent import GradientDescent
@@ -79,7 +79,7 @@ class _Grid:
     """
 
     def __init__(self, case: Case) -> None:
-        box, points = case.task.box, case.task.scale_down(case.settings.basin_points, LEAST)
+        box, points = case.task.box, case.settings.count_basin_points(case.task)
         self._points, self._plane = points, min(2, len(box))
         line = torch.linspace(0, 1, points, dtype=torch.float64)
         # The last axis of a picture is the first control.

@@ -17,8 +17,6 @@ from aimback.solve.solver import Solver
 from aimback.solve.starts import Starts
 from aimback.tasks.base import Task
 
-LEAST = 4  # targets, starts or points that are looked at of any task
-
 
 @dataclass(frozen=True, eq=False)  # hashed by identity, so that what two claims ask for is found only once
 class Case:
@@ -52,7 +50,7 @@ class Case:
 
     def few(self) -> Targets:
         """The targets that are looked at closely."""
-        return self.targets.first(self.task.scale_down(self.settings.targets, LEAST))
+        return self.targets.first(self.settings.count_targets(self.task))
 
     def solve(
         self, forward: Linearised, targets: Targets, solver: Solver, purpose: str, starts: Tensor | Starts

@@ -270,8 +270,8 @@ def _look_at_derivatives(
     slope, doubt, own = slope[known], doubt[known], own[known]
     off, size = (own - slope).abs(), slope.abs().flatten(1).amax(1)
     is_wrong = (off > _RIGHT * (1 + size[:, None, None]) + 2 * doubt).flatten(1).any(1)
-    tolerances = torch.as_tensor(getattr(timed.task, "tolerances", timed.task.tolerance), dtype=torch.float64)
-    singular = torch.linalg.svdvals(own * span[:, None] / tolerances.expand(len(span))[:, None])
+    tolerances = torch.tensor(timed.task.tolerances, dtype=torch.float64)
+    singular = torch.linalg.svdvals(own * span[:, None] / tolerances[:, None])
     ratio = (singular[:, 0] / singular[:, -1]).nan_to_num(nan=math.inf)
     relative = off.flatten(1).amax(1) / size.clamp(min=torch.finfo(torch.float64).tiny)
     return (

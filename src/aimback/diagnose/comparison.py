@@ -158,6 +158,6 @@ def _count_steps(case: Case, forward: Linearised, targets: Targets, solver: Solv
 def _miss(case: Case, controls: Tensor, wanted: Tensor, conditions: Tensor) -> Tensor:
     """Row by row, `(n,)`."""
     controls = controls.to("cpu", torch.float64)
-    outcome = simulate(case.task, controls, conditions, case.device)
+    (outcome,) = simulate(case.task, controls, conditions, case.device)
     miss = case.task.distance.measure(outcome - wanted)
     return torch.where(case.task.box.is_outside(controls) | miss.isnan(), torch.inf, miss)

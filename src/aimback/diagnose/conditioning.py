@@ -7,9 +7,10 @@ from torch import Tensor
 
 from aimback.core.problem import Linearised
 from aimback.diagnose import derivatives
-from aimback.diagnose.case import LEAST, Case, Pictures
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.statistics import figure, median, medians, quantile, share
+from aimback.settings.claims import LEAST
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.starts import Starts
 

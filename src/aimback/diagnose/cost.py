@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from aimback.diagnose import basins, conditioning, fidelity, gradients, minima, roughness
-from aimback.diagnose.case import LEAST
-from aimback.settings.claims import DiagnoseSettings
+from aimback.settings.claims import LEAST, DiagnoseSettings
 from aimback.tasks.base import Task
 
 _INSIDE = 0.4  # about so much of a random slice lies in the box
@@ -30,7 +29,7 @@ def list_claim_costs(
         price: simulations of an example to learn from.
     """
     each, box = task.simulations_a_jacobian, task.box
-    plane, few = min(2, len(box)), min(task.scale_down(settings.targets, LEAST), targets)
+    plane, few = min(2, len(box)), min(settings.count_targets(task), targets)
     descents = few * settings.starts
     # A descent through the simulator is simulated again along its way; of one through a network that is all.
     path = 1 + (1 + networks) / each
@@ -43,9 +42,7 @@ def list_claim_costs(
     yield descents * (found * (1 + networks / 2) + networks) + task.scale_down(minima._PICTURED, LEAST) * found  # C4
     # By the best of the step sizes.
     yield (
-        min(basins._TARGETS, few)
-        * task.scale_down(settings.basin_points, LEAST) ** plane
-        * (found + plain / 2 + networks + 3)
+        min(basins._TARGETS, few) * settings.count_basin_points(task) ** plane * (found + plain / 2 + networks + 3)
     )  # C5
     looked = descents + min(task.scale_down(conditioning._POINTS, LEAST), descents * found / each)
     yield descents * found + looked * (1 + 2 * len(box)) * each  # C6

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from aimback.core.box import Axis, Box
 from aimback.diagnose import derivatives
-from aimback.diagnose.case import LEAST, Case, Pictures
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.statistics import median, quantile, share
+from aimback.settings.claims import LEAST
 
 _POINTS = 1024
 _SCALES = (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 1e-2)  # unit-box lengths; the last is twice the one before

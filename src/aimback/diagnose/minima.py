@@ -8,9 +8,10 @@ from torch import Tensor
 from aimback.core.problem import Linearised, Solution
 from aimback.data.targets import Targets
 from aimback.diagnose import derivatives
-from aimback.diagnose.case import LEAST, Case, Pictures
+from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.statistics import figure, median, medians, quantile, sureness
+from aimback.settings.claims import LEAST
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.starts import Starts
 

@@ -132,9 +132,7 @@ def measure_local_error(
     """What a network errs by on the examples near to answers, as a miss, `(n, ...)` each -> `(n,)`.
 
     The root mean square over the ten nearest examples in the unit cube of controls and conditions. It costs no
-    simulation, and tells most of which believed hits miss: the area under its curve was 0.91 to 0.98 on cannon_drag,
-    robotic_arm and sine_wave, that of two further networks' doubt 0.72 to 0.98. It is so for ensembles too: with five
-    members it was 0.74 to 0.95 on these and ballistics, with 1000 and 4000 examples, that of their spread 0.52 to 0.96.
+    simulation, and bounds that follow it are kept: "May a believed hit be trusted?" in benchmarks/FIELD.md.
 
     Args:
         like: what the network computes in, and on.

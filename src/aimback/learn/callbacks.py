@@ -3,8 +3,9 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -41,16 +42,23 @@ class Epoch(NamedTuple):
     learning_rate: float
 
 
+def average_rows(rows: Sequence[Epoch]) -> Epoch:
+    """Make the row of an ensemble: the means over its members; step and epoch are those of the member that is last."""
+    last = max(rows)
+    return Epoch(last.step, last.epoch, *map(fmean, zip(*(row[2:] for row in rows), strict=True)))
+
+
 class BestAndHistory(Checkpoint):
     """Keeps each network's weights of the least validation loss and its row an epoch; both survive a resume.
 
     Args:
         n_networks: that learn side by side.
-        live: called once an epoch with the step and the values worth watching, of the first network.
+        live: called once an epoch with the step and the values worth watching.
+        watched: of the first so many networks, their mean.
     """
 
-    def __init__(self, n_networks: int, live: Live | None) -> None:
-        self.live = live
+    def __init__(self, n_networks: int, live: Live | None, watched: int) -> None:
+        self.live, self.watched = live, watched
         self.histories: list[list[Epoch]] = [[] for _ in range(n_networks)]
         self.least = [math.inf] * n_networks
         self.weights: dict[str, Tensor] = {}
@@ -73,7 +81,7 @@ class BestAndHistory(Checkpoint):
                 best = learner.networks[place].state_dict(prefix=f"{place}.")
                 self.weights |= {name: weight.clone() for name, weight in best.items()}
         if self.live is not None:
-            values = self.histories[0][-1]._asdict()
+            values = average_rows([history[-1] for history in self.histories[: self.watched]])._asdict()
             self.live(values.pop("step"), values)
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem, Solution
-from aimback.data.dataset import Dataset, simulate_in_chunks
+from aimback.data.dataset import Dataset, simulate
 from aimback.data.solution import add_costs
 from aimback.data.targets import Targets
 from aimback.learn.surrogate import Surrogate
@@ -43,12 +43,13 @@ class Revision:
     In each round the answer that the route ranks first is simulated for every open target. A target that it hits is
     closed and keeps it; the network is trained further, on all examples and those answers, and the open targets are
     solved through it from the same starts. It ends when no target is open, the budget is spent, or all rounds are made;
-    what the last network answers is not simulated. From new weights each time, cannon_drag with 500 examples was solved
-    to 37 to 46 % after four rounds (three seeds); trained further, to 85 to 91 %.
+    what the last network answers is not simulated. What it brings is in benchmarks/FIELD.md, "A surrogate that learns
+    from its own answers".
 
     With `exploration` it is not the answer that is ranked first, but that of all starts with the least believed miss
     less so many times the ensemble's spread, both as misses: a lower confidence bound (Cox, John 1992; Srinivas,
-    Krause, Kakade, Seeger 2010). More of it asks where more is to be learned. An answer that hits is kept alone.
+    Krause, Kakade, Seeger 2010), of those inside the box where there are any. More of it asks where more is to be
+    learned. An answer that hits is kept alone.
 
     Elsewhere the truth never selects an answer. Here the route has bought it: these simulations stand in its ledger.
 
@@ -144,7 +145,10 @@ class Revision:
             return add_costs(solution, self.task).best()
         spread = self.task.distance.measure(self.network.measure_spread(solution.controls, conditions[:, None]))
         bound = solution.believed_miss - self.route.exploration * spread
-        return bound.nan_to_num(nan=torch.inf).argmin(-1)
+        # Beyond soft walls members disagree most, and no answer counts.
+        outside = self.task.box.is_outside(solution.controls)
+        outside &= ~outside.all(-1, keepdim=True)
+        return bound.nan_to_num(nan=torch.inf).masked_fill(outside, torch.inf).argmin(-1)
 
     def _solve(self, problem: InverseProblem, generator: torch.Generator, progress: Progress | None) -> Solution:
         return search(self.route, [Counted(self.network, self.ledger, simulates=False)], problem, generator, progress)
@@ -152,7 +156,7 @@ class Revision:
     def _ask(self, targets: Targets, controls: Tensor) -> Tensor:
         """Simulate answers and take what comes of them into the data set; which of them hit, `(n,)`."""
         given, jacobians = targets.conditions, self.dataset.jacobians is not None
-        found = simulate_in_chunks(self.task, controls, given, self.device, self.dtype, jacobians=jacobians)
+        found = simulate(self.task, controls, given, self.device, self.dtype, jacobians=jacobians)
         self.ledger.enter_examples(self.task, len(controls), jacobians=jacobians)
         self.dataset, outcomes = self.dataset.add(controls, given, *found), found[0]
         within = self.task.distance.measure(outcomes - targets.targets) <= self.task.tolerance

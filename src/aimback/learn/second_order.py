@@ -139,7 +139,7 @@ def weight_jacobian(layers: nn.Sequential, inputs: Tensor) -> tuple[Tensor, Tens
 
     Backwards through the layers, an example at a time in effect: the derivative by a linear layer's weights is
     the outer product of that by its result and of what it sees (Hagan and Menhaj 1994). Written out, because
-    `torch.func.vmap` of `jacrev` takes three times as long for the same numbers.
+    `torch.func.vmap` of `jacrev` takes longer for the same numbers.
     """
     outcome, seen, slopes = layer_by_layer(layers, inputs)
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]

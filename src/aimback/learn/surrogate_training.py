@@ -15,7 +15,7 @@ from aimback.core.errors import UserError
 from aimback.core.randomness import derive_seed
 from aimback.data.dataset import Dataset
 from aimback.data.identity import identify
-from aimback.learn.callbacks import Epoch, Live
+from aimback.learn.callbacks import Epoch, Live, average_rows
 from aimback.learn.examples import VALIDATION_BATCH, Examples
 from aimback.learn.learner import Learner
 from aimback.learn.perceptron import LEAST_BATCH, differentiate, with_batch_norm, without_batch_norm
@@ -44,20 +44,21 @@ def train_surrogates(
 
     Where it is to be an ensemble each of its members learns from the whole data set, in an order of its own.
     They learn side by side where they walk in step, otherwise one after the other. Each comes out with the same bits
-    either way, so what else is trained makes no difference to it. Three default networks side by side take 1.6 to 1.8
-    times as long as one, and one after the other 3.
+    either way, so what else is trained makes no difference to it.
 
     Args:
         seeds: of each network's weights and of the order of its examples; further members have seeds derived from it.
         accelerator: "cpu" or "cuda".
         work_dir: where checkpoints lie until it is removed, in a folder named after everything the
             result depends on, so that a checkpoint of another training is never taken up.
-        live: called once an epoch with the step and the values worth watching, of the first network.
+        live: called once an epoch with the step and the values worth watching, of what is made of the first data set;
+            never where that is an ensemble whose members are trained one after the other.
         begin: whose weights each begins with, and whose standardisation it keeps; None draws new weights.
 
     Returns:
         For each data set the network with the least validation loss, on the CPU and frozen, and one row an epoch; of
-        an ensemble each member has its own least loss, and the rows are those of the first.
+        an ensemble each member has its own least loss, and the rows are means over all: one that has stopped before the
+        others counts with its last row.
 
     Raises:
         TrainingDiverged: the loss became infinite or NaN; the last good checkpoint is kept.
@@ -75,17 +76,15 @@ def train_surrogates(
         else:
             singles = begin.split()
         members += zip(singles, [dataset] * count, own, strict=True)
-    # A rate, or an end, that goes by the loss is one network's own, and so are the steps of an epoch.
-    by_the_loss = training.optimizer == "levenberg_marquardt" or training.schedule == "plateau" or training.patience > 0
+    # The steps of an epoch are one network's own too.
     in_step = len({(dataset.n_training, dataset.n_validation) for dataset in datasets}) == 1
-    groups = [members] if in_step and not by_the_loss else [[member] for member in members]
+    groups = [members] if in_step and not training.goes_by_the_loss else [[member] for member in members]
     trained = []
     for place, group in enumerate(groups):
-        trained += _train_side_by_side(
-            group, task, network, training, accelerator, work_dir, live if place == 0 else None
-        )
+        told = live if place == 0 and len(group) >= count else None
+        trained += _train_side_by_side(group, task, network, training, accelerator, work_dir, told, count)
     ensembles = [trained[first : first + count] for first in range(0, len(trained), count)]
-    return [(Surrogate.join([surrogate for surrogate, _ in ensemble]), ensemble[0][1]) for ensemble in ensembles]
+    return [_join(ensemble) for ensemble in ensembles]
 
 
 def train_surrogate(
@@ -112,6 +111,7 @@ def _train_side_by_side(
     accelerator: str,
     work_dir: Path,
     live: Live | None,
+    watched: int,
 ) -> list[Trained]:
     weights = [weight.cpu() for surrogate, _, _ in members for weight in surrogate.state_dict().values()]
     surrogates = [surrogate for surrogate, _, _ in members]
@@ -133,12 +133,19 @@ def _train_side_by_side(
     about = [(dataset.n_validation, seed) for _, dataset, seed in members]
     settings = [network.model_dump(), training.model_dump()]
     name = name_training(itertools.chain(parts, weights), [identify(task), about, settings, accelerator])
-    histories = fit(learner, examples, training, accelerator, work_dir / name, live)
+    histories = fit(learner, examples, training, accelerator, work_dir / name, live, watched)
     for surrogate in surrogates:
         if normalised:
             surrogate.layers = without_batch_norm(surrogate.layers)
         surrogate.cpu().eval().requires_grad_(False)
     return list(zip(surrogates, histories, strict=True))
+
+
+def _join(ensemble: Sequence[Trained]) -> Trained:
+    surrogates, histories = zip(*ensemble, strict=True)
+    epochs = max(map(len, histories))
+    rows = zip(*(history + history[-1:] * (epochs - len(history)) for history in histories), strict=True)
+    return Surrogate.join(surrogates), [average_rows(row) for row in rows]
 
 
 def validation_mse(surrogate: Surrogate, dataset: Dataset) -> float:

@@ -43,6 +43,7 @@ def fit(
     accelerator: str,
     folder: Path,
     live: Live | None = None,
+    watched: int = 1,
 ) -> list[list[Epoch]]:
     """Train; resumes by itself where an equal training was killed. The networks get their best weights back.
 
@@ -50,7 +51,8 @@ def fit(
         accelerator: "cpu" or "cuda".
         folder: where checkpoints lie, to be removed once the result is kept; named after everything that the
             result depends on (see `name_training`), so that a checkpoint of another training is never taken up.
-        live: called once an epoch with the step and the values worth watching, of the first network.
+        live: called once an epoch with the step and the values worth watching.
+        watched: of the first so many networks, their mean.
 
     Returns:
         For each network one row an epoch; it holds the weights of the least validation loss.
@@ -63,7 +65,7 @@ def fit(
     work = learner, examples, settings, accelerator, folder, EpochCheckpoints(folder).newest(learner)
     several = settings.devices > 1
     with start_ranks(settings.devices, accelerator, work, learner.section) if several else contextlib.nullcontext():
-        return _fit_as(0, *work, live)
+        return _fit_as(0, *work, live, watched)
 
 
 def take_part(rank: int) -> None:
@@ -83,9 +85,10 @@ def _fit_as(
     folder: Path,
     resume: Path | None,
     live: Live | None = None,
+    watched: int = 1,
 ) -> list[list[Epoch]]:
     """Train on this rank's share of every batch: all do the same, and the first alone writes and tells of it."""
-    best, checkpoints = BestAndHistory(len(learner.networks), live), EpochCheckpoints(folder)
+    best, checkpoints = BestAndHistory(len(learner.networks), live, watched), EpochCheckpoints(folder)
     # Lightning calls them in this order, once the learner has closed its epoch, and early stopping before both.
     callbacks: list[Callback] = [best, checkpoints]
     if settings.patience:

@@ -19,7 +19,7 @@ from aimback.evaluate.tables import Array
 from aimback.report.canvas import COLOURS, LINES, label_axis, label_tolerance
 from aimback.report.evidence import BASINS, PAIR, find_eigenvalue_quantiles, find_error_quantiles, pick_misses
 from aimback.report.sweep import DECADES, Side, Sweep
-from aimback.report.text import number
+from aimback.report.text import say_amount
 from aimback.report.views import (
     LOSS_FLOOR,
     MISS_FLOOR,
@@ -180,7 +180,7 @@ def _draw_side(sweep: Sweep, side: Side, worst: float) -> Panel:
             dots = [(paths[0, :, 0], paths[0, :, 1]), (paths[-1, :, 0], paths[-1, :, 1])]
         for (across, high), what, look in zip(dots, ("start", "end"), ends, strict=True):
             traces.append(_draw_dots(across, high, what, marker | look))
-        missed = f"{side.title}: misses by {number(float(side.miss[frame]))} {sweep.unit}".rstrip()
+        missed = f"{side.title}: misses by {say_amount(float(side.miss[frame]), sweep.unit)}"
         frames.append({"name": sweep.captions[frame], "title": missed, "data": traces})
     if len(sweep.axes) == 1:
         axis = _log_axis(sweep.label, worst * 10.0 ** np.array([-DECADES, 0.0]))
@@ -364,7 +364,7 @@ def draw_trajectories(
         for (x, y), miss in zip(lines.transpose(0, 2, 1), missed[route], strict=True):
             hover = f"misses by {miss:.3g} {miss_unit}<extra></extra>"
             traces.append(_draw_line(x, y, route, dash="solid") | {"hovertemplate": hover})
-        title = f"{route}: misses by at most {number(float(missed[route].max()))} {miss_unit}".rstrip()
+        title = f"{route}: misses by at most {say_amount(float(missed[route].max()), miss_unit)}"
         panels.append(_panel(title, [*traces, targets], **axes))
     return panels
 

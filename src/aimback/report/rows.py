@@ -7,7 +7,7 @@ from typing import Any
 from aimback.diagnose.claim import Claim
 from aimback.report.costs import find_break_even, list_costs, list_prepared_routes, say_break_even
 from aimback.report.result import TaskResult
-from aimback.report.text import DASH, mebibytes, number, percent
+from aimback.report.text import DASH, mebibytes, number, percent, say_amount
 from aimback.report.verdict import lead, winner
 
 
@@ -43,10 +43,7 @@ def summary(results: Sequence[TaskResult]) -> list[Row]:
                 winner(result) or (DASH if result.is_believed else "tie"),
                 lead(result),
                 *(percent(result.metrics[route].get("solved_fraction")) for route in result.routes),
-                *(
-                    f"{number(result.metrics[route].get('miss_median'))} {result.unit}".rstrip()
-                    for route in result.routes
-                ),
+                *(say_amount(result.metrics[route].get("miss_median"), result.unit) for route in result.routes),
                 *(say_break_even(find_break_even(result, route)) for route in list_prepared_routes(result)),
             ],
         )

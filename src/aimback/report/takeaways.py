@@ -9,7 +9,7 @@ from aimback.core.box import Axis
 from aimback.evaluate.tables import Array
 from aimback.report.evidence import PAIR, find_error_quantiles, pick_misses
 from aimback.report.sweep import FRAMES, Sweep
-from aimback.report.text import count_noun, join_names, number, percent
+from aimback.report.text import count_noun, join_names, number, percent, say_amount
 from aimback.report.views import Landscape, find_share_within
 
 
@@ -21,19 +21,19 @@ def tell_surfaces(landscape: Landscape) -> str:
 
 
 def tell_sweep(sweep: Sweep) -> str:
-    told = [f"by {_amount(_greatest(side.miss), sweep.unit)} {_through(side.route)}" for side in sweep.sides]
+    told = [f"by {say_amount(_greatest(side.miss), sweep.unit)} {_through(side.route)}" for side in sweep.sides]
     return f"Over {FRAMES} targets the answers miss by at most this: {join_names(told)}."
 
 
 def tell_trajectories(
     paths: Mapping[str, Array], goals: Array, missed: Mapping[str, Array], unit: str, miss_unit: str
 ) -> str:
-    told = [f"{route} by {_amount(_greatest(misses), miss_unit)}" for route, misses in missed.items()]
+    told = [f"{route} by {say_amount(_greatest(misses), miss_unit)}" for route, misses in missed.items()]
     return f"Of {count_noun(len(goals), 'target')} the worst answer misses: {join_names(told)}."
 
 
 def tell_loss(losses: Mapping[str, Array], missed: Mapping[str, Array], unit: str, tolerance: float) -> str:
-    told = [f"{route} {_amount(_middle(misses[-1]), unit)}" for route, misses in missed.items()]
+    told = [f"{route} {say_amount(_middle(misses[-1]), unit)}" for route, misses in missed.items()]
     return f"In the end half of the answers miss by less than this: {join_names(told)}."
 
 
@@ -47,7 +47,7 @@ def tell_r_t(curves: Mapping[str, Array]) -> str:
 
 def tell_misses(values: Mapping[str, Array], unit: str, tolerance: float) -> str:
     told = [f"{route} {percent(find_share_within(missed, tolerance))}" for route, missed in values.items()]
-    return f"Within the tolerance of {_amount(tolerance, unit)}: {join_names(told)}."
+    return f"Within the tolerance of {say_amount(tolerance, unit)}: {join_names(told)}."
 
 
 def tell_training(step: Array, train_loss: Array, validation_loss: Array) -> str:
@@ -96,16 +96,12 @@ def tell_fidelity(picture: Mapping[str, Array], unit: str, tolerance: float) -> 
     told = []
     for size in np.unique(examples)[[0, -1]]:
         error, miss = (_middle(picture[name][examples == size]) for name in ("forward_error", "miss"))
-        told.append(f"{percent(error)} and {_amount(miss, unit)} with {number(size)}")
+        told.append(f"{percent(error)} and {say_amount(miss, unit)} with {number(size)}")
     return f"The forward error and the median miss: {join_names(told)} examples."
 
 
 def _through(route: str) -> str:
     return {"direct": "through the simulator", "surrogate": "through the network"}.get(route, f"by {route}")
-
-
-def _amount(value: float, unit: str) -> str:
-    return f"{number(value)} {unit}".rstrip()
 
 
 def _finite(values: Any) -> Array:

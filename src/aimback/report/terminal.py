@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from aimback.core.duration import duration
 from aimback.report.costs import share_seconds
 from aimback.report.result import TaskResult
-from aimback.report.text import DASH, align, number, percent
+from aimback.report.text import DASH, align, percent, say_amount
 from aimback.report.verdict import name_rows, verdict
 
 _COLUMNS = ("task", "route", "solved", "median miss", "time a target")
@@ -25,14 +25,14 @@ def _list_rows(result: TaskResult) -> list[tuple[str, ...]]:
     for place, (route, measured) in enumerate(result.metrics.items()):
         believed = result.is_believed
         share = percent(measured["believed_fraction" if believed else "solved_fraction"])
-        miss = number(measured["believed_miss_median" if believed else "miss_median"])
+        miss = measured["believed_miss_median" if believed else "miss_median"]
         seconds = share_seconds(result, route)
         rows.append(
             (
                 "" if place else result.name,
                 route,
                 f"{share} believed" if believed else share,
-                f"{miss} {result.unit}".rstrip(),
+                say_amount(miss, result.unit),
                 DASH if seconds is None else duration(seconds),
             )
         )

@@ -27,6 +27,11 @@ def _power(exponent: int) -> str:
     return "10" + str(exponent).translate(_SUPERSCRIPTS)
 
 
+def say_amount(value: float | None, unit: str) -> str:
+    """ "0.01 m"."""
+    return f"{number(value)} {unit}".rstrip()
+
+
 def align(cells: Sequence[Sequence[str]], left: int) -> list[str]:
     """The lines of a table; the first columns, which hold names, stand on the left, numbers on the right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -15,7 +15,7 @@ from aimback.report.costs import (
     sum_seconds,
 )
 from aimback.report.result import TaskResult
-from aimback.report.text import about, count_noun, factor, join_names, number, percent
+from aimback.report.text import about, count_noun, factor, join_names, percent, say_amount
 from aimback.tasks.base import TOLERANCES
 
 TIME_MARGIN = 1.2  # a lesser factor is within what a busy machine makes
@@ -100,7 +100,7 @@ def list_reasons(result: TaskResult) -> list[str]:
         return [line for route in result.routes for line in _say_trust(result, route)] + _left_out(result)
     order = ranking(result)
     shares = [f"{route} {percent(find_solved_share(result, route))}" for route in order]
-    misses = [f"{route} {_amount(result, result.metrics[route]['miss_median'])}" for route in order]
+    misses = [f"{route} {say_amount(result.metrics[route]['miss_median'], result.unit)}" for route in order]
     spent = [f"{route} {about(result.metrics[route]['simulations'])}" for route in order]
     return [
         *([f"Solved of {describe_targets(result)}: {join_names(shares)}."] if len(order) > 1 else []),
@@ -226,7 +226,7 @@ def _say_trust(result: TaskResult, route: str) -> list[str]:
     mine = result.metrics[route]
     network = "The network" if len(result.routes) == 1 else f"The network of {route}"
     names = ("held_out_miss_rms", "held_out_miss_p90", "hit_miss_p90")
-    errs, most, hit = (_amount(result, mine[name]) for name in names)
+    errs, most, hit = (say_amount(mine[name], result.unit) for name in names)
     outside = round(mine["outside_data_fraction"] * _reachable(result))
     told = [
         f"{network} believes that it hits {percent(mine['believed_fraction'])} of {describe_targets(result)}.",
@@ -281,8 +281,4 @@ def _say_repayment(result: TaskResult, route: str) -> str:
 
 
 def _tolerance(result: TaskResult) -> str:
-    return "the tolerances of its outcomes" if result.unit == TOLERANCES else _amount(result, result.tolerance)
-
-
-def _amount(result: TaskResult, value: float | None) -> str:
-    return f"{number(value)} {result.unit}".rstrip()
+    return "the tolerances of its outcomes" if result.unit == TOLERANCES else say_amount(result.tolerance, result.unit)

@@ -141,7 +141,7 @@ def make_unit_grid(middle: Tensor, points: int) -> Tensor:
 def evaluate(forward: ForwardMap, controls: Tensor, condition: Tensor) -> Tensor:
     """Outcomes of a grid `(..., n_controls)` under one condition, `(..., n_outcomes)`; a chunk at a time."""
     rows = controls.reshape(-1, controls.shape[-1])
-    outcome = simulate(forward, rows, condition.expand(len(rows), -1))
+    (outcome,) = simulate(forward, rows, condition.expand(len(rows), -1))
     return outcome.reshape(*controls.shape[:-1], -1)
 
 
@@ -176,7 +176,7 @@ def view_goals(task: Task, targets: Targets, solution: Solution, trajectories: A
     if wanted.shape[1] > 1:
         return wanted[:, :2]
     ends = trajectories[:, -1]
-    off = np.abs(ends - to_array(simulate(task, pick_answers(solution, rows), targets.conditions[rows]))).mean(0)
+    off = np.abs(ends - to_array(simulate(task, pick_answers(solution, rows), targets.conditions[rows])[0])).mean(0)
     # A place on the ground, or a height.
     return np.where(np.arange(2) == off.argmin(), wanted, ends)
 

@@ -40,7 +40,8 @@ class NetworkSettings(Architecture):
             while the network is trained. What comes out of the training has none: each is folded into its
             linear layer.
         members: of the ensemble whose mean it is, each trained from weights of its own on the same data; 1 for a single
-            network. Five take five trainings, and in rounds solved clearly more of the hardest of four tasks alone.
+            network. Five take five trainings; what they bring in rounds is in benchmarks/FIELD.md, "A surrogate that
+            learns from its own answers".
     """
 
     normalisation: Literal["none", "batch"]
@@ -97,6 +98,11 @@ class TrainingSettings(Descent):
     plateau_factor: _Share
     plateau_patience: _Epochs
     jacobian_weight: float = Field(ge=0)
+
+    @property
+    def goes_by_the_loss(self) -> bool:
+        """Whether a rate, or an end, follows from a network's own loss: then no two can be trained side by side."""
+        return self.optimizer == "levenberg_marquardt" or self.schedule == "plateau" or self.patience > 0
 
     @property
     def learns_jacobians(self) -> bool:

@@ -41,7 +41,13 @@ def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
             # Random strata, their order, places within them, and their sum.
             yield "starts.number", 4 * 8 * len(task.box) * targets * starts.number
         for route in settings.train:
-            yield from _needs_of("surrogate", "training", *settings.network_of(route, name), data.examples)
+            network, training = settings.network_of(route, name)
+            needs = list(_needs_of("surrogate", "training", network, training, data.examples))
+            yield from needs
+            if network.members > 1 and not training.goes_by_the_loss:
+                # Side by side, each with standardised examples of its own, of 4 bytes a number.
+                each = sum(size for _, size in needs) + example * data.examples // 6
+                yield "surrogate.members", network.members * each
         for hybrid in settings.amortise.values():
             learned = hybrid.count_targets(task)
             yield "hybrid.targets", row * (learned + hybrid.validation_targets)

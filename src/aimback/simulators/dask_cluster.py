@@ -32,10 +32,6 @@ class DaskCluster(Cluster):
         workers, cases: see `Cluster`.
     """
 
-    def __init__(self, address: str | None, workers: int, cases: int) -> None:
-        super().__init__(workers, cases)
-        self.address = address
-
     def check(self) -> None:
         check_installed("distributed", "dask")
 

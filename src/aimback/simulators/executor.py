@@ -103,14 +103,15 @@ class Cluster(Executor):
     """Machines that share this project's folder and this Python, under the same paths.
 
     Args:
+        address: of what gives them work.
         workers: shards that are run side by side, each by as many processes as `simulator.workers`.
         cases: in a shard; what is lost at most with a machine.
     """
 
-    def __init__(self, workers: int, cases: int) -> None:
+    def __init__(self, address: str | None, workers: int, cases: int) -> None:
         check_whole(1, 10_000, workers=workers)
         check_whole(1, 1_000_000, cases=cases)
-        self.workers, self.cases = workers, cases
+        self.address, self.workers, self.cases = address, workers, cases
 
     @property
     def cases_at_once(self) -> int:

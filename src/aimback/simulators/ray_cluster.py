@@ -20,10 +20,6 @@ class RayCluster(Cluster):
         workers, cases: see `Cluster`.
     """
 
-    def __init__(self, address: str | None, workers: int, cases: int) -> None:
-        super().__init__(workers, cases)
-        self.address = address
-
     def check(self) -> None:
         check_installed("ray", "ray")
 

@@ -54,7 +54,6 @@ class BallGroundWall(Task):
         tolerance: float = 1e-4,
     ) -> None:
         self.box = Box([make_axis("velocity_x", "m/s", velocity_x), make_axis("velocity_y", "m/s", velocity_y)])
-        self.conditions = Box([])
         self.radius = check_positive("radius", radius)
         check_number("elasticity", elasticity, above=0, below=1)
         self.elasticity = float(elasticity)

@@ -48,7 +48,6 @@ class BallWithWall(Task):
         tolerance: float = 1e-4,
     ) -> None:
         self.box = Box([make_axis("angle", "rad", angle)])
-        self.conditions = Box([])
         self.speed = check_positive("speed", speed)
         self.wall_distance = check_positive("wall_distance", wall_distance)
         self.wall_height = check_positive("wall_height", wall_height)

@@ -72,7 +72,6 @@ class Ballistics(Task):
             make_axis("speed", "m/s", speed),
         ]
         self.box = Box(axes)
-        self.conditions = Box([])
         for bound in (axes[1], axes[3]):
             if bound.lower < 0:
                 got = f"got a lower bound of {bound.lower:g} {bound.unit}"

@@ -27,19 +27,19 @@ TOLERANCES = "tolerances"
 class Task(Protocol):
     """A differentiable simulator and what is to be known of it. Calling it simulates.
 
-    A task that says no more is exact, has the Jacobians that its operations give, a uniform prior, no known reach and
-    no path to draw.
+    A task that says no more is exact, has no conditions, the Jacobians that its operations give, a uniform prior, no
+    known reach and no path to draw.
 
     Attributes:
         box: bounds of the controls.
-        conditions: ranges that the conditions are drawn from (an empty box where there are none).
+        conditions: ranges that the conditions are drawn from; an empty box where there are none.
         outcomes: names, units and the range that the outcomes span, one axis an outcome.
         tolerance: the miss at which a target counts as solved: the tolerance that all outcomes share, in the unit that
             they share; or 1, where they differ in one of the two.
     """
 
     box: Box
-    conditions: Box
+    conditions: Box = Box([])
     outcomes: Box
     tolerance: float
 

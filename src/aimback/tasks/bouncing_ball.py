@@ -64,7 +64,6 @@ class BouncingBall(Task):
         tolerance: float = 0.005,
     ) -> None:
         self.box = Box([make_axis("height", "m", height)])
-        self.conditions = Box([])
         self.speed = check_positive("speed", speed)
         self.forward_speed = float(forward_speed)
         self.ground = float(ground)

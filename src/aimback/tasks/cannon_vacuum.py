@@ -26,7 +26,6 @@ class CannonVacuum(Cannon):
         tolerance: float = 0.01,
     ) -> None:
         super().__init__(speed, angle, launch_height, gravity, tolerance)
-        self.conditions = Box([])
         low, high = self.reach(torch.zeros(1, 0, dtype=torch.float64))
         self.outcomes = Box([make_distance_axis(low, high)])
 

@@ -29,10 +29,9 @@ class DoublePendulum(Task):
 
     It is chaotic where a rod can turn over: neighbours part as e^(lambda t), with lambda of the order of
     sqrt(g / length) (Shinbrot, Grebogi, Wisdom, Yorke, American Journal of Physics 60, 1992), some 1.4/s by default.
-    With them grow derivatives, the error of the steps and that of rounding. The default steps leave 8e-5 m in the worst
-    of 500 starts, 4e-7 m in the median; after 4 s it is 0.02 m in the worst, and after 8 s every sixth start is off by
-    more than 0.01 m. Shorter steps help as far as rounding lets them: its 1e-16 is 0.01 m after some 20 s. There are no
-    conditions: `conditions` is `(..., 0)`.
+    With them grow derivatives, the error of the steps, which more of them lessen, and that of rounding, which nothing
+    does: "Chaos: a double pendulum by horizon" in benchmarks/FIELD.md. There are no conditions: `conditions` is
+    `(..., 0)`.
 
     Args:
         angle1, angle2: `[lower, upper]` of the upper and the lower rod in rad.
@@ -59,7 +58,6 @@ class DoublePendulum(Task):
         tolerance: float = 0.01,
     ) -> None:
         self.box = Box([make_axis("angle1", "rad", angle1), make_axis("angle2", "rad", angle2)])
-        self.conditions = Box([])
         self.lengths, self.masses = _read_pair("lengths", lengths), _read_pair("masses", masses)
         self.gravity = check_positive("gravity", gravity)
         self.horizon = check_positive("horizon", horizon)

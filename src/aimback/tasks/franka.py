@@ -66,7 +66,6 @@ class Franka(Task):
     ) -> None:
         joints = joint1, joint2, joint3, joint4, joint5, joint6, joint7
         self.box = Box([make_axis(f"joint{number}", "rad", bounds) for number, bounds in enumerate(joints, 1)])
-        self.conditions = Box([])
         coordinate = check_positive("position", position) / math.sqrt(3)
         check_number("rotation", rotation, above=0.0, below=math.pi)
         entry = 2 * math.sin(rotation / 2) / math.sqrt(6)
@@ -88,8 +87,7 @@ class Franka(Task):
     def linearise(self, controls: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """The outcome and the geometric Jacobian: what a joint carries turns about its axis.
 
-        Dual numbers give the same; they take five times the arithmetic, most of it with zeros, since no joint moves
-        what is before it.
+        Dual numbers give the same by more arithmetic, most of it with zeros, since no joint moves what is before it.
         """
         *joints, (flange, along, out) = self._follow(controls)
         origins, _, axes = (torch.stack(part, dim=-2) for part in zip(*joints, strict=True))

@@ -79,7 +79,6 @@ class Heat(Task):
         check_number("density", axis.upper, above=axis.lower, below=1.0 + 1e-12)
         cells = [(row, column) for row in range(rows) for column in range(self.columns)]
         self.box = Box([Axis(f"density_{r + 1}_{c + 1}", "", axis.lower, axis.upper) for r, c in cells])
-        self.conditions = Box([])
         self._mesh = _Mesh(rows, self.columns)
         side = torch.ones(rows + 1, dtype=torch.float64)
         if load == "even":

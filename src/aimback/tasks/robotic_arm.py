@@ -51,7 +51,6 @@ class RoboticArm(Task):
             make_axis("angle3", "rad", angle3),
         ]
         self.box = Box([make_axis("height", "m", height), *angles])
-        self.conditions = Box([])
         self.tolerance = check_positive("tolerance", tolerance)
         if len(lengths) != 3:
             raise UserError(f"lengths: give three, got {list(lengths)}")

@@ -73,7 +73,6 @@ class Shell(Task):
         axes = [make_axis(f"thickness{number}", "nm", thickness) for number in range(1, shells + 1)]
         check_positive("thickness", axes[0].lower)
         self.box = Box(axes)
-        self.conditions = Box([])
         self.outcomes = Box([Axis(f"scattering_{number}", "", 0.0, _GREATEST) for number in range(1, points + 1)])
         self.tolerance = check_positive("tolerance", tolerance)
         self.materials, self.orders = "/".join(materials), orders

@@ -30,7 +30,6 @@ class SineWave(Task):
         self, x1: Sequence[float] = (-1.0, 1.0), x2: Sequence[float] = (-1.0, 1.0), tolerance: float = 0.01
     ) -> None:
         self.box = Box([make_axis("x1", "", x1), make_axis("x2", "", x2)])
-        self.conditions = Box([])
         self.tolerance = check_positive("tolerance", tolerance)
         first, second = self.box.axes
         sine = _sine_range(3 * math.pi * first.lower, 3 * math.pi * first.upper)

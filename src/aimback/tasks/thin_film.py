@@ -90,7 +90,6 @@ class ThinFilm(Task):
         if readout == "absorptance" and graphene == 0:
             raise UserError("graphene: must be above 0 where absorptance is read, since nothing else absorbs")
         self.box = Box(axes)
-        self.conditions = Box([])
         self.outcomes = Box([Axis(f"{readout}_{number}", "", 0.0, 1.0) for number in range(1, points + 1)])
         self.tolerance = check_positive("tolerance", tolerance)
         self.films, self.graphene, self.indices = "/".join(films), graphene, indices

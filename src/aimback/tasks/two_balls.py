@@ -71,7 +71,6 @@ class TwoBalls(Task):
         ranges = {"force": force, "final_force": final_force}
         self.box = Box([make_axis(f"{name}_{axis}", "N", ranges[name]) for name in ranges for axis in "xy"])
         check_number("force", self.box.axes[0].lower, above=0)
-        self.conditions = Box([])
         self.pushed, self.struck = (_read_point(*given) for given in (("pushed", pushed), ("struck", struck)))
         self.radius = check_positive("radius", radius)
         if math.dist(self.pushed, self.struck) <= 2 * self.radius:

@@ -99,11 +99,11 @@ def _write_out(tree: dict[Any, Any]) -> str:
     return f"{HEADER}{hash_conf()}\n{OmegaConf.to_yaml(OmegaConf.create(tree))}"
 
 
-def compose_settings() -> "Settings":
-    """The settings of conf/ as it is."""
+def compose_settings(*overrides: str) -> "Settings":
+    """The settings of conf/, as it is but for what is overridden."""
     from aimback.settings.tree import read_settings
 
-    return read_settings(_compose_conf())
+    return read_settings(compose_conf(*overrides))
 
 
 def compose_tasks() -> "dict[str, Task]":
@@ -124,11 +124,11 @@ def _compose() -> DictConfig:
     if by_dvc or text.startswith((HEADER + hash_conf()).encode()):
         known = read_mapping(PARAMS, ANEW)
         return OmegaConf.create(known if by_dvc else forget_stale(known))
-    return _compose_conf()
+    return compose_conf()
 
 
-def _compose_conf() -> DictConfig:
-    """What conf/ says without overrides.
+def compose_conf(*overrides: str) -> DictConfig:
+    """What conf/ says, but for what is overridden.
 
     Raises:
         UserError: it cannot be composed.
@@ -136,7 +136,7 @@ def _compose_conf() -> DictConfig:
     check_conf()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return hydra.compose("config")
+            return hydra.compose("config", list(overrides))
         except Exception as error:  # whatever fails there is what stands in conf/
             raise UserError(explain_composing(error)) from error
 

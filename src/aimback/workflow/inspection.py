@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import hydra
 from omegaconf import OmegaConf
 
 from aimback.core.duration import duration
@@ -19,13 +18,12 @@ from aimback.core.randomness import make_generator
 from aimback.diagnose.checkup import Checkup, check_up
 from aimback.report.text import number, percent
 from aimback.runtime.exits import report_errors
-from aimback.runtime.project import CONF
 from aimback.settings.tree import Settings, read_settings
 from aimback.simulators.apart import run_apart
 from aimback.solve.derivative_free import DerivativeFree
 from aimback.tasks.base import Task
 from aimback.tasks.described import DescribedTask
-from aimback.workflow.compose import fill_in_known
+from aimback.workflow.compose import compose_conf, fill_in_known
 from aimback.workflow.entry import check_input, explain_composing
 from aimback.workflow.forecast import forecast, list_trials
 
@@ -106,7 +104,8 @@ def tell(task: Task, examined: Examined) -> Iterator[str]:
     yield f"finite       {percent(found.finite)} of them{where}" + (f"; {reasons}" if reasons else "")
     yield f"in company   an outcome differs by {number(found.company)} of its range from the same alone"
     if found.noise is not None:
-        told = ", ".join(f"{axis.name} {value:.2g} {axis.unit}".rstrip() for axis, value in _pair(axes, found.noise))
+        pairs = zip(axes, found.noise.tolist(), strict=True)
+        told = ", ".join(f"{axis.name} {value:.2g} {axis.unit}".rstrip() for axis, value in pairs)
         yield f"noise        {told}"
     if found.jacobian_error is not None:
         yield (
@@ -119,7 +118,7 @@ def tell(task: Task, examined: Examined) -> Iterator[str]:
     yield f"a call       {alone}, {duration(found.a_case)} a case among many"
     for place, axis in enumerate(axes):
         span = float(found.ranges[1, place] - found.ranges[0, place])
-        share = number(_tolerances(task)[place] / span) if span > 0 else "all"
+        share = number(task.tolerances[place] / span) if span > 0 else "all"
         bounds = f"{number(float(found.ranges[0, place]))} to {number(float(found.ranges[1, place]))} {axis.unit}"
         yield f"{axis.name:<12} {bounds.rstrip()}; the tolerance is {share} of that"
     for stage, count in examined.simulations.items():
@@ -141,7 +140,7 @@ def advise(settings: Settings, name: str, examined: Examined) -> Iterator[str]:
     if found.company > _DEPENDS:
         yield "a case depends on those beside it: simulate each by itself, e.g. simulator.cases: one"
     for place, axis in enumerate(task.outcomes.axes):
-        tolerance, span = _tolerances(task)[place], float(found.ranges[1, place] - found.ranges[0, place])
+        tolerance, span = task.tolerances[place], float(found.ranges[1, place] - found.ranges[0, place])
         if found.noise is not None and tolerance < _NOISES * (noise := float(found.noise[place])):
             yield (
                 f"the tolerance of {axis.name}, {tolerance:g}, is not above {_NOISES:g} times its noise, "
@@ -161,14 +160,6 @@ def advise(settings: Settings, name: str, examined: Examined) -> Iterator[str]:
         if seconds > _LONG:
             count, cure = examined.simulations[stage], _CURES[stage.partition("-")[0]]
             yield f"{stage} would take {count:,} simulations, {duration(seconds)}: {cure}"
-
-
-def _tolerances(task: Task) -> Sequence[float]:
-    return getattr(task, "tolerances", None) or (task.tolerance,) * len(task.outcomes)
-
-
-def _pair(axes: Sequence[Any], values: Any) -> list[tuple[Any, float]]:
-    return list(zip(axes, values.tolist(), strict=True))
 
 
 def _report(settings: Settings, name: str) -> tuple[list[str], list[str]]:
@@ -191,9 +182,7 @@ def main(arguments: Sequence[str]) -> None:
     with report_errors("check", explain_composing):
         overrides = read_arguments(arguments)
         check_input(overrides)
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = hydra.compose("config", overrides)
-        tree: Any = OmegaConf.to_container(composed, resolve=True)
+        tree: Any = OmegaConf.to_container(compose_conf(*overrides), resolve=True)
         settings = read_settings(fill_in_known(tree))
         for name in settings.tasks:
             lines, advice = run_apart(partial(_report, settings), name, who=f"task.{name}")

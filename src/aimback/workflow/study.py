@@ -70,7 +70,7 @@ def keep_project(sweep: Path) -> None:
     names, place = set(_list_files(ROOT)), sweep / "project"
     if not place.is_dir():
         _copy(ROOT, place, names)
-    there = {file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file()}
+    there = set(_walk(place))
     differing = (names ^ there) - _MADE_BY_RUNS
     same = (names & there) - _MADE_BY_RUNS
     differing |= {name for name in same if not filecmp.cmp(ROOT / name, place / name, shallow=False)}
