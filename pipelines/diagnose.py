@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from typing import get_args
 
 import torch
@@ -64,7 +65,7 @@ def main(job: Job) -> None:
     shown = {verdict: " ".join(keys) for verdict, keys in named.items()}
     write_text(job.outputs / "claims.json", json.dumps(shown, indent=1) + "\n")
     (folder / "pictures").mkdir(exist_ok=True)
-    for claim, pictures in claims:
+    for claim, pictures in filter(itemgetter(1), claims):
         write_arrays(folder / "pictures" / f"{claim.key}.npz", pictures, task)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from aimback.data.archive import write_arrays
 from aimback.diagnose.claim import Claim, Estimate
+from aimback.report.evidence import PICTURES, declare_arrays
 from aimback.report.result import Route, TaskResult
 from aimback.tasks.bouncing_ball import BouncingBall
 
@@ -137,6 +138,11 @@ def pictures(controls, points=7):
             "miss": np.array([0.5, np.inf, 0.0, 0.02]),
         },
     }
+
+
+def name_arrays(key, controls):
+    """What the figure of a claim is drawn from; nothing where it has none."""
+    return {name for figure, (of, _) in PICTURES.items() if of == key for name in declare_arrays(figure, controls)}
 
 
 def write_pictures(folder, task):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from made_up import name_arrays
 from plans import plan_claims
 from problems import pose
 from scipy.stats import spearmanr
@@ -112,7 +113,7 @@ def test_a_ripple_adds_bends_and_dead_ends() -> None:
     task = one(lambda x: x, controls=1)
     wave = 10 * math.pi
     rippled = one(lambda x: x + 0.1 * torch.sin(wave * x), controls=1)
-    claim, pictures = roughness.examine(subject(task, rippled, targets=[-0.5, -0.5]))
+    claim, _ = roughness.examine(subject(task, rippled, targets=[-0.5, -0.5]))
     x = np.linspace(0, 1, 100_001)
     r, slope, bend = (
         x + 0.5 + 0.1 * np.sin(wave * x),
@@ -125,8 +126,6 @@ def test_a_ripple_adds_bends_and_dead_ends() -> None:
     assert claim.details["spurious_minima"] == 5
     assert (claim.details["dead_ends_true"], claim.details["dead_ends_surrogate"]) == (1, 6)
     assert claim.verdict == "supported"
-    assert pictures["true"].shape == pictures["axis_x"].shape == (121,)
-    np.testing.assert_allclose(pictures["surrogate"], np.interp(pictures["axis_x"], x, r) ** 2, atol=1e-6)
 
 
 def test_a_ripple_below_the_tolerance_is_no_dead_end() -> None:
@@ -165,13 +164,10 @@ def test_a_simulator_that_jumps_is_rougher_than_its_network() -> None:
 def test_random_planes_where_there_are_more_controls() -> None:
     """Twice the slope makes four times the bend, however a plane lies."""
     task, steeper = (one(lambda x, y, z, k=k: k * (x + 2 * y - z), controls=3) for k in (1.0, 2.0))
-    claim, pictures = roughness.examine(subject(task, steeper, targets=[0.4, 0.9]))
+    claim, _ = roughness.examine(subject(task, steeper, targets=[0.4, 0.9]))
     assert claim.number.value == pytest.approx(4)
     assert claim.details["slices"] == 2 * SETTINGS.planes
     assert claim.details["points_left_out"] == 0
-    # The picture is the plane of the first two controls; y runs along the rows.
-    x, y = np.meshgrid(pictures["axis_x"], pictures["axis_y"])
-    np.testing.assert_allclose(pictures["true"], (x + 2 * y - pictures["rest"][2] - 0.4) ** 2, atol=1e-12)
 
 
 def test_what_is_not_finite_is_left_out_and_counted() -> None:
@@ -249,26 +245,23 @@ def test_only_prominent_minima_count(prominence: float, count: int) -> None:
 
 def test_the_minima_of_the_truth_coincide_with_themselves() -> None:
     task = CannonVacuum()
-    claim, pictures = minima.examine(subject(task, task, targets=[3.0, 6.0, 9.0]))
+    claim, _ = minima.examine(subject(task, task, targets=[3.0, 6.0, 9.0]))
     assert claim.verdict == "refuted"
     assert claim.number.value == pytest.approx(0, abs=1e-6)
     assert claim.details["distance_max"] == pytest.approx(0, abs=1e-12)
     assert claim.details["distance_back_max"] == pytest.approx(0, abs=1e-12)
-    np.testing.assert_array_equal(pictures["true_set"], pictures["surrogate_set"])
 
 
 def test_a_shifted_valley_lies_as_far_as_it_was_shifted() -> None:
     """x + y = t against x + y + 0.1 = t: parallel lines 0.1 / sqrt 2 apart, 10 tolerances beside."""
     task, shifted = one(lambda x, y: x + y), one(lambda x, y: x + y + 0.1)
-    claim, pictures = minima.examine(subject(task, shifted, targets=[0.9, 1.0, 1.1]))
+    claim, _ = minima.examine(subject(task, shifted, targets=[0.9, 1.0, 1.1]))
     assert claim.verdict == "supported"
     assert claim.number.value == pytest.approx(10)
     assert claim.details["valley_miss_max"] == pytest.approx(0.1)
     for side in ("distance_median", "distance_max", "distance_back_median"):
         assert claim.details[side] == pytest.approx(0.1 / math.sqrt(2), rel=1e-5)
     assert (claim.details["solutions"], claim.details["starts_left_out"]) == (24, 0)
-    np.testing.assert_allclose(pictures["true_set"].sum(-1), 0.9)
-    np.testing.assert_allclose(pictures["surrogate_set"].sum(-1), 0.8)
     undecided, _ = minima.examine(subject(task, shifted, task, targets=[0.9, 1.0, 1.1]))
     assert undecided.verdict == "undecided"
 
@@ -308,7 +301,6 @@ def test_as_many_outcomes_as_controls(flat: float, verdict: str) -> None:
     assert claim.details["condition_on_the_way"] == pytest.approx(flat**-2)
     assert claim.details["negative_curvature"] == 0
     np.testing.assert_allclose(pictures["eigenvalues_direct"], [[2 * flat**2, 2]] * 16, rtol=1e-9)
-    np.testing.assert_array_equal(pictures["condition_direct"], pictures["condition_surrogate"])
 
 
 def test_a_condition_that_depends_on_the_target_is_undecided() -> None:
@@ -326,7 +318,6 @@ def test_more_controls_than_outcomes_make_the_hessian_singular() -> None:
     assert claim.details["effective_condition"] == claim.details["effective_condition_max"] == 1
     assert "false: with 2 controls and 1 outcome" in claim.because
     assert pictures["eigenvalues_direct"].shape == (24, 2)
-    np.testing.assert_array_equal(pictures["condition_direct"], 1)
     assert 10 < claim.details["condition_on_the_way"] < 1e8  # off the valley the Hessian is regular
 
 
@@ -516,10 +507,9 @@ def test_every_task_is_examined_to_the_end(file: Path) -> None:
         assert claim.verdict in ("supported", "refuted", "undecided")
         numbers = [value for value in claim.metrics().values() if isinstance(value, float)]
         assert all(math.isfinite(number) for number in numbers)
+        assert pictures.keys() == name_arrays(claim.key, len(task.box))
         # On a rough task hardly a start arrives, and the pictures of solutions are empty.
-        assert file.stem == "bouncing_ball" or all(
-            len(values) for name, values in pictures.items() if name != "condition"
-        )
+        assert file.stem == "bouncing_ball" or all(map(len, pictures.values()))
 
 
 # --- C9 -----------------------------------------------------------------------------------------------------------

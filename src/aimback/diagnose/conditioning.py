@@ -29,7 +29,6 @@ class Curvature:
         effective: condition number of J'J on the row space of J, at solutions, `(targets, starts)`.
         singular: the least and the greatest singular value of J at solutions, `(targets, starts, 2)`.
         on_the_way: eigenvalues along the descents, ascending, `(n, n_controls)`.
-        effective_on_the_way: `(n,)`.
         left_out: points of the descents where outcome, Jacobian or Hessian is not finite.
     """
 
@@ -37,7 +36,6 @@ class Curvature:
     effective: Tensor
     singular: Tensor
     on_the_way: Tensor
-    effective_on_the_way: Tensor
     left_out: int
 
     @property
@@ -106,7 +104,6 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         f"{name}_{route}": values.numpy()
         for route, of in (("direct", true), ("surrogate", own))
         for name, values in (
-            ("condition", of.effective_on_the_way),
             ("hessian_condition", of.condition_on_the_way),
             ("eigenvalues", of.eigenvalues[of.reciprocal_condition.isfinite()]),
         )
@@ -164,14 +161,13 @@ def _curvature(case: Case, forward: Linearised) -> Curvature:
     _, way_rows, _ = torch.nonzero(moving, as_tuple=True)
     points = box.to_unit(path[moving])
     some = slice(None, None, -(-len(points) // case.task.scale_down(_POINTS, LEAST)) or 1)
-    on_the_way, _, effective_on_the_way = _spectra(case, forward, points[some], way_rows[some])
+    on_the_way, *_ = _spectra(case, forward, points[some], way_rows[some])
     known = on_the_way.isfinite().all(-1)
     return Curvature(
         spread(values),
         spread(effective),
         spread(singular[:, [-1, 0]]),
         on_the_way[known],
-        effective_on_the_way[known],
         int((~known).sum()),
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from aimback.diagnose import basins, conditioning, fidelity, gradients, minima, roughness
+from aimback.diagnose import basins, conditioning, fidelity, gradients, roughness
 from aimback.settings.claims import LEAST, DiagnoseSettings
 from aimback.tasks.base import Task
 
@@ -37,9 +37,9 @@ def list_claim_costs(
     yield descents * (len(settings.step_sizes) * plain + found) * path  # C2
     slices = 1.0 if len(box) <= 2 else _INSIDE * settings.planes
     given = min(few, roughness._TARGETS) if len(task.conditions) else 1
-    yield settings.points**plane * (slices * given + 1)  # C3
+    yield settings.points**plane * slices * given  # C3
     # What is carried from one map to the other begins close by.
-    yield descents * (found * (1 + networks / 2) + networks) + task.scale_down(minima._PICTURED, LEAST) * found  # C4
+    yield descents * (found * (1 + networks / 2) + networks)  # C4
     # By the best of the step sizes.
     yield (
         min(basins._TARGETS, few) * settings.count_basin_points(task) ** plane * (found + plain / 2 + networks + 3)

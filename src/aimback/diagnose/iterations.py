@@ -74,11 +74,7 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         details=details,
     )
     return claim, {
-        "steps_direct": solver_direct.numpy(),
-        "steps_surrogate": solver_through[0].numpy(),
         "sizes": sizes.numpy(),
-        "mean_steps_direct": cap(ladder.direct, limit).mean((1, 2)).numpy(),
-        "mean_steps_surrogate": cap(ladder.networks[0], limit).mean((1, 2)).numpy(),
         "hit_direct": (ladder.direct >= 0).double().mean((1, 2)).numpy(),
         "hit_surrogate": (ladder.networks[0] >= 0).double().mean((1, 2)).numpy(),
         "curve_direct": _curve(direct, limit).numpy(),

@@ -11,13 +11,11 @@ from aimback.diagnose import derivatives
 from aimback.diagnose.case import Case, Pictures
 from aimback.diagnose.claim import Claim, estimate
 from aimback.diagnose.statistics import figure, median, medians, quantile, sureness
-from aimback.settings.claims import LEAST
 from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.starts import Starts
 
 # Its steps tend to the shortest ones, so it ends near the solution that is nearest; whatever the run's own solver is.
 _PROJECTOR = LevenbergMarquardt()
-_PICTURED = 128  # starts, for the two sets of one target
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
             "starts_left_out": int((~own.miss.isfinite()).sum()),
         },
     )
-    return claim, _picture(case, own)
+    return claim, {}
 
 
 def _solve(case: Case, forward: Linearised, targets: Targets, starts: int) -> Solutions:
@@ -143,14 +141,3 @@ def _valley(case: Case, network: Linearised, targets: Targets, true: Solutions, 
         out=own.distance(true.join(_carry(case, case.task, targets, own))),
         back=true.distance(own.join(_carry(case, network, targets, true))),
     )
-
-
-def _picture(case: Case, own: Valley) -> Pictures:
-    """Both solution sets of the first target, in the units of the controls; and what was measured of all."""
-    first = case.targets.first(1)
-    pictures = {}
-    for name, forward in (("true_set", case.task), ("surrogate_set", case.networks[0])):
-        solutions = _solve(case, forward, first, case.task.scale_down(_PICTURED, LEAST))
-        pictures[name] = case.task.box.from_unit(solutions.unit[solutions.found]).numpy()
-    measured = own.miss.isfinite() & own.out.isfinite()
-    return pictures | {"distance": own.out[measured].numpy(), "valley_miss": own.miss[measured].numpy()}

@@ -86,7 +86,7 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
             "points_left_out": int((~known & torch.isfinite(slices).all(-1)).sum()) * len(targets) // len(given),
         },
     )
-    return claim, _picture(case)
+    return claim, {}
 
 
 def _slices(case: Case) -> Tensor:
@@ -143,29 +143,3 @@ def _variation(loss: Tensor, order: int) -> Tensor:
 def _over(part: Tensor, whole: Tensor) -> Tensor:
     """The ratio; NaN where the whole is zero."""
     return torch.where(whole > 0, part / whole, torch.nan)
-
-
-def _picture(case: Case) -> Pictures:
-    """Both losses of the first target over the first two controls, the others as the direct route has them."""
-    task, settings = case.task, case.settings
-    answer = case.solutions["direct"]
-    rest = answer.controls[0, answer.best()[0]].double()
-    shown = min(len(task.box), 2)
-    along = torch.linspace(0, 1, settings.points, dtype=torch.float64)
-    grid = along[:, None] if shown == 1 else _grid(along)
-    points = task.box.to_unit(rest).repeat(len(grid), 1)
-    points[:, :shown] = grid
-    axes = task.box.from_unit(along[:, None].expand(-1, len(task.box)))
-    first = case.targets.first(1)
-    wanted = first.targets[0] / task.distance.scales
-    losses = {
-        name: _loss_on_grid(case, _outcomes(case, forward, points[None], first.conditions)[0] - wanted)[0].numpy()
-        for name, forward in (("true", task), ("surrogate", case.networks[0]))
-    }
-    return {
-        **{name: axes[:, index].numpy() for index, name in enumerate(("axis_x", "axis_y")[:shown])},
-        **losses,
-        "target": first.targets[0].numpy(),
-        "condition": first.conditions[0].numpy(),
-        "rest": rest.numpy(),
-    }

@@ -63,8 +63,7 @@ def examine(case: Case) -> tuple[Claim, Pictures]:
         f"({sureness(number)}); with the configured solver it is {figure(configured.value)} times "
         f"({sureness(configured)})."
     )
-    claim = _claim(number, because, limit, details)
-    return claim, {"steps_proposal": warm.numpy(), "steps_random": cold.numpy()}
+    return _claim(number, because, limit, details), {}
 
 
 def _claim(number: Estimate, because: str, limit: int, details: dict[str, float | None]) -> Claim:
