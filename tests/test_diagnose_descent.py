@@ -339,7 +339,7 @@ def proposing(subject: Case, proposals: Tensor) -> Case:
 
 
 @pytest.mark.parametrize(
-    ("off", "verdict"), [(0.0, "supported"), (0.02, "supported"), (0.035, "undecided"), (0.5, "refuted")]
+    ("off", "verdict"), [(0.0, "supported"), (0.02, "supported"), (0.04, "undecided"), (0.5, "refuted")]
 )
 def test_a_warm_start_saves_the_steps_of_the_way(off: float, verdict: str) -> None:
     subject = made(line(), [line()], [0.5] * 8)

@@ -12,13 +12,11 @@ from problems import seeded
 
 from aimback.core.box import Box, make_axis
 from aimback.core.errors import UserError
-from aimback.core.randomness import skip
 from aimback.data import targets as module
 from aimback.data.archive import count_parts, write_parts
 from aimback.data.targets import Targets, draw_parts, draw_targets, load_targets, save_targets, split
 from aimback.evaluate import quantiles
 from aimback.evaluate.quantiles import Quantiles
-from aimback.solve.starts import draw_evenly
 from aimback.tasks.cannon_drag import CannonDrag
 
 TASK = CannonDrag()
@@ -62,13 +60,6 @@ def test_draws_without_an_outcome_are_drawn_again_in_parts_too(monkeypatch: pyte
     parts = list(draw_parts(task, 100, seeded(3)))
     assert [len(part) for part in parts] == [32, 32, 32, 4]
     assert torch.cat([part.targets for part in parts]).equal(whole.targets)
-
-
-def test_starts_go_on_from_part_to_part() -> None:
-    whole, stream = draw_evenly(100, 8, 2, seeded(4)), seeded(4)
-    within = skip(stream, 100 * 8 * 2)
-    parts = [draw_evenly(size, 8, 2, stream, within) for size in (30, 1, 69)]
-    assert torch.cat(parts).equal(whole)
 
 
 def test_each_part_of_a_file_has_a_row_that_can_be_solved_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,13 +227,6 @@ def test_history_begins_at_the_start_and_ends_at_the_answer() -> None:
     torch.testing.assert_close(first.int(), solution.steps_to_tolerance)
 
 
-def test_starts_fill_every_stratum_once() -> None:
-    starts = draw_evenly(50, 4, 3, seeded())
-    strata = (starts * 4).floor().sort(dim=1).values
-    torch.testing.assert_close(strata, torch.arange(4.0, dtype=T)[None, :, None].expand(50, 4, 3))
-    assert not torch.equal(starts[0], starts[1])
-
-
 @pytest.mark.parametrize(("outcomes", "controls"), [*itertools.product([1, 2, 3], [1, 2, 4])])
 def test_damped_step_solves_its_normal_equations(outcomes: int, controls: int) -> None:
     jacobian = torch.randn(6, outcomes, controls, generator=seeded(), dtype=T)

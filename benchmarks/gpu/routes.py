@@ -44,7 +44,7 @@ def _solve(task: Task, forward: Linearised, count: int, device: torch.device, co
     """Seconds of a whole solve; what is drawn, is drawn before."""
     settings = read_defaults()
     wanted = draw_targets(task, count, torch.Generator().manual_seed(1), device)
-    starts = draw_evenly(count, settings.starts.number, len(task.box), torch.Generator().manual_seed(2))
+    starts = draw_evenly(count, settings.starts.number, len(task.box), torch.Generator().manual_seed(2), device)
     problem = InverseProblem(wanted.targets.to(device), wanted.conditions.to(device), task.box, task.distance, starts)
 
     def work() -> None:

@@ -22,7 +22,7 @@ def pose_problem(
     box: Box | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float64,
-    within: torch.Generator | None = None,
+    first: int = 0,
 ) -> tuple[InverseProblem, torch.Generator]:
     """Pose what a route is asked for; the same generators give every route the same starts.
 
@@ -32,13 +32,13 @@ def pose_problem(
         generator: a random stream by its purpose; starts from the prior have one of their own, "prior starts".
         purpose: of the stream that starts are drawn from.
         box: where to search; None: all of the task's box.
-        within: see `draw_evenly`.
+        first: the number of the first target, where these are a part of more.
 
     Returns:
         The problem, and the stream that a solver may draw from.
     """
     wanted, given = targets.targets.to(device, dtype), targets.conditions.to(device, dtype)
-    box, stream = box or task.box, generator(purpose)
+    box = box or task.box
     if isinstance(starts, Tensor):
         unit = box.to_unit(starts.to(device, dtype))
     else:
@@ -46,5 +46,6 @@ def pose_problem(
         def guess(count: int) -> Tensor:
             return task.draw_starts(count, generator("prior starts"))
 
-        unit = draw_starts(starts, len(targets), box, guess, stream, within)
-    return InverseProblem(wanted, given, box, task.distance, unit), stream
+        stream = generator(purpose).clone_state()  # a copy: all parts of the targets have one key
+        unit = draw_starts(starts, len(targets), box, guess, stream, device, first)
+    return InverseProblem(wanted, given, box, task.distance, unit), generator(f"search from {purpose}")

@@ -1,9 +1,9 @@
 """A function or a task made ready once, to be asked for targets again and again."""
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from aimback.core.errors import UserError
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import InverseProblem
 from aimback.core.randomness import make_generator
-from aimback.data.question import pose_problem
 from aimback.evaluate.judge import judge, resimulate
 from aimback.library.answer import Answer
 from aimback.library.wish import Wish
@@ -26,7 +25,7 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import make_program, solve
 from aimback.solve.program import Program
 from aimback.solve.solver import Solver
-from aimback.solve.starts import Starts, draw_evenly
+from aimback.solve.starts import draw_evenly
 from aimback.solve.step import Iteration, NotCompilable
 
 
@@ -45,9 +44,11 @@ class Aim:
     ) -> None:
         self.wish = wish
         self._solver = solver or (LevenbergMarquardt() if wish.has_derivatives else CmaEs())
-        self._starts = Starts(number=starts, drawn_from="box", until_solved=False)
-        self._generator = partial(make_generator, seed, wish.name)
-        self._drawn = torch.empty(0, starts, len(wish.task.box), dtype=torch.float64)
+        generator = self._generator = functools.partial(make_generator, seed, wish.name)
+        # The next call seldom asks for another number of targets.
+        self._draw = functools.lru_cache(maxsize=1)(
+            lambda targets: draw_evenly(targets, starts, len(wish.task.box), generator("starts"))
+        )
         self._lower = wish.task.box.lower.numpy()
         self._width = wish.task.box.upper.numpy() - self._lower
         self._compiler: Callable[[Iteration], Program] | None = None
@@ -76,8 +77,11 @@ class Aim:
         targets, again = wish.targets.only_valid(), None
         if starts is None:
             targets, again = targets.once()
-        guesses = self._starts if starts is None else torch.as_tensor(starts)[wish.targets.valid]
-        problem, stream = pose_problem(wish.task, targets, guesses, self._generator)
+            unit = self._draw(len(targets))
+        else:
+            unit = wish.task.box.to_unit(torch.as_tensor(starts, dtype=torch.float64)[wish.targets.valid])
+        problem = InverseProblem(targets.targets, targets.conditions, wish.task.box, wish.task.distance, unit)
+        stream = self._generator("search from starts")
         began = time.perf_counter()
         forward = Counted(wish.task, ledger, simulates=True)
         solution = solve(forward, problem, self._solver, stream, compiler=self._compiler, paths=0)
@@ -108,18 +112,10 @@ class Aim:
         except (TypeError, ValueError):
             raise UserError(f"targets: must be numbers, got {quote(targets)}") from None
         if starts is None:
-            unit = self._draw(len(targets))
+            unit = self._draw(len(targets)).numpy()
         else:
             unit = (np.asarray(starts, dtype=np.float64) - self._lower) / self._width
         return self._handle.believe(targets, conditions, unit)
-
-    def _draw(self, count: int) -> Any:
-        """The starts of so many targets; those of the last call, if it was of as many."""
-        drawn = self._drawn
-        if len(drawn) != count:
-            drawn = draw_evenly(count, self._starts.number, len(self.wish.task.box), self._generator("starts"))
-            self._drawn = drawn
-        return drawn.numpy()
 
 
 def _compile_task(wish: Wish, solver: Solver) -> tuple[Iteration, Program]:

@@ -38,8 +38,8 @@ def _needs(settings: Settings) -> Iterator[tuple[str, int]]:
         yield "data.examples", example * data.examples
         yield "diagnose.examples", example * max(settings.diagnose.examples, default=0)
         for starts in [route.starts for routes in (settings.invert, settings.optimise) for route in routes.values()]:
-            # Random strata, their order, places within them, and their sum.
-            yield "starts.number", 4 * 8 * len(task.box) * targets * starts.number
+            # Random words, the same in order, and their order.
+            yield "starts.number", 3 * 8 * len(task.box) * targets * starts.number
         for route in settings.train:
             network, training = settings.network_of(route, name)
             needs = list(_needs_of("surrogate", "training", network, training, data.examples))

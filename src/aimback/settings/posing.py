@@ -26,7 +26,7 @@ def pose_for_route(
     generator: Callable[[str], torch.Generator],
     device: torch.device,
     propose: Proposals | None = None,
-    within: torch.Generator | None = None,
+    first: int = 0,
 ) -> tuple[InverseProblem, torch.Generator]:
     """Pose what `pose_problem` does as the route has it.
 
@@ -34,7 +34,7 @@ def pose_for_route(
         targets: all of them valid.
         generator: a random stream by its purpose.
         propose: where a refinement begins.
-        within: see `draw_evenly`.
+        first: see `pose_problem`.
     """
     dtype = route.torch_dtype
     box = task.box.shrink(route.margin) if isinstance(route, Inversion) and route.margin else task.box
@@ -44,7 +44,7 @@ def pose_for_route(
         starts: Starts | Tensor = proposed[:, None]
     else:
         starts = route.starts
-    return pose_problem(task, targets, starts, generator, box=box, device=device, dtype=dtype, within=within)
+    return pose_problem(task, targets, starts, generator, box=box, device=device, dtype=dtype, first=first)
 
 
 def search(

@@ -14,7 +14,6 @@ from aimback.core.errors import UserError
 from aimback.core.files import write_text
 from aimback.core.ledger import Counted, Ledger
 from aimback.core.problem import History, InverseProblem, Linearised, Solution
-from aimback.core.randomness import skip
 from aimback.data.archive import count_parts
 from aimback.data.solution import save_solution
 from aimback.data.targets import Targets, load_targets
@@ -44,7 +43,7 @@ def solve_targets(
 ) -> None:
     """Invert `forward` at every valid target and write the solution and the ledger into the route's folder.
 
-    Part by part, and the answers are those of all targets at once: starts go on where those of the part before ended.
+    Part by part, and the answers are those of all targets at once: each target has the starts of its number.
 
     Args:
         about: what `forward` computes, in words that differ where it does; None where it is not to be compiled.
@@ -61,12 +60,11 @@ def solve_targets(
         return load_targets(file, job.task, part).only_valid().once()
 
     total = sum(len(load(part)[0]) for part in range(parts))
-    starts, streams, within = total, functools.cache(job.generator), None
+    starts, streams = total, functools.cache(job.generator)
     if not isinstance(route, Refinement):
         starts *= route.starts.number
         # What is searched for in rounds, or may have to stop, is left to the interpreter.
         compiles &= not route.starts.until_solved
-        within = skip(streams("starts"), starts * len(job.task.box)) if parts > 1 else None
     compiler = make_compiler(job, about if compiles else None, starts)
 
     def search_part(problem: InverseProblem, generator: torch.Generator, progress: Progress) -> Solution:
@@ -80,9 +78,11 @@ def solve_targets(
         return search(route, [*before, forward], problem, generator, progress)
 
     def solve_parts(bar: Bar) -> Iterator[Solution]:
+        first = 0
         for part in range(parts):
             targets, again = load(part)
-            problem, generator = pose_for_route(job.task, route, targets, streams, job.device, propose, within)
+            problem, generator = pose_for_route(job.task, route, targets, streams, job.device, propose, first)
+            first += len(targets)
             if instead is None:
                 solution = search_part(problem, generator, bar.tell_part())
             else:
