@@ -1,12 +1,14 @@
 """Simulators in ordinary torch code, as people write it who never heard of dual numbers."""
 
 import logging
+import shutil
 
 import pytest
 import torch
 from torch import Tensor
 
 from aimback.autodiff import any_torch, dual
+from aimback.compile.writer import write_step
 from aimback.core.box import Axis, Box
 from aimback.core.errors import UserError
 from aimback.core.problem import InverseProblem
@@ -14,6 +16,7 @@ from aimback.solve.levenberg_marquardt import LevenbergMarquardt
 from aimback.solve.multistart import solve
 from aimback.solve.starts import draw_evenly
 from aimback.tasks.base import Task
+from benchmarks.rows import columns_of, fused
 
 W = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
 
@@ -69,6 +72,9 @@ IDIOMS = {
     "loop": looped,
     "module": torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ELU(), torch.nn.LayerNorm(3)).double(),
 }
+
+
+NOT_WRITTEN = {"to": "view_as_real", "solve": "_linalg_solve_ex", "loop": "data-dependent", "module": "var"}
 
 
 @pytest.mark.parametrize("name", IDIOMS)
@@ -214,3 +220,28 @@ def test_a_stack_of_layers_is_solved_for_its_spectrum() -> None:
     solution = solve(task, problem, LevenbergMarquardt(), torch.Generator().manual_seed(3))
     best = solution.believed_miss.amin(1)
     assert (best < 1e-6).sum() >= 2, best
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="there is no C++ compiler")
+def test_ordinary_code_is_written_down() -> None:
+    """By the operations of torch's own backward and forward passes."""
+    controls = Simulator(IDIOMS["power"]).box.sample(20, torch.Generator().manual_seed(0))
+    written = [function for name, function in IDIOMS.items() if name not in NOT_WRITTEN]
+    for mode in (any_torch.linearise_by_autograd, any_torch.linearise_by_jvp):
+
+        def differentiate(c: Tensor, mode: any_torch.Linearise = mode) -> tuple[Tensor, ...]:
+            both = [mode(lambda c, _, function=function: function(c), c, c[:, :0]) for function in written]
+            return tuple(part for pair in both for part in pair)
+
+        expected = columns_of(*differentiate(controls))
+        found = fused(differentiate, controls, optimise=False)(columns_of(controls))
+        torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize(("name", "reason"), NOT_WRITTEN.items())
+def test_what_is_not_written_down_says_so(name: str, reason: str) -> None:
+    def differentiate(c: Tensor) -> tuple[Tensor, Tensor]:
+        return any_torch.linearise_by_autograd(lambda c, _: IDIOMS[name](c), c, c[:, :0])
+
+    with pytest.raises(NotImplementedError, match=reason):
+        write_step(differentiate, [torch.full((1, 2), 0.5, dtype=torch.float64)])

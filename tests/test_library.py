@@ -351,8 +351,22 @@ def test_what_is_not_finite_is_an_invalid_input(monkeypatch: pytest.MonkeyPatch)
             aim.believe(wrong)
     with pytest.raises(UserError, match="prepare with compile=True"):
         aimback.prepare(in_torch, CONTROLS, 0.01).believe([3.0])
-    with pytest.raises(NotCompilable, match=r"compile: .*dual: TypeError"):
-        aimback.prepare(in_torch, CONTROLS, 0.01, compile=True)
+    with pytest.raises(NotCompilable, match="compile: only code in torch's operations"):
+        aimback.prepare(in_numpy, CONTROLS, 0.01, compile=True)
+
+
+@needs_compiler
+def test_ordinary_torch_code_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    unoptimised(monkeypatch)
+    plain, compiled = (aimback.prepare(in_torch, CONTROLS, 1e-6, starts=4, compile=how) for how in (False, True))
+    assert plain.wish.task.derivatives == "autograd"
+    targets = np.linspace(1, 5, 30)
+    expected, found = plain(targets), compiled(targets)
+    for name in CONTROLS:
+        np.testing.assert_allclose(found.controls[name], expected.controls[name], rtol=1e-9)
+    assert set(found.status) == {"solved"}
+    believed = compiled.believe(targets).controls
+    np.testing.assert_allclose(believed, np.stack(list(expected.controls.values()), axis=-1), rtol=1e-9)
 
 
 @needs_compiler

@@ -26,6 +26,7 @@ _MOVING = [
     "_reshape_alias",
     "_unsafe_view",
     "alias",
+    "as_strided",
     "cat",
     "clone",
     "detach",
@@ -65,7 +66,6 @@ _LOGICAL = {
     "maximum": _OR,
     "minimum": _AND,
     "mul": _AND,
-    "where": _CHOICE,
 }
 _NUMBER = "V::blendv(V(T(0)), V(T(1)), {0})"
 # Of numbers.
@@ -128,6 +128,7 @@ _FOLDING = {
 }
 _LOOPED = 16  # entries of an array from which on they are a loop
 _SHORT = 4  # a whole power up to which products are cheaper
+_LONGEST = 20_000  # lines: C++ compilers take minutes over more, as of a loop of Python's over a thousand steps
 _WIDEST = 2**16  # weights of a layer: for more, products of whole matrices are the better way
 
 
@@ -171,7 +172,12 @@ class _Written(Tensor):
     @staticmethod
     def __new__(cls, entries: Tensor, like: Tensor) -> "_Written":
         made: _Written = Tensor._make_wrapper_subclass(
-            cls, entries.shape, strides=entries.stride(), dtype=like.dtype, device=like.device
+            cls,
+            entries.shape,
+            strides=entries.stride(),
+            storage_offset=entries.storage_offset(),
+            dtype=like.dtype,
+            device=like.device,
         )
         made.entries = entries
         return made
@@ -211,6 +217,8 @@ class _Writer(TorchDispatchMode):
             "pow": self._pow,
             "sub": self._sub,
         }
+        for name in ("diagonal", "select", "slice"):
+            self._special[f"{name}_backward"] = functools.partial(self._place, getattr(torch.ops.aten, name))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -225,6 +233,8 @@ class _Writer(TorchDispatchMode):
         return self._numbers[text]
 
     def say(self, line: str) -> None:
+        if len(self.lines) == _LONGEST:
+            raise NotImplementedError(f"written out it is longer than {_LONGEST:,} operations")
         self.lines.append(line)
 
     def read(self, operand: Any, dtype: torch.dtype) -> Tensor:
@@ -253,16 +263,17 @@ class _Writer(TorchDispatchMode):
             raise NotImplementedError(f"{function} is random")
         if name.endswith("_") and not name.endswith("__"):
             return self._change(function, args, options)
-        if not tensors or name.endswith("_like") or name.startswith("new_"):
+        if not tensors or name.endswith("_like") or name.startswith(("new_", "_new_")):
             # It depends on nothing but shapes and dtypes.
             made = function(*trees.tree_map_only(Tensor, _forget, args), **options)
-            return self._write(torch.zeros_like(made) if "empty" in name else made)
+            # Some are empty, or noughts without memory, as torch's forward mode has them.
+            return self._write(_forget(made) if "empty" in name or made._is_zerotensor() else made)
         if name in _MOVING:
             return self._move(function, args, options)
         # Of numbers it knows nothing, but it still tells the dtype of what it makes.
         like = function(*trees.tree_map_only(Tensor, _forget, args), **options)
-        if not isinstance(like, Tensor):
-            raise NotImplementedError(f"{function} has no translation to C++")
+        if not self._knows(name, options) or not isinstance(like, Tensor):
+            return self._decompose(function, args, options)
         return _Written(self._compute(function, like.dtype, args, options), like.to(tensors[0].device))
 
     def _tell(self, tensor: Tensor) -> float:
@@ -298,9 +309,10 @@ class _Writer(TorchDispatchMode):
         name = function.overloadpacket.__name__
         if name == "_to_copy":
             return self._convert(args[0], dtype)
-        if name == "where":
-            condition, *chosen = args
-            return self._elementwise(_CHOICE, self.read(condition, torch.bool), *(self.read(o, dtype) for o in chosen))
+        if name in ("where", "masked_fill"):
+            condition, chosen, otherwise = args if name == "where" else (args[1], args[2], args[0])
+            parts = self.read(condition, torch.bool), self.read(chosen, dtype), self.read(otherwise, dtype)
+            return self._elementwise(_CHOICE, *parts)
         if name in _LOGICAL and dtype == torch.bool:
             return self._elementwise(_LOGICAL[name], *(self.read(one, dtype) for one in args))
         if name in _FOLDING and not options:
@@ -308,9 +320,22 @@ class _Writer(TorchDispatchMode):
         numbers = [self.read(one, torch.float64) if isinstance(one, Tensor) else one for one in args]
         if name in self._special:
             return self._special[name](*numbers, **options)
-        if name not in _NUMERIC or options:
-            raise NotImplementedError(f"{function} has no translation to C++")
         return self._elementwise(_NUMERIC[name], *numbers)
+
+    def _knows(self, name: str, options: dict[str, Any]) -> bool:
+        """Whether an operation has a translation of its own."""
+        plain = name in _LOGICAL or name in _FOLDING or name in _NUMERIC
+        return name in ("_to_copy", "masked_fill", "where") or name in self._special or (plain and not options)
+
+    def _decompose(self, function: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Write down what torch itself makes an operation of, such as the backward pass of another one."""
+        from torch._decomp import decomposition_table  # it takes a second
+
+        with self:
+            made = decomposition_table.get(function, function.decompose)(*args, **options)
+        if made is NotImplemented:
+            raise NotImplementedError(f"{function} has no translation to C++")
+        return made
 
     def _elementwise(self, form: str, *operands: Any) -> Tensor:
         """A new entry for each of the operands', which are broadcast."""
@@ -390,6 +415,12 @@ class _Writer(TorchDispatchMode):
         if self._values.keys() >= set(_list_entries([b])):
             return self._apply_weights(b.T, a, sums)
         return self._add(sums, self._multiply(a, b))
+
+    def _place(self, view: Callable[..., Tensor], entries: Tensor, shape: Sequence[int], *where: int) -> Tensor:
+        """Put entries where a view of a tensor of that shape has them, among noughts."""
+        whole = torch.full(shape, self._literal(0.0))
+        view(whole, *where).copy_(entries)
+        return whole
 
     def _multiply(self, a: Tensor, b: Tensor) -> Tensor:
         """The products of matrices, `(..., n, k)` and `(..., k, m)`."""

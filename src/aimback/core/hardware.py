@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, Field
 from aimback.core.errors import UserError
 from aimback.core.section import Section
 
-# On a CPU compiling takes some five seconds and saves 10 to 40 us a start on cannon_drag (benchmarks/RESULTS.md).
-_STARTS_WORTH_COMPILING = 300_000
+# On a CPU compiling takes one to two seconds and saves 10 to 40 us a start on cannon_drag (benchmarks/RESULTS.md).
+_STARTS_WORTH_COMPILING = 100_000
 # A process takes seconds to start CUDA, and on an H100 a step of interpreted operations milliseconds however few rows
 # it has: a default run, of less work at a time than this, took 1.6 times as long there as on the CPU beside it.
 _OPERATIONS_WORTH_A_GPU = 3e8

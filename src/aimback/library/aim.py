@@ -123,7 +123,7 @@ def _compile_task(wish: Wish, solver: Solver) -> tuple[Iteration, Program]:
     task = wish.task
     if not task.compiles:
         reasons = () if wish.findings is None else wish.findings.reasons
-        raise NotCompilable(f"compile: it is not in operations that can be written out: {'; '.join(reasons)}")
+        raise NotCompilable("; ".join(["compile: only code in torch's operations can be written out", *reasons]))
     nothing = torch.zeros(1, len(task.outcomes) + len(task.conditions), dtype=torch.float64)
     asked = nothing[:, : len(task.outcomes)], nothing[:, len(task.outcomes) :]
     problem = InverseProblem(*asked, task.box, task.distance, task.box.to_unit(task.box.lower)[None, None])

@@ -14,6 +14,7 @@ from torch import Tensor
 from aimback.core.box import Box
 from aimback.core.constraints import read_constraints
 from aimback.core.errors import OverBudgetError, UserError, is_out_of_memory
+from aimback.core.tracing import is_traced
 from aimback.simulators.cases import CaseRows, find_inner
 from aimback.simulators.description import Description
 from aimback.simulators.executor import Executor, Local
@@ -104,7 +105,7 @@ class DescribedTask(Task):
 
     @property
     def compiles(self) -> bool:
-        return self.derivatives == "dual"
+        return self.derivatives in ("dual", "jvp", "autograd")
 
     def __call__(self, controls: Tensor, conditions: Tensor) -> Tensor:
         leading, rows = _flatten(controls, conditions)
@@ -128,7 +129,7 @@ class DescribedTask(Task):
         try:
             return work(*rows)
         except Exception as error:
-            if isinstance(error, UserError) or is_out_of_memory(error):
+            if isinstance(error, UserError) or is_out_of_memory(error) or is_traced():
                 raise
             raise UserError(f"{self.description.place}: {describe_error(error)}") from error
 
