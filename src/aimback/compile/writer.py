@@ -19,113 +19,22 @@ from torch import Tensor
 from torch.utils import _pytree as trees
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from aimback.compile.operations import (
+    CHOICE,
+    DIFFERENCE,
+    FOLDING,
+    GREATEST,
+    INDEXING,
+    LEAST,
+    LOGICAL,
+    MOVING,
+    NUMBER,
+    NUMERIC,
+    PRODUCT,
+    SUM,
+)
 from aimback.core.tracing import trace_for
 
-# What moves entries and changes none.
-_MOVING = [
-    "_reshape_alias",
-    "_unsafe_view",
-    "alias",
-    "as_strided",
-    "cat",
-    "clone",
-    "detach",
-    "diagonal",
-    "expand",
-    "flip",
-    "lift_fresh",
-    "permute",
-    "repeat",
-    "roll",
-    "select",
-    "slice",
-    "split",
-    "split_with_sizes",
-    "squeeze",
-    "stack",
-    "t",
-    "transpose",
-    "unbind",
-    "unfold",
-    "unsqueeze",
-    "view",
-]
-# Of masks.
-_AND, _OR, _NOT = "{0} & {1}", "{0} | {1}", "{0} ^ ALL"
-_CHOICE = "V::blendv({2}, {1}, {0})"
-_LOGICAL = {
-    "__and__": _AND,
-    "__or__": _OR,
-    "add": _OR,
-    "bitwise_and": _AND,
-    "bitwise_not": _NOT,
-    "bitwise_or": _OR,
-    "logical_and": _AND,
-    "logical_not": _NOT,
-    "logical_or": _OR,
-    "maximum": _OR,
-    "minimum": _AND,
-    "mul": _AND,
-}
-_NUMBER = "V::blendv(V(T(0)), V(T(1)), {0})"
-# Of numbers.
-_METHODS = [
-    "abs",
-    "acos",
-    "asin",
-    "atan",
-    "ceil",
-    "cos",
-    "erf",
-    "exp",
-    "expm1",
-    "floor",
-    "log",
-    "log1p",
-    "neg",
-    "round",
-    "sin",
-    "sqrt",
-    "tanh",
-    "trunc",
-]
-_SUM, _DIFFERENCE, _PRODUCT = "{0} + {1}", "{0} - {1}", "{0} * {1}"
-_LEAST, _GREATEST = "minimum({0}, {1})", "maximum({0}, {1})"
-_NUMERIC = {name: f"{{0}}.{name}()" for name in _METHODS} | {
-    "atan2": "{0}.atan2({1})",
-    "div": "{0} / {1}",
-    "eq": "{0} == {1}",
-    "ge": "{0} >= {1}",
-    "gelu": "{0} * V(T(0.5)) * (V(T(1)) + ({0} * V(T(0x1.6a09e667f3bcdp-1))).erf())",
-    "gt": "{0} > {1}",
-    "hypot": "{0}.hypot({1})",
-    "isnan": "{0} != {0}",
-    "le": "{0} <= {1}",
-    "lt": "{0} < {1}",
-    "maximum": _GREATEST,
-    "minimum": _LEAST,
-    "mul": _PRODUCT,
-    "ne": "{0} != {1}",
-    "reciprocal": "V(T(1)) / {0}",
-    "relu": "maximum({0}, V(T(0)))",
-    "rsub": "{1} - {0}",
-    "sigmoid": "V(T(1)) / (V(T(1)) + {0}.neg().exp())",
-    "sign": "sign({0})",
-    "silu": "{0} / (V(T(1)) + {0}.neg().exp())",
-    "softplus": "maximum({0}, V(T(0))) + {0}.abs().neg().exp().log1p()",
-}
-# Along dimensions, from the first entry to the last.
-_FOLDING = {
-    "all": _AND,
-    "amax": _GREATEST,
-    "amin": _LEAST,
-    "any": _OR,
-    "max": _GREATEST,
-    "mean": _SUM,
-    "min": _LEAST,
-    "prod": _PRODUCT,
-    "sum": _SUM,
-}
 _LOOPED = 16  # entries of an array from which on they are a loop
 _SHORT = 4  # a whole power up to which products are cheaper
 _LONGEST = 20_000  # lines: C++ compilers take minutes over more, as of a loop of Python's over a thousand steps
@@ -209,6 +118,9 @@ class _Writer(TorchDispatchMode):
             "clamp": self._clamp,
             "clamp_max": lambda operand, most: self._clamp(operand, max=most),
             "clamp_min": self._clamp,
+            "constant_pad_nd": lambda entries, wide, value=0.0: torch.ops.aten.constant_pad_nd(
+                entries, wide, self._literal(float(value))
+            ),
             "dot": lambda a, b: self._multiply(a[None], b[:, None])[0, 0],
             "lerp": self._lerp,
             "mm": self._multiply,
@@ -216,6 +128,13 @@ class _Writer(TorchDispatchMode):
             "nan_to_num": self._nan_to_num,
             "pow": self._pow,
             "sub": self._sub,
+            "var": self._var,
+        }
+        self._moves: dict[str, Callable[..., Any]] = {
+            "_local_scalar_dense": self._tell,
+            "index_put": self._put,
+            **dict.fromkeys(INDEXING, self._index),
+            **dict.fromkeys(MOVING, self._move),
         }
         for name in ("diagonal", "select", "slice"):
             self._special[f"{name}_backward"] = functools.partial(self._place, getattr(torch.ops.aten, name))
@@ -241,9 +160,9 @@ class _Writer(TorchDispatchMode):
         """Return the entries of a tensor or number, as masks if the dtype is that of truth values, else as numbers."""
         written = self._write(operand if isinstance(operand, Tensor) else torch.tensor(operand))
         if dtype == torch.bool and written.dtype != torch.bool:
-            return self._elementwise(_NUMERIC["ne"], written.entries, 0)
+            return self._elementwise(NUMERIC["ne"], written.entries, 0)
         if dtype != torch.bool and written.dtype == torch.bool:
-            return self._elementwise(_NUMBER, written.entries)
+            return self._elementwise(NUMBER, written.entries)
         return written.entries
 
     def _write(self, tensor: Tensor) -> _Written:
@@ -256,32 +175,38 @@ class _Writer(TorchDispatchMode):
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name, options = function.overloadpacket.__name__, kwargs or {}
-        tensors = [one for one in trees.tree_leaves((args, options)) if isinstance(one, Tensor)]
-        if name == "_local_scalar_dense":
-            return self._tell(args[0])
         if torch.Tag.nondeterministic_seeded in function.tags:
             raise NotImplementedError(f"{function} is random")
+        if name in self._moves:
+            return self._moves[name](function, args, options)
         if name.endswith("_") and not name.endswith("__"):
             return self._change(function, args, options)
-        if not tensors or name.endswith("_like") or name.startswith(("new_", "_new_")):
-            # It depends on nothing but shapes and dtypes.
-            made = function(*trees.tree_map_only(Tensor, _forget, args), **options)
-            # Some are empty, or noughts without memory, as torch's forward mode has them.
-            return self._write(_forget(made) if "empty" in name or made._is_zerotensor() else made)
-        if name in _MOVING:
-            return self._move(function, args, options)
-        # Of numbers it knows nothing, but it still tells the dtype of what it makes.
+        # Of the numbers of the row it knows nothing, but it still tells the dtype of what it makes.
         like = function(*trees.tree_map_only(Tensor, _forget, args), **options)
-        if not self._knows(name, options) or not isinstance(like, Tensor):
+        tensors = [one for one in trees.tree_leaves((args, options)) if isinstance(one, Tensor)]
+        if not tensors or name.endswith("_like") or name.startswith(("new_", "_new_")):
+            # Some are empty, or noughts without memory, as torch's forward mode has them.
+            return self._write(_forget(like) if "empty" in name or like._is_zerotensor() else like)
+        if not isinstance(like, Tensor) or not self._knows(name, like.dtype, options):
             return self._decompose(function, args, options)
+        if not like.is_floating_point() and self._are_literals(self._write(one).entries for one in tensors):
+            # Whole numbers that are the same for every row may become indices.
+            return self._write(function(*trees.tree_map_only(Tensor, self._recall, args), **options))
         return _Written(self._compute(function, like.dtype, args, options), like.to(tensors[0].device))
 
-    def _tell(self, tensor: Tensor) -> float:
+    def _are_literals(self, tensors: Iterable[Tensor]) -> bool:
+        return self._values.keys() >= set(_list_entries(tensors))
+
+    def _tell(self, _: Any, args: Sequence[Any], __: Any) -> Any:
         """Return a number that is the same for every row."""
-        (entry,) = _list_entries([self._write(tensor).entries])
-        if entry not in self._values:
+        return self._recall(args[0]).item()
+
+    def _recall(self, tensor: Tensor) -> Tensor:
+        """Return a tensor that is the same for every row."""
+        numbers = [self._values.get(entry) for entry in _list_entries([self._write(tensor).entries])]
+        if None in numbers:
             raise NotImplementedError("what it does hangs on a number of the row (data-dependent)")
-        return self._values[entry]
+        return torch.tensor(numbers, dtype=tensor.dtype).reshape(tensor.shape)
 
     def _change(self, function: Any, args: Sequence[Any], options: dict[str, Any]) -> Tensor:
         """Write down what changes a tensor in place."""
@@ -304,6 +229,27 @@ class _Writer(TorchDispatchMode):
         moved = function(*trees.tree_map_only(_Written, lambda one: self.read(one, like.dtype), args), **options)
         return trees.tree_map_only(Tensor, lambda entries: _Written(entries, like), moved)
 
+    def _index(self, function: Any, args: Sequence[Any], _: Any) -> Tensor:
+        """Take entries by indices."""
+        indexed = self._write(args[0])
+        where = trees.tree_map_only(Tensor, self._recall, args[1:])
+        return _Written(function(indexed.entries, *where), indexed)
+
+    def _put(self, _: Any, args: Sequence[Any], __: Any) -> Tensor:
+        """Put numbers into a copy, by indices or where a mask holds."""
+        (changed, where, source), adds = (self._write(args[0]), *args[1:3]), args[3:] == (True,)
+        given, entries = self.read(source, changed.dtype), changed.entries.clone()
+        mask = where[0]
+        if mask is not None and mask.dtype == torch.bool and mask.shape == changed.shape and given.numel() == 1:
+            return _Written(self._elementwise(CHOICE, self.read(mask, torch.bool), given, entries), changed)
+        places = torch.arange(entries.numel()).reshape(entries.shape)
+        places = torch.ops.aten.index(places, [one if one is None else self._recall(one) for one in where])
+        flat = entries.view(-1)
+        for place, entry in zip(_list_entries([places]), _list_entries([given.expand(places.shape)]), strict=True):
+            here = torch.tensor(entry)
+            flat[place] = self._add(flat[place], here) if adds else here
+        return _Written(entries, changed)
+
     def _compute(self, function: Any, dtype: torch.dtype, args: Sequence[Any], options: dict[str, Any]) -> Tensor:
         """Write an operation that makes new numbers or, of that dtype, truth values."""
         name = function.overloadpacket.__name__
@@ -312,19 +258,19 @@ class _Writer(TorchDispatchMode):
         if name in ("where", "masked_fill"):
             condition, chosen, otherwise = args if name == "where" else (args[1], args[2], args[0])
             parts = self.read(condition, torch.bool), self.read(chosen, dtype), self.read(otherwise, dtype)
-            return self._elementwise(_CHOICE, *parts)
-        if name in _LOGICAL and dtype == torch.bool:
-            return self._elementwise(_LOGICAL[name], *(self.read(one, dtype) for one in args))
-        if name in _FOLDING and not options:
+            return self._elementwise(CHOICE, *parts)
+        if name in LOGICAL and dtype == torch.bool:
+            return self._elementwise(LOGICAL[name], *(self.read(one, dtype) for one in args))
+        if name in FOLDING and not options:
             return self._fold(name, self.read(args[0], dtype), *args[1:])
         numbers = [self.read(one, torch.float64) if isinstance(one, Tensor) else one for one in args]
         if name in self._special:
             return self._special[name](*numbers, **options)
-        return self._elementwise(_NUMERIC[name], *numbers)
+        return self._elementwise(NUMERIC[name], *numbers)
 
-    def _knows(self, name: str, options: dict[str, Any]) -> bool:
-        """Whether an operation has a translation of its own."""
-        plain = name in _LOGICAL or name in _FOLDING or name in _NUMERIC
+    def _knows(self, name: str, dtype: torch.dtype, options: dict[str, Any]) -> bool:
+        """Whether an operation that makes that dtype has a translation of its own."""
+        plain = name in FOLDING or name in NUMERIC or (name in LOGICAL and dtype == torch.bool)
         return name in ("_to_copy", "masked_fill", "where") or name in self._special or (plain and not options)
 
     def _decompose(self, function: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
@@ -365,42 +311,42 @@ class _Writer(TorchDispatchMode):
         """Into another dtype."""
         entries = self.read(operand, dtype)
         whole = operand.is_floating_point() and not dtype.is_floating_point and dtype != torch.bool
-        return self._elementwise(_NUMERIC["trunc"], entries) if whole else entries
+        return self._elementwise(NUMERIC["trunc"], entries) if whole else entries
 
     def _fold(self, name: str, entries: Tensor, dims: Any = None, keepdim: bool = False) -> Tensor:
         """Join the entries along dimensions, or all of them."""
         asked = [dims] if isinstance(dims, int) else dims or range(entries.ndim)
         places = sorted(dim % entries.ndim for dim in asked)
         count = math.prod(entries.shape[dim] for dim in places)
-        join = functools.partial(self._elementwise, _FOLDING[name])
+        join = functools.partial(self._elementwise, FOLDING[name])
         for dim in reversed(places):
             entries = functools.reduce(join, entries.unbind(dim))
         for dim in places if keepdim else ():
             entries = entries.unsqueeze(dim)
-        return self._elementwise(_NUMERIC["div"], entries, count) if name == "mean" else entries
+        return self._elementwise(NUMERIC["div"], entries, count) if name == "mean" else entries
 
     def _add(self, a: Any, b: Any, *, alpha: float = 1) -> Tensor:
-        return self._elementwise(_SUM, a, self._times(b, alpha))
+        return self._elementwise(SUM, a, self._times(b, alpha))
 
     def _sub(self, a: Any, b: Any, *, alpha: float = 1) -> Tensor:
-        return self._elementwise(_DIFFERENCE, a, self._times(b, alpha))
+        return self._elementwise(DIFFERENCE, a, self._times(b, alpha))
 
     def _addcmul(self, a: Any, b: Any, c: Any, *, value: float = 1) -> Tensor:
         return self._elementwise("fmadd({1}, {2}, {0})", a, self._times(b, value), c)
 
     def _times(self, operand: Any, factor: float) -> Any:
-        return operand if factor == 1 else self._elementwise(_NUMERIC["mul"], operand, factor)
+        return operand if factor == 1 else self._elementwise(NUMERIC["mul"], operand, factor)
 
     def _lerp(self, start: Any, end: Any, share: Any) -> Tensor:
         # As torch does it: from the nearer end, so exact at both.
-        way = self._elementwise(_DIFFERENCE, end, start)
+        way = self._elementwise(DIFFERENCE, end, start)
         form = "V::blendv(fmadd({2} - V(T(1)), {3}, {1}), fmadd({2}, {3}, {0}), {2} < V(T(0.5)))"
         return self._elementwise(form, start, end, share, way)
 
     def _clamp(self, operand: Any, min: Any = None, max: Any = None) -> Any:
         if min is not None:
-            operand = self._elementwise(_GREATEST, operand, min)
-        return operand if max is None else self._elementwise(_LEAST, operand, max)
+            operand = self._elementwise(GREATEST, operand, min)
+        return operand if max is None else self._elementwise(LEAST, operand, max)
 
     def _nan_to_num(self, operand: Tensor, nan: float = 0.0) -> Tensor:
         finite = self._elementwise("V::blendv({0}, {1}, {0} != {0})", operand, nan)
@@ -412,9 +358,16 @@ class _Writer(TorchDispatchMode):
         return self._elementwise("{0}.pow({1})", operand, exponent)
 
     def _addmm(self, sums: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        if self._values.keys() >= set(_list_entries([b])):
+        if self._are_literals([b]):
             return self._apply_weights(b.T, a, sums)
         return self._add(sums, self._multiply(a, b))
+
+    def _var(self, entries: Tensor, dims: Any = None, correction: float = 1, keepdim: bool = False) -> Tensor:
+        away = self._elementwise(DIFFERENCE, entries, self._fold("mean", entries, dims, True))
+        mean = self._fold("mean", self._elementwise(PRODUCT, away, away), dims, keepdim)
+        count = entries.numel() // mean.numel()
+        varying: Tensor = self._times(mean, count / (count - correction))
+        return varying
 
     def _place(self, view: Callable[..., Tensor], entries: Tensor, shape: Sequence[int], *where: int) -> Tensor:
         """Put entries where a view of a tensor of that shape has them, among noughts."""
@@ -424,9 +377,9 @@ class _Writer(TorchDispatchMode):
 
     def _multiply(self, a: Tensor, b: Tensor) -> Tensor:
         """The products of matrices, `(..., n, k)` and `(..., k, m)`."""
-        if b.ndim == 2 and self._values.keys() >= set(_list_entries([b])):
+        if b.ndim == 2 and self._are_literals([b]):
             return self._apply_weights(b.T, a, torch.tensor(self._literal(0.0)))
-        products = self._elementwise(_PRODUCT, a[..., None], b[..., None, :, :])
+        products = self._elementwise(PRODUCT, a[..., None], b[..., None, :, :])
         return functools.reduce(self._add, products.unbind(-2))
 
     def _apply_weights(self, weight: Tensor, inputs: Tensor, sums: Tensor) -> Tensor:
@@ -515,7 +468,7 @@ def _shape(numbers: Iterable[int], shape: torch.Size) -> Tensor:
     return torch.tensor(list(numbers), dtype=torch.int64).reshape(shape)
 
 
-def _list_entries(tensors: Sequence[Tensor]) -> list[int]:
+def _list_entries(tensors: Iterable[Tensor]) -> list[int]:
     return [entry for tensor in tensors for entry in tensor.flatten().tolist()]
 
 
