@@ -108,9 +108,11 @@ class Aim:
         if self._handle is None:
             raise UserError("believe: only a program is so quick; prepare with compile=True")
         try:
-            targets = np.atleast_1d(np.asarray(targets, dtype=np.float64))
+            targets = np.asarray(targets, dtype=np.float64)
         except (TypeError, ValueError):
             raise UserError(f"targets: must be numbers, got {quote(targets)}") from None
+        if targets.ndim == 0:
+            targets = targets[None]
         if starts is None:
             unit = self._draw(len(targets)).numpy()
         else:

@@ -1,5 +1,6 @@
 """A solve made ready once, for many calls of few targets each."""
 
+import math
 import threading
 from typing import Any, NamedTuple
 
@@ -53,9 +54,7 @@ class _Room:
         self.found = torch.empty_like(buffers.best)
         self.controls = self.found.numpy()
         self.best, self.tally = buffers.best, buffers.tally.numpy()
-        self.miss, self.reached, self.status = (
-            part.numpy() for part in (buffers.miss, buffers.reached, buffers.status)
-        )
+        self.miss, self.status = buffers.miss.numpy(), buffers.status.numpy()
         self.run = program(buffers)
         self.shape = shape
 
@@ -106,7 +105,8 @@ class Handle:
         _fill(room.targets, targets, "targets")
         if conditions is not None or room.conditions.size:
             _fill(room.conditions, conditions, "conditions")
-        bad = None if np.isfinite(room.flat).all() else _blank(room)
+        # The quickest way to see that all of it is finite.
+        bad = None if math.isfinite(room.flat @ room.flat) else _blank(room)
         room.unit.clamp_(0, 1)
         room.run()
         iteration, each = self._iteration, array.shape[1]
@@ -114,7 +114,6 @@ class Handle:
             iteration.forward.count(int(room.tally[1]), gradients=True)
         # As `Box.from_unit`: torch interpolates from the nearer end, so exactly at both.
         torch.lerp(*self._bounds, room.best, out=room.found)
-        room.status[room.reached >= 0] = StartStatus.ARRIVED
         controls, miss, code = room.controls, room.miss * iteration.problem.distance.span, room.status
         if each == 1:
             controls = controls.copy()

@@ -201,7 +201,8 @@ class _Block:
     def _stop_here(self, step: int) -> None:
         """Take all rows out that are still under way: there is no budget for another step."""
         rows = torch.arange(len(self._active), device=self._active.device)
-        self._take(self._front, rows, step, torch.full_like(rows, StartStatus.STEP_LIMIT, dtype=torch.int8))
+        status = torch.where(self._front.reached >= 0, StartStatus.ARRIVED, StartStatus.STEP_LIMIT)
+        self._take(self._front, rows, step, status.to(torch.int8))
         self._active = rows[:0]
 
     def count_done(self) -> int:

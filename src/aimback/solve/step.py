@@ -120,6 +120,7 @@ class Iteration:
         """Note where the rows are now, and which of them stop there."""
         merit, within, arrived = point.loss.sqrt(), point.arrival <= self.problem.distance.share, front.reached >= 0
         better = points.is_better(within, arrived, merit, front.merit)
+        reached = torch.where(within & ~arrived, step, front.reached).to(front.reached.dtype)
         moved = replace(
             front,
             unit=point.unit,
@@ -128,13 +129,15 @@ class Iteration:
             best=torch.where(better[:, None], point.unit, front.best),
             merit=torch.where(better, merit, front.merit),
             miss=torch.where(better, point.miss, front.miss),
-            reached=torch.where(within & ~arrived, step, front.reached).to(front.reached.dtype),
+            reached=reached,
             memory=memory,
         )
         rests = still | (largest(point.downhill) <= _REST)
         status = torch.where(rests, StartStatus.STALLED, StartStatus.STEP_LIMIT).to(torch.int8)
         status = torch.where(point.finite, status, StartStatus.NOT_FINITE)
         status = torch.where(some(point.residual.abs() == torch.inf), StartStatus.NO_EVENT, status)
+        # However it stops, a start that once came within the tolerance has arrived.
+        status = torch.where(reached >= 0, StartStatus.ARRIVED, status)
         return moved, point.finite & (point.arrival > self.solver.precision) & ~rests, status
 
 
@@ -161,13 +164,11 @@ class Finish:
     def to_solution(self, problem: InverseProblem, starts: int) -> Solution:
         """Sort the rows by target: `starts` of them belong to each."""
         shape = len(self.steps) // starts, starts
-        # However it stopped, a start that once came within the tolerance has arrived.
-        status = torch.where(self.reached >= 0, StartStatus.ARRIVED, self.status)
         box, span = problem.box, problem.distance.span
         return Solution(
             controls=box.from_unit(self.best).unflatten(0, shape),
             believed_miss=(self.miss * span).unflatten(0, shape),
-            start_status=status.to(torch.int8).unflatten(0, shape),
+            start_status=self.status.unflatten(0, shape),
             steps=self.steps.unflatten(0, shape),
             steps_to_tolerance=self.reached.unflatten(0, shape),
             history=History(
