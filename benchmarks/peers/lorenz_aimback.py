@@ -14,13 +14,13 @@ from benchmarks.rows import columns_of, fused
 def reach(given: Tensor) -> Tensor:
     """Rho and the start, `(..., 4)` -> the state at the end, `(..., 3)`."""
     rho, *start = given.unbind(-1)
+
+    def slope(state: State) -> State:
+        x, y, z = state
+        return SIGMA * (y - x), x * (rho - z) - y, x * y - BETA * z
+
     times = Grid(STEPS, torch.full_like(value_of(rho), DURATION))
-    return torch.stack(integrate(_slope, tuple(start), times, (rho,)), dim=-1)
-
-
-def _slope(state: State, rho: Tensor) -> State:
-    x, y, z = state
-    return SIGMA * (y - x), x * (rho - z) - y, x * y - BETA * z
+    return torch.stack(integrate(slope, tuple(start), times), dim=-1)
 
 
 def linearise_reach(given: Tensor) -> tuple[Tensor, Tensor]:
