@@ -92,7 +92,7 @@ def _solve(
         controls = torch.stack([torch.full_like(first_angle, 0.9 * cannon.speed), first_angle], dim=-1)
     starts = forward.box.to_unit(controls)[:, None]
     problem = InverseProblem(targets[:, None], wind[:, None], forward.box, _DISTANCE, starts)
-    return solve(forward, problem, solver, torch.Generator(), compiler=compiler).controls[:, 0]
+    return solve(forward, problem, solver, torch.Generator(), compiler=compiler, paths=0).controls[:, 0]
 
 
 def _through_numpy(
