@@ -135,6 +135,7 @@ def _solved(
     wanted, given = torch.from_numpy(targets)[:, None], torch.from_numpy(wind)[:, None]
     tolerance = 2 * PRECISION * span
     problem = InverseProblem(wanted, given, forward.box, Distance((tolerance,), tolerance, span), starts)
-    solution = solve(forward, problem, solver, torch.Generator().manual_seed(1), compiler=compiler)
+    # Nobody else keeps paths either.
+    solution = solve(forward, problem, solver, torch.Generator().manual_seed(1), compiler=compiler, paths=0)
     answers = solution.controls[torch.arange(len(wanted)), solution.best()].numpy()
     return np.asarray(answers[:, 0] if answers.shape[1] == 1 else answers)
