@@ -19,7 +19,8 @@ from aimback.solve.program import Buffers
 from aimback.solve.starts import draw_evenly
 from aimback.solve.step import Iteration
 from aimback.tasks.cannon_drag import CannonDrag
-from benchmarks.cannon import FINE_STEPS
+from benchmarks.cannon import COARSE_STEPS, FINE_STEPS
+from benchmarks.peers import numba_lanes
 from benchmarks.peers.aimback_direct import PRECISION, OneSpeed
 from benchmarks.peers.scipy_brentq import prepare
 from benchmarks.rounds import in_turns, one_core, spread
@@ -31,6 +32,8 @@ FEW, MANY = 16, 10_000
 _LOOPED = 10  # targets that the loop is given
 _ROUNDS = 11
 _ASKED = 1.5  # whole solve over evaluations times a fused shot
+# Runge-Kutta steps: of Numba's five turns; of an evaluation with the one that closes its gap; and to find the landing.
+_BY_HAND, _OF_A_SHOT, _TO_LAND = 3 * COARSE_STEPS + 2 * FINE_STEPS, FINE_STEPS + 1, 7
 
 
 class _Operations(TorchDispatchMode):
@@ -50,7 +53,7 @@ class _Work:
 
     def __init__(self) -> None:
         cannon = default_cannon()
-        self.loop = prepare(cannon)
+        self.loop, self.by_hand = prepare(cannon), numba_lanes.prepare(cannon)
         self.task = CannonDrag(steps=FINE_STEPS)
         self.forward = OneSpeed(self.task, cannon.speed)
         targets, wind = draw_work(cannon, MANY)
@@ -91,9 +94,12 @@ def _compiled_parts(work: _Work, compiler: Compiler) -> str:
         buffers = Buffers.allocate(work.targets[:count], work.wind[:count], starts, work.solver.max_steps, 0)
         return program(buffers)
 
+    columns_by_hand = work.targets[:, 0].numpy(), work.wind[:, 0].numpy()
+    work.by_hand(*columns_by_hand)  # compiles it
     seconds = in_turns(
         {
             "many": lambda: work.solve(MANY, compiler),
+            "by hand": lambda: work.by_hand(*columns_by_hand),
             "few": lambda: work.solve(FEW, compiler),
             "shot": lambda: shot(columns),
             "many alone": alone(MANY),
@@ -102,7 +108,7 @@ def _compiled_parts(work: _Work, compiler: Compiler) -> str:
         },
         _ROUNDS,
     )
-    each = {name: [one / MANY for one in seconds[name]] for name in ("many", "shot", "many alone")}
+    each = {name: [one / MANY for one in seconds[name]] for name in ("many", "shot", "many alone", "by hand")}
     floor = [evaluations * one for one in each["shot"]]
     ratios = [a / b for a, b in zip(each["many"], floor, strict=True)]
     looped = [one / _LOOPED / whole for one, whole in zip(seconds["loop"], each["many"], strict=True)]
@@ -114,11 +120,19 @@ def _compiled_parts(work: _Work, compiler: Compiler) -> str:
         ["what else the program does: steps, lanes that wait", _less(each["many alone"], floor), ""],
         ["what is left: checks, starts, paths, Python", _less(each["many"], each["many alone"]), ""],
         ["**the whole solve**", _micro(each["many"]), f"{spread(ratios)}; asked: at most {_ASKED}"],
+        ["Numba, joint Newton by hand, 16 in step", _micro(each["by hand"]), ""],
     ]
+    # Without its derivative, a step takes half of the arithmetic.
+    steps = evaluations * (_OF_A_SHOT + _TO_LAND / 2)
+    by_hand, own = 1e9 * statistics.median(each["by hand"]) / _BY_HAND, 1e9 * statistics.median(floor) / steps
     return "\n\n".join(
         [
             f"Drag cannon, one start, {MANY} targets, compiled; everything in one run, in turns.",
             table(["", "us a target", "over the floor"], rows),
+            f"The program by hand takes {_BY_HAND} Runge-Kutta steps with their derivatives a target, {by_hand:.1f} ns "
+            "each: it finds the landing time along with the angle, flies three times in coarse steps, and looks at no "
+            f"answer. The evaluations here take as much as {steps:.0f}, {own:.1f} ns each: every one searches for its "
+            "landing, and the last one is the look at the answer.",
             f"SciPy's brentq loop took {spread(looped)} times as long as the whole solve in this run; 8000 was asked.",
             f"Few targets: {FEW} take {few:.0f} us, of which the program takes {few_alone:.0f} us.",
         ]
