@@ -83,12 +83,18 @@ IDIOMS = {
     "variance": lambda c: torch.cat([c.var(-1, keepdim=True), c.std(-1, correction=0, keepdim=True)], dim=-1),
     "mask": masked,
     "extreme": lambda c: c.max(-1, keepdim=True).values,
+    "constants": lambda c: torch.cat(
+        [c.masked_fill(c > 0.6, 0.1), torch.where(c > 0.6, 0.1, c), in_place(c).fill_(0.1)], -1
+    ),
+    "truths": lambda c: c * torch.cat([(c > 0.6).amax(-1, True), (c > 0.6).amin(-1, True)], dim=-1),
+    "softplus": lambda c: torch.nn.functional.softplus(c, beta=2.0),
+    "gelu": lambda c: torch.nn.functional.gelu(c, approximate="tanh"),
     "loop": looped,
     "module": torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ELU(), torch.nn.LayerNorm(3)).double(),
 }
 
 
-NOT_WRITTEN = {"to": "view_as_real", "solve": "_linalg_solve_ex", "loop": "data-dependent", "extreme": "max.dim"}
+NOT_WRITTEN = {"to": "complex numbers", "solve": "_linalg_solve_ex", "loop": "data-dependent", "extreme": "max.dim"}
 
 
 @pytest.mark.parametrize("name", IDIOMS)

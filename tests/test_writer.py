@@ -247,6 +247,18 @@ def test_what_is_unknown_is_named() -> None:
             write_step(function, [row])
 
 
+def test_what_is_kept_of_a_traced_row_is_of_no_use_afterwards() -> None:
+    kept = []
+
+    def function(a: Tensor) -> list[Tensor]:
+        kept.append(a)
+        return [a]
+
+    write_step(function, [torch.zeros(1, 3)])
+    with pytest.raises(NotImplementedError, match="kept a tensor of a traced row"):
+        kept[0] + 1
+
+
 def test_what_nothing_needs_is_left_out() -> None:
     def function(a: Tensor) -> list[Tensor]:
         a.sin().cos()

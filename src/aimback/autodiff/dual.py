@@ -254,10 +254,18 @@ def _from_end(dim: int) -> int:
     return dim
 
 
-def _unary(function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Dual]:
-    """The rule of an elementwise function, its derivative given as a function of (input, output)."""
+def _unary(
+    function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor, Tensor], Tensor], **plain: Any
+) -> Callable[..., Dual]:
+    """The rule of an elementwise function, its derivative given as a function of (input, output).
 
-    def rule(x: Dual, *_: Any, **__: Any) -> Dual:
+    Args:
+        plain: what else the function takes, in its order, with the values that the derivative is for.
+    """
+
+    def rule(x: Dual, *given: Any, **named: Any) -> Dual:
+        if plain | dict(zip(plain, given, strict=False)) | named != plain or len(given) > len(plain):
+            raise TypeError(f"{function.__name__} has a rule for dual numbers in its plain form alone")
         value = function(x.value)
         return Dual(value, x.tangent * derivative(x.value, value))
 
@@ -322,7 +330,7 @@ def _gelu_slope(x: Tensor, _: Tensor) -> Tensor:
     return 0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * normal
 
 
-_relu = _unary(torch.relu, lambda x, _: (x > 0).to(x.dtype))
+_relu = _unary(torch.relu, lambda x, _: (x > 0).to(x.dtype), inplace=False)
 
 _RULES: dict[Any, Callable[..., Any]] = {
     # Only the forms with a Tensor on the left come this way; a Dual on the left uses its own operators.
@@ -344,9 +352,9 @@ _RULES: dict[Any, Callable[..., Any]] = {
     torch.sigmoid: _unary(torch.sigmoid, _sigmoid_slope),
     torch.relu: _relu,
     F.relu: _relu,
-    F.silu: _unary(F.silu, _silu_slope),
-    F.gelu: _unary(F.gelu, _gelu_slope),
-    F.softplus: _unary(F.softplus, lambda x, _: torch.sigmoid(x)),
+    F.silu: _unary(F.silu, _silu_slope, inplace=False),
+    F.gelu: _unary(F.gelu, _gelu_slope, approximate="none"),
+    F.softplus: _unary(F.softplus, lambda x, _: torch.sigmoid(x), beta=1.0, threshold=20.0),
     F.linear: _linear,
     torch.addcmul: _addcmul,
     torch.where: _where,

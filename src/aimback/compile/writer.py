@@ -32,6 +32,7 @@ from aimback.compile.operations import (
     NUMERIC,
     PRODUCT,
     SUM,
+    count_operands,
 )
 from aimback.core.tracing import trace_for
 
@@ -95,14 +96,14 @@ class _Written(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, function: Any, *_: Any) -> Any:
-        raise NotImplementedError(f"{function}: what it is given has been written down before")
+        raise NotImplementedError(f"{function}: code of others has kept a tensor of a traced row")
 
 
 class _Writer(TorchDispatchMode):
     """Is told of every operation while a function runs, and writes down what becomes of every entry of its tensors."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own are not annotated
         self.lines: list[str] = []
         self.texts: list[str] = []
         self.tables: list[str] = []  # of weights, which all rows share
@@ -123,6 +124,7 @@ class _Writer(TorchDispatchMode):
             ),
             "dot": lambda a, b: self._multiply(a[None], b[:, None])[0, 0],
             "lerp": self._lerp,
+            "mean": self._mean,
             "mm": self._multiply,
             "mv": lambda a, b: self._multiply(a, b[:, None])[:, 0],
             "nan_to_num": self._nan_to_num,
@@ -158,7 +160,9 @@ class _Writer(TorchDispatchMode):
 
     def read(self, operand: Any, dtype: torch.dtype) -> Tensor:
         """Return the entries of a tensor or number, as masks if the dtype is that of truth values, else as numbers."""
-        written = self._write(operand if isinstance(operand, Tensor) else torch.tensor(operand))
+        if not isinstance(operand, Tensor):
+            operand = torch.tensor(operand, dtype=torch.bool if isinstance(operand, bool) else torch.float64)
+        written = self._write(operand)
         if dtype == torch.bool and written.dtype != torch.bool:
             return self._elementwise(NUMERIC["ne"], written.entries, 0)
         if dtype != torch.bool and written.dtype == torch.bool:
@@ -183,11 +187,13 @@ class _Writer(TorchDispatchMode):
             return self._change(function, args, options)
         # Of the numbers of the row it knows nothing, but it still tells the dtype of what it makes.
         like = function(*trees.tree_map_only(Tensor, _forget, args), **options)
+        if isinstance(like, Tensor) and like.is_complex():
+            raise NotImplementedError(f"{function} makes complex numbers")
         tensors = [one for one in trees.tree_leaves((args, options)) if isinstance(one, Tensor)]
         if not tensors or name.endswith("_like") or name.startswith(("new_", "_new_")):
             # Some are empty, or noughts without memory, as torch's forward mode has them.
             return self._write(_forget(like) if "empty" in name or like._is_zerotensor() else like)
-        if not isinstance(like, Tensor) or not self._knows(name, like.dtype, options):
+        if not isinstance(like, Tensor) or not self._knows(name, like.dtype, args, options):
             return self._decompose(function, args, options)
         if not like.is_floating_point() and self._are_literals(self._write(one).entries for one in tensors):
             # Whole numbers that are the same for every row may become indices.
@@ -259,19 +265,20 @@ class _Writer(TorchDispatchMode):
             condition, chosen, otherwise = args if name == "where" else (args[1], args[2], args[0])
             parts = self.read(condition, torch.bool), self.read(chosen, dtype), self.read(otherwise, dtype)
             return self._elementwise(CHOICE, *parts)
-        if name in LOGICAL and dtype == torch.bool:
-            return self._elementwise(LOGICAL[name], *(self.read(one, dtype) for one in args))
-        if name in FOLDING and not options:
-            return self._fold(name, self.read(args[0], dtype), *args[1:])
-        numbers = [self.read(one, torch.float64) if isinstance(one, Tensor) else one for one in args]
         if name in self._special:
+            numbers = [self.read(one, torch.float64) if isinstance(one, Tensor) else one for one in args]
             return self._special[name](*numbers, **options)
-        return self._elementwise(NUMERIC[name], *numbers)
+        form, kind = _find_form(name, dtype)
+        if name in FOLDING:
+            return self._fold(form, self.read(args[0], kind), *args[1:])
+        return self._elementwise(form, *(self.read(one, kind) for one in args))
 
-    def _knows(self, name: str, dtype: torch.dtype, options: dict[str, Any]) -> bool:
-        """Whether an operation that makes that dtype has a translation of its own."""
-        plain = name in FOLDING or name in NUMERIC or (name in LOGICAL and dtype == torch.bool)
-        return name in ("_to_copy", "masked_fill", "where") or name in self._special or (plain and not options)
+    def _knows(self, name: str, dtype: torch.dtype, args: Sequence[Any], options: dict[str, Any]) -> bool:
+        """Whether an operation that makes that dtype has a translation of its own, with all that it is given."""
+        if name in ("_to_copy", "masked_fill", "where") or name in self._special:
+            return True
+        form, _ = _find_form(name, dtype)
+        return bool(form) and not options and (name in FOLDING or count_operands(form) == len(args))
 
     def _decompose(self, function: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
         """Write down what torch itself makes an operation of, such as the backward pass of another one."""
@@ -313,17 +320,19 @@ class _Writer(TorchDispatchMode):
         whole = operand.is_floating_point() and not dtype.is_floating_point and dtype != torch.bool
         return self._elementwise(NUMERIC["trunc"], entries) if whole else entries
 
-    def _fold(self, name: str, entries: Tensor, dims: Any = None, keepdim: bool = False) -> Tensor:
+    def _fold(self, form: str, entries: Tensor, dims: Any = None, keepdim: bool = False) -> Tensor:
         """Join the entries along dimensions, or all of them."""
         asked = [dims] if isinstance(dims, int) else dims or range(entries.ndim)
         places = sorted(dim % entries.ndim for dim in asked)
-        count = math.prod(entries.shape[dim] for dim in places)
-        join = functools.partial(self._elementwise, FOLDING[name])
         for dim in reversed(places):
-            entries = functools.reduce(join, entries.unbind(dim))
+            entries = functools.reduce(functools.partial(self._elementwise, form), entries.unbind(dim))
         for dim in places if keepdim else ():
             entries = entries.unsqueeze(dim)
-        return self._elementwise(NUMERIC["div"], entries, count) if name == "mean" else entries
+        return entries
+
+    def _mean(self, entries: Tensor, dims: Any = None, keepdim: bool = False) -> Tensor:
+        total = self._fold(SUM, entries, dims, keepdim)
+        return self._elementwise(NUMERIC["div"], total, entries.numel() // total.numel())
 
     def _add(self, a: Any, b: Any, *, alpha: float = 1) -> Tensor:
         return self._elementwise(SUM, a, self._times(b, alpha))
@@ -363,11 +372,9 @@ class _Writer(TorchDispatchMode):
         return self._add(sums, self._multiply(a, b))
 
     def _var(self, entries: Tensor, dims: Any = None, correction: float = 1, keepdim: bool = False) -> Tensor:
-        away = self._elementwise(DIFFERENCE, entries, self._fold("mean", entries, dims, True))
-        mean = self._fold("mean", self._elementwise(PRODUCT, away, away), dims, keepdim)
-        count = entries.numel() // mean.numel()
-        varying: Tensor = self._times(mean, count / (count - correction))
-        return varying
+        away = self._elementwise(DIFFERENCE, entries, self._mean(entries, dims, True))
+        squares = self._fold(SUM, self._elementwise(PRODUCT, away, away), dims, keepdim)
+        return self._elementwise(NUMERIC["div"], squares, entries.numel() // squares.numel() - correction)
 
     def _place(self, view: Callable[..., Tensor], entries: Tensor, shape: Sequence[int], *where: int) -> Tensor:
         """Put entries where a view of a tensor of that shape has them, among noughts."""
@@ -470,6 +477,13 @@ def _shape(numbers: Iterable[int], shape: torch.Size) -> Tensor:
 
 def _list_entries(tensors: Iterable[Tensor]) -> list[int]:
     return [entry for tensor in tensors for entry in tensor.flatten().tolist()]
+
+
+def _find_form(name: str, dtype: torch.dtype) -> tuple[str, torch.dtype]:
+    """What an operation that makes that dtype is in C++, empty where it is unknown, and of what dtype its operands."""
+    if dtype == torch.bool and name in LOGICAL:
+        return LOGICAL[name], torch.bool
+    return NUMERIC.get(name, ""), torch.float64
 
 
 def _forget(tensor: Tensor) -> Tensor:
