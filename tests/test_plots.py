@@ -199,6 +199,9 @@ def test_curvatures_of_many_controls_have_few_ticks_and_without_solutions_no_pan
 
     ticks = [draw(controls, 3)[1]["layout"]["xaxis"].get("dtick") for controls in (2, 128)]
     assert ticks == [1, None] and len(draw(128, 0)) == 1
+    axes = Figure().subplots()
+    stills._draw_panel(axes.figure, axes, draw(2, 3)[1])
+    assert all(tick == round(tick) for tick in axes.get_xticks())
 
 
 def test_one_control_gives_curves(slope):

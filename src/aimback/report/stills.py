@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MultipleLocator
 from numpy.typing import NDArray
 
 from aimback.report.canvas import new_figure
@@ -60,6 +60,8 @@ def _draw_panel(figure: Figure, axes: Axes, panel: Panel) -> None:
             axes.set(**{f"{name}scale": "log"})
             if name == "x":  # where more are labelled they run into each other
                 axes.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+        elif "dtick" in axis:
+            getattr(axes, f"{name}axis").set_major_locator(MultipleLocator(axis["dtick"]))
         if "range" in axis:
             ends = [10.0**end for end in axis["range"]] if is_log else axis["range"]
             axes.set(**{f"{name}lim": ends})
